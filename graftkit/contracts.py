@@ -1,0 +1,206 @@
+"""What the families promise: a source, data, a dendrite, a learning rule, a growth schedule, a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils.data import DataLoader, Dataset
+
+from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.core.sites import Site
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (model output, targets) -> scalar loss, to be made small
+Metric = Callable[[Tensor, Tensor], float]  # (all outputs, all targets) -> one number, higher is better
+
+
+# ── sources ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it was found: a live module or an exported program, and where it came from.
+
+    `provenance` is JSON-able and goes into source.json: `path` or `factory`, `format`, `sha256` (hex,
+    of the file, or of the weights file for a factory; None where there is neither), `weights`.
+    """
+
+    model: nn.Module | ExportedProgram
+    provenance: Mapping[str, Any]
+    name: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What the user asked to have read."""
+
+    spec: str  # a path, or "package.module:factory"
+    weights: Path | None = None
+    trust: bool = False
+
+
+class Source(Protocol):
+    """An input format. A kind is a frozen dataclass without fields."""
+
+    name: ClassVar[str]
+
+    def recognises(self, request: SourceRequest, head: bytes) -> bool:
+        """Whether this format can read it; `head` is the file's first 512 bytes, empty for a factory."""
+
+    def load(self, request: SourceRequest) -> LoadedModel:
+        """Read it. Raises SourceError."""
+
+
+# ── data ─────────────────────────────────────────────────────────────────────────────────────────
+
+Rows = Dataset[Any] | DataLoader[Any]  # of (inputs, targets)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training, validation and test rows, each giving (inputs, targets).
+
+    Attributes:
+        train, validation, test: map-style datasets, or loaders that are iterated as they are.
+            `test` is None where there is none; it is never used for a decision.
+        labels: "classes" (integers) or "values" (floats).
+        classes: how many classes the labels name; None for values.
+        name: the specification the data came from, as the user wrote it.
+        warnings: what a user has to know about them, one line each.
+    """
+
+    train: Rows
+    validation: Rows
+    test: Rows | None
+    labels: Literal["classes", "values"]
+    classes: int | None
+    name: str
+    warnings: tuple[str, ...] = ()
+
+    def example(self, rows: int = 2) -> Tensor:
+        """The inputs of the first validation rows, [rows, ...]."""
+        if isinstance(self.validation, DataLoader):
+            inputs = next(iter(self.validation))[0]
+            return torch.as_tensor(inputs)[:rows]
+        return torch.stack([torch.as_tensor(self.validation[index][0]) for index in range(rows)])
+
+
+class DataSource(Protocol):
+    """A data specification. A kind is a frozen dataclass without fields."""
+
+    name: ClassVar[str]
+
+    def recognises(self, spec: str) -> bool:
+        """Whether this kind reads such a specification."""
+
+    def load(self, spec: str, *, seed: int, input_shape: tuple[int, ...] | None) -> Data:
+        """Read it. Raises DataError.
+
+        `seed` decides a split that has to be made; `input_shape` is what the model takes (batch
+        included) where that is known, so that a missing channel axis can be added.
+        """
+
+
+# ── dendrites ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Dendrite(nn.Module):
+    """One branch beside the neurons of a site.
+
+    `forward` gives its activity, in a shape that broadcasts to the neurons'; `join` brings that to the
+    neurons. While every parameter in `strengths()` is zero, `join` returns the neurons unchanged, bit
+    for bit (only a negative zero may turn positive).
+    """
+
+    def forward(
+        self, input: Tensor, neuron: Tensor, earlier: Sequence[Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        """The activity, given what the site reads, what its neurons say, and earlier dendrites' activities."""
+        raise NotImplementedError
+
+    def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
+        """The neurons after the dendrite, same shape as `neuron`."""
+        raise NotImplementedError
+
+    def strengths(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that are zero at first and silence the dendrite while they are."""
+        raise NotImplementedError
+
+    def serve(self, neurons: Sequence[int]) -> None:
+        """Serve only these neurons from now on."""
+        raise NotImplementedError
+
+    def served(self) -> Tensor:
+        """Mean absolute strength for each neuron of the site, [out_channels]; not served: zero."""
+        raise NotImplementedError
+
+
+class DendriteKind(Protocol):
+    """A kind of dendrite: a frozen dataclass whose fields are its options."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def refuses(self, site: Site) -> str | None:
+        """Why such a dendrite cannot be grafted at the site, None if it can."""
+
+    def build(self, site: Site, index: int) -> Dendrite:
+        """A dendrite with fresh weights; `index` earlier ones are there to read."""
+
+    def macs(self, site: Site, index: int) -> int:
+        """Multiply-adds for one row of data, the strengths included."""
+
+
+# ── learning rules and schedules ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What comes next: a stretch of epochs, and whether new dendrites are grafted before it."""
+
+    kind: Literal["neuron", "dendrite"]
+    cycle: int
+    epochs: int
+    grow: bool
+
+
+class GrowthSchedule(Protocol):
+    """Decides what comes next from what happened: history in, next phase out. Pure."""
+
+    def next(self, history: Sequence[PhaseRecord]) -> Phase | None:
+        """The next phase, None when growth has ended."""
+
+    def why(self, history: Sequence[PhaseRecord]) -> str:
+        """Why growth ended after this history, in words."""
+
+
+# ── runtimes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Runtime(Protocol):
+    """An inference runtime that loads an ONNX file."""
+
+    name: ClassVar[str]
+
+    def open(self, model: bytes, *, threads: int | None = None) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """A function from one input batch to all outputs. Raises RuntimeMissingError or ExportError."""
+
+
+# ── watching ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Observer:
+    """Where progress goes; every hook does nothing by default."""
+
+    on_stage: Callable[[str], None] = field(default=lambda text: None)  # "tracing", "exporting", ...
+    on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, of: None)  # of: epochs in phase
+    on_phase: Callable[[PhaseRecord], None] = field(default=lambda record: None)
+    on_warning: Callable[[str], None] = field(default=lambda text: None)
