@@ -1,0 +1,40 @@
+# Everything runs in .venv, which is made when it is not there and brought up to date when pins or needs change.
+
+# The first Python that is new enough; `make PYTHON=/path/to/python` decides otherwise.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+NEEDS := pyproject.toml constraints.txt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.installed-demo ## graft dendrites onto a sample model, and write runs/demo
+	$(BIN)/graftkit augment sample_models/cnn.pt --data digits --out runs/demo --force
+
+test: .venv/.installed-test ## run the tests
+	$(BIN)/pytest
+
+check: .venv/.installed-dev ## lint, formatting, types, import directions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Each extra contains the ones before it, so installing one counts for those as well.
+.venv/.installed-demo: INSTALLS := demo
+.venv/.installed-test: INSTALLS := demo test
+.venv/.installed-dev: INSTALLS := demo test dev
+
+.venv/.installed-%: $(NEEDS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $(INSTALLS:%=.venv/.installed-%)
+
+$(BIN)/python:
+	@'$(PYTHON)' -c '$(NEW_ENOUGH)' 2>/dev/null || { echo "graftkit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	'$(PYTHON)' -m venv .venv
