@@ -36,7 +36,8 @@ class PhaseRecord:
     improved: bool  # whether the best of the whole arm so far was beaten
     parameters: int  # of the network in this phase, dendrites included
     dendrites: int  # how many dendrites were in the network, over all sites
-    note: str = ""  # "no candidate beat chance", "loss became NaN", ...
+    note: str = ""  # "no candidate beat chance", "the loss became NaN", ...
+    ends_growth: bool = False  # whether the note is a reason to stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class Site:
         macs: multiply-adds for one row of data.
         input_shape: shape of what the call reads, batch included (-1 where it is dynamic).
         output_shape: shape of what the call writes, batch included (-1 where it is dynamic).
+        positions: how many values one neuron gives for one row of data.
+        batch_dim: which dimension of the output counts rows; None where rows and positions are merged.
         followed_by: what happens to the output next, in order, as far as it is a plain chain: batch
             norm and activation ("batch_norm", "relu").
         feeds_output: whether the output reaches the model's output with no other site in between.
@@ -65,6 +67,8 @@ class Site:
     macs: int
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    positions: int
+    batch_dim: int | None
     followed_by: tuple[str, ...] = ()
     feeds_output: bool = False
 
@@ -87,13 +91,9 @@ class Site:
         return len(self.output_shape) - 1 if self.is_linear else 1
 
     @property
-    def positions(self) -> int:
-        """How many values one neuron gives for one row of data."""
-        total = 1
-        for dim, size in enumerate(self.output_shape):
-            if dim not in (0, self.channel_dim):
-                total *= size if size > 0 else 1
-        return total
+    def is_sequence(self) -> bool:
+        """Whether it is a Linear over several positions, tokens for instance."""
+        return self.is_linear and self.positions > 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,7 @@ class Table(Mapping[str, Member], Generic[Member]):
         if name in self._members:
             return self._members[name]
         known = ", ".join(self._members)
-        raise self._error(
-            f"unknown {self._family} {name!r}; there are {known}.{did_you_mean(name, self._members)}"
-        )
+        raise self._error(f"unknown {self._family} {name!r}; there are {known}.{did_you_mean(name, self._members)}")
 
     def __getitem__(self, name: str) -> Member:
         return self._members[name]

@@ -1,0 +1,76 @@
+"""Builds the linear part of a dendrite in the shape of its site's operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graftkit.core.sites import Geometry, Site
+
+_CONVS: Mapping[str, Callable[..., nn.Module]] = {
+    "conv1d": nn.Conv1d,
+    "conv2d": nn.Conv2d,
+    "conv3d": nn.Conv3d,
+    "conv_transpose1d": nn.ConvTranspose1d,
+    "conv_transpose2d": nn.ConvTranspose2d,
+    "conv_transpose3d": nn.ConvTranspose3d,
+}
+POINTWISE: Mapping[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def same_shape(site: Site, *, out_channels: int | None = None, groups: int | None = None) -> nn.Module:
+    """A fresh operator like the site's own, with a bias; other output channels and groups if given."""
+    channels = site.out_channels if out_channels is None else out_channels
+    if site.geometry is None:
+        return nn.Linear(site.in_channels, channels)
+    geometry = site.geometry
+    options = {"output_padding": geometry.output_padding} if site.is_transposed else {}
+    return _CONVS[site.operator](
+        site.in_channels,
+        channels,
+        geometry.kernel,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
+        groups=geometry.groups if groups is None else groups,
+        **options,
+    )
+
+
+def mixing(site: Site, hidden: int) -> nn.Module:
+    """From `hidden` units to the site's neurons at every position, without a bias."""
+    if site.is_linear:
+        return nn.Linear(hidden, site.out_channels, bias=False)
+    return POINTWISE[site.spatial_dims](hidden, site.out_channels, 1, bias=False)
+
+
+class CentreTap(nn.Module):
+    """A convolution's centre tap alone: a 1x1 convolution over the inputs under the kernel's centre.
+
+    With kernel k, stride s, dilation d and p zeros before, output position o reads input o*s - p + d*(k//2).
+    """
+
+    def __init__(self, site: Site, geometry: Geometry):
+        super().__init__()
+        before, after = [], []
+        for k, d, (first, last) in zip(geometry.kernel, geometry.dilation, geometry.margins(), strict=True):
+            before.append(first - d * (k // 2))
+            after.append(last - d * (k - 1 - k // 2))
+        symmetric = before == after and min(before) >= 0
+        # torch pads the last dimension first; negative numbers crop
+        pairs = [(b, a) for b, a in zip(reversed(before), reversed(after), strict=True)]
+        self.pad = () if symmetric else tuple(n for pair in pairs for n in pair)
+        self.tap = POINTWISE[site.spatial_dims](
+            site.in_channels,
+            site.out_channels,
+            1,
+            stride=geometry.stride,
+            padding=tuple(before) if symmetric else 0,
+            groups=geometry.groups,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        tapped: Tensor = self.tap(functional.pad(input, self.pad) if self.pad else input)
+        return tapped

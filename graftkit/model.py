@@ -1,0 +1,179 @@
+"""The live objects: a traced model (two graphs that share their parameters) and a grafted one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from graftkit.contracts import Dendrite
+from graftkit.core.errors import TraceError
+from graftkit.core.records import EdgeRecord
+from graftkit.core.sites import Site, SkippedCall
+from graftkit.plan import GraftPlan
+
+# Marks that tracing leaves on graph nodes, for surgery to find them: value is the site's key.
+SITE_MARK = "graftkit_site"  # the Linear or Conv call itself
+ACTIVATION_MARK = "graftkit_activation"  # what the neuron's activation reads: the batch norm behind it, if any
+
+DENDRITES_MARK = "graftkit_dendrites"  # the call that surgery inserted, whose value is the joined neurons
+
+
+@dataclass(frozen=True, eq=False)
+class TracedModel:
+    """A model as two `torch.fx` graphs that share every parameter and buffer; neither is ever changed.
+
+    Attributes:
+        name: what the model is called in messages and titles.
+        source: the live module it was traced from; None for an exported program.
+        train_graph, eval_graph: the same network as it behaves in `train()` and in `eval()`.
+        sites: every Linear and Conv call where a dendrite can be grafted, in the order of the graph.
+        skipped: every other call with weights, with the reason.
+        edges: data flow between sites.
+        inputs: an example of the model's inputs.
+        notes: what could not be had from this source, one line each.
+    """
+
+    name: str
+    source: nn.Module | None
+    train_graph: fx.GraphModule
+    eval_graph: fx.GraphModule
+    sites: tuple[Site, ...]
+    skipped: tuple[SkippedCall, ...]
+    edges: tuple[EdgeRecord, ...]
+    inputs: tuple[Tensor, ...]
+    notes: tuple[str, ...] = ()
+
+    def site(self, key: str) -> Site:
+        """The site called `key`; raises KeyError."""
+        return {site.key: site for site in self.sites}[key]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All parameters and buffers of both graphs by name."""
+        found: dict[str, Tensor] = {}
+        for graph in (self.train_graph, self.eval_graph):
+            found.update(graph.named_parameters(remove_duplicate=False))
+            found.update(graph.named_buffers(remove_duplicate=False))
+        return found
+
+
+class SiteDendrites(nn.Module):
+    """All dendrites of one site, in cascade; with none, the neurons pass unchanged.
+
+    `forward(input, neuron, mask)` takes what the site reads and what its neurons say, and returns the
+    neurons after their dendrites, same shape.
+    """
+
+    def __init__(self, site: str, *, detach: bool):
+        super().__init__()
+        self.site = site
+        self.detach = detach
+        self.cascade = nn.ModuleList()
+
+    def forward(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
+        seen, own = (input.detach(), neuron.detach()) if self.detach else (input, neuron)
+        earlier: list[Tensor] = []
+        for dendrite in self.members():
+            activity = dendrite(seen, own, earlier, mask)
+            neuron = dendrite.join(neuron, activity)
+            earlier.append(activity)
+        return neuron
+
+    def members(self) -> tuple[Dendrite, ...]:
+        """The dendrites, first grafted first."""
+        return tuple(module for module in self.cascade if isinstance(module, Dendrite))
+
+
+class GraftedModel(nn.Module):
+    """A traced model with dendrites in both of its graphs; `forward` takes the graph of its own mode.
+
+    Parameters keep their names under `base.`; dendrites lie under `dendrites.SITE.cascade.INDEX.`, with
+    `/` for the dots in the site's key. Dendrites are put in and taken out by `graftkit.surgery` alone.
+    """
+
+    def __init__(self, traced: TracedModel, train_graph: fx.GraphModule, eval_graph: fx.GraphModule):
+        super().__init__()
+        self.traced = traced
+        self.plan = GraftPlan()
+        self.base = _tree(traced.tensors())
+        self.dendrites = nn.ModuleDict()
+        # A tuple keeps them from being registered: their parameters are those in `base`.
+        self.graphs = (train_graph, eval_graph)
+        for graph in self.graphs:
+            graph.add_module("dendrites", self.dendrites)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output = self.graphs[0 if self.training else 1](*inputs)
+        if not isinstance(output, Tensor):
+            raise TraceError(
+                f"the model returns {type(output).__name__}, not one tensor; wrap it so that forward returns"
+                " the tensor that feeds the loss"
+            )
+        return output
+
+    def at(self, site: str) -> SiteDendrites:
+        """The dendrites of a site; raises KeyError where there are none."""
+        module = self.dendrites[site.replace(".", "/")]
+        assert isinstance(module, SiteDendrites)
+        return module
+
+    def parameter_count(self) -> int:
+        """Numbers in all parameters, each counted once, dendrites included."""
+        return sum(p.numel() for p in self.parameters())
+
+    def macs(self) -> int:
+        """Multiply-adds of all sites and dendrites for one row of data."""
+        sites = sum(site.macs for site in self.traced.sites)
+        return sites + sum(d.macs for key in self.plan.sites() for d in self.at(key).members())
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of every parameter and buffer by name."""
+        return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put a snapshot back in place; the dendrites must be those it was taken with."""
+        self.load_state_dict(dict(state), strict=True)
+
+    def silence(self, site: str) -> list[Tensor]:
+        """Set a site's strengths to zero; returns what `unsilence` needs."""
+        strengths = [p for dendrite in self.at(site).members() for p in dendrite.strengths()]
+        kept = [p.detach().clone() for p in strengths]
+        with torch.no_grad():
+            for p in strengths:
+                p.zero_()
+        return kept
+
+    def unsilence(self, site: str, kept: list[Tensor]) -> None:
+        """Undo `silence`."""
+        strengths = [p for dendrite in self.at(site).members() for p in dendrite.strengths()]
+        with torch.no_grad():
+            for p, value in zip(strengths, kept, strict=True):
+                p.copy_(value)
+
+
+def copied(graph: fx.GraphModule) -> fx.GraphModule:
+    """The same graph anew, marks included, over the same parameters and buffers."""
+    new = fx.Graph()
+    output = new.graph_copy(graph.graph, {})
+    new.output(output)
+    new.set_codegen(graph.graph._codegen)
+    return fx.GraphModule(graph, new)
+
+
+def _tree(tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Plain nested modules that hold these very tensors under their dotted names."""
+    root = nn.Module()
+    for name, tensor in tensors.items():
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        if isinstance(tensor, nn.Parameter):
+            owner.register_parameter(leaf, tensor)
+        else:
+            owner.register_buffer(leaf, tensor)
+    return root

@@ -1,0 +1,122 @@
+"""Puts dendrites into both graphs of a grafted model, and takes them out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, fx
+
+from graftkit.contracts import Build
+from graftkit.core.errors import PlanError, did_you_mean
+from graftkit.core.sites import Site
+from graftkit.model import GraftedModel, SiteDendrites, TracedModel, copied
+from graftkit.plan import Graft, GraftPlan
+from graftkit.surgery.insert import insert_call, remove_call
+
+__all__ = ["affordable", "empty", "graft", "insert_all", "open_sites", "put_back", "truncate"]
+
+
+def empty(traced: TracedModel) -> GraftedModel:
+    """A grafted model without any dendrites, on copies of the traced graphs."""
+    return GraftedModel(traced, copied(traced.train_graph), copied(traced.eval_graph))
+
+
+def graft(model: GraftedModel, grafts: Iterable[Graft], build: Build, *, seed: int) -> None:
+    """Insert dendrites in place, at zero strength, so that the outputs stay what they are.
+
+    Fresh weights are drawn from `seed` alone. Raises PlanError for an unknown site, and for a site
+    whose earlier dendrites differ in `join`, `detach` or `mask`; then nothing was changed.
+    """
+    new = tuple(grafts)
+    sites = _check(model, new)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = [(g, build(g, sites[g.site], len(model.plan.at(g.site)) + _before(new, i))) for i, g in enumerate(new)]
+    open_sites(model, new)
+    like = next(iter(model.base.parameters()), None)
+    for one, dendrite in built:
+        if like is not None:
+            dendrite.to(device=like.device, dtype=like.dtype)
+        if one.neurons is not None:
+            dendrite.serve(one.neurons)
+        dendrite.train(model.training)
+        model.at(one.site).cascade.append(dendrite)
+    model.plan = model.plan.with_grafts(new)
+
+
+def open_sites(model: GraftedModel, grafts: Iterable[Graft]) -> None:
+    """Insert, in place, the calls of the sites' dendrites without any dendrite in them yet."""
+    for one in grafts:
+        if one.site.replace(".", "/") not in model.dendrites:
+            model.dendrites[one.site.replace(".", "/")] = SiteDendrites(one.site, detach=one.detach)
+            for graph in model.graphs:
+                insert_call(graph, one)
+
+
+def truncate(model: GraftedModel, plan: GraftPlan) -> None:
+    """Take out, in place, every dendrite grafted after `plan`, which must be a beginning of the model's plan."""
+    if model.plan.grafts[: len(plan.grafts)] != plan.grafts:
+        raise PlanError("the plan to go back to is not a beginning of the model's plan")
+    for name, members in list(model.dendrites.items()):
+        assert isinstance(members, SiteDendrites)
+        keep = len(plan.at(members.site))
+        del members.cascade[keep:]
+        if keep == 0:
+            for graph in model.graphs:
+                remove_call(graph, members.site)
+            del model.dendrites[name]
+    model.plan = plan
+
+
+def put_back(model: GraftedModel, plan: GraftPlan, state: Mapping[str, Tensor], build: Build) -> None:
+    """Make the model, in place, what it was when `state` was taken with `plan` grafted."""
+    shared = 0
+    for ours, theirs in zip(model.plan.grafts, plan.grafts, strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    truncate(model, GraftPlan(plan.grafts[:shared]))
+    graft(model, plan.grafts[shared:], build, seed=0)
+    model.restore(state)
+
+
+def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit: int | None) -> tuple[Graft, ...]:
+    """The grafts, in order, with which the model keeps within `limit` parameters, the cheapest taken first."""
+    new = tuple(grafts)
+    if limit is None:
+        return new
+    sites = _check(model, new)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        costs = [sum(p.numel() for p in build(g, sites[g.site], len(model.plan.at(g.site))).parameters()) for g in new]
+    left = limit - model.parameter_count()
+    taken: set[int] = set()
+    for index in sorted(range(len(new)), key=lambda i: (costs[i], i)):
+        if costs[index] <= left:
+            left -= costs[index]
+            taken.add(index)
+    return tuple(graft for index, graft in enumerate(new) if index in taken)
+
+
+def insert_all(graph: fx.GraphModule, plan: GraftPlan, dendrites: Mapping[str, SiteDendrites]) -> None:
+    """Insert the calls of a whole plan into a fresh graph, in place; `dendrites` holds the modules by site."""
+    modules = torch.nn.ModuleDict({key.replace(".", "/"): module for key, module in dendrites.items()})
+    graph.add_module("dendrites", modules)
+    for key in plan.sites():
+        insert_call(graph, plan.at(key)[0])
+
+
+def _before(grafts: tuple[Graft, ...], index: int) -> int:
+    return sum(graft.site == grafts[index].site for graft in grafts[:index])
+
+
+def _check(model: GraftedModel, new: tuple[Graft, ...]) -> dict[str, Site]:
+    """The model's sites by key; raises PlanError where the new grafts name others or contradict the old ones."""
+    sites = {site.key: site for site in model.traced.sites}
+    plan = model.plan.with_grafts(new)
+    for key in plan.sites():
+        if key not in sites:
+            raise PlanError(f"there is no site {key!r} in {model.traced.name}.{did_you_mean(key, sites)}")
+        if len({(g.join, g.detach, g.mask) for g in plan.at(key)}) > 1:
+            raise PlanError(f"the dendrites at {key!r} must agree in join, detach and mask")
+    return sites
