@@ -1,0 +1,72 @@
+"""Correlations between dendrites' activities and neurons' errors, in one batch and over many."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graftkit.core.sites import Site
+
+_TINY = 1e-12
+
+
+def correlation(activity: Tensor, error: Tensor, channel_dim: int) -> Tensor:
+    """Pearson's r for each neuron over batch and positions, [neurons], of two tensors of one shape."""
+    v = activity.movedim(channel_dim, 0).flatten(1)
+    e = error.movedim(channel_dim, 0).flatten(1)
+    v = v - v.mean(1, keepdim=True)
+    # errors are tiny at a converged layer: bring them to unit length before anything is squared
+    e = e - e.mean(1, keepdim=True)
+    e = e / (e.abs().amax(1, keepdim=True) + torch.finfo(e.dtype).tiny)
+    return (v * e).sum(1) / ((v * v).sum(1) * (e * e).sum(1) + _TINY).sqrt()
+
+
+class PairedSums:
+    """Pearson's r for each neuron over many batches, beside `shuffles` pairings with other rows' errors.
+
+    A pairing gives every row the errors of a row some way further in its batch, so positions within a
+    row, which are alike, stay together.
+    """
+
+    def __init__(self, site: Site, *, shuffles: int):
+        self.site, self.shuffles = site, shuffles
+        self.count = 0
+        self.sums = torch.zeros(4, site.out_channels, dtype=torch.float64)  # v, e, v*v, e*e
+        self.products = torch.zeros(1 + shuffles, site.out_channels, dtype=torch.float64)
+
+    def add(self, activity: Tensor, error: Tensor) -> None:
+        """Count one batch: two tensors of the site's output shape."""
+        rows = self.site.batch_dim if self.site.batch_dim is not None else 0
+        size = error.shape[rows]
+        v = self._flat(activity)
+        e = self._flat(error)
+        self.count += v.shape[1]
+        self.sums += torch.stack([v.sum(1), e.sum(1), (v * v).sum(1), (e * e).sum(1)])
+        for index in range(1 + self.shuffles):
+            shift = round(index * size / (1 + self.shuffles))
+            self.products[index] += (v * self._flat(error.roll(shift, rows))).sum(1)
+
+    def r(self) -> Tensor:
+        """[1 + shuffles, neurons]; the first row is the true pairing."""
+        if not self.count:
+            return torch.zeros_like(self.products)
+        v, e, vv, ee = self.sums
+        spread = ((vv - v * v / self.count) * (ee - e * e / self.count)).clamp(min=0).sqrt()
+        r = (self.products - v * e / self.count) / spread
+        return torch.nan_to_num(r, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def strength(self) -> float:
+        """Mean |r| over neurons."""
+        return float(self.r()[0].abs().mean())
+
+    def chance(self) -> float:
+        """Mean over neurons of the largest |r| of a shuffled pairing."""
+        return float(self.r()[1:].abs().amax(0).mean())
+
+    def beats_chance(self) -> Tensor:
+        """Which neurons have a larger |r| than any of their shuffled pairings, [neurons] of bool."""
+        r = self.r().abs()
+        return r[0] > r[1:].amax(0)
+
+    def _flat(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().movedim(self.site.channel_dim, 0).flatten(1).double().cpu()

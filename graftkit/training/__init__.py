@@ -1,0 +1,26 @@
+"""Training: the Grower, the thin loop over it, losses, metrics and checkpoints."""
+
+from graftkit.training.batches import all_rows, batches, hold_out
+from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, check_fit, find_loss, find_metric
+from graftkit.training.evaluate import evaluate, predict
+from graftkit.training.grower import Best, Grower, Recipe, Step
+from graftkit.training.loop import run, seeded
+
+__all__ = [
+    "DEFAULT_LOSS",
+    "DEFAULT_METRIC",
+    "Best",
+    "Grower",
+    "Recipe",
+    "Step",
+    "all_rows",
+    "batches",
+    "check_fit",
+    "evaluate",
+    "find_loss",
+    "find_metric",
+    "hold_out",
+    "predict",
+    "run",
+    "seeded",
+]

@@ -1,0 +1,34 @@
+"""A model's metric over rows, in evaluation mode and full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graftkit.contracts import Metric, Rows
+from graftkit.model import GraftedModel
+from graftkit.training.batches import batches
+
+BATCH = 512
+
+
+def predict(forward: Callable[[Tensor], Tensor], rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(outputs, targets) over all rows, on the CPU."""
+    outputs, targets = [], []
+    with torch.no_grad():
+        for inputs, wanted in batches(rows, BATCH):
+            outputs.append(forward(inputs.to(device)).float().cpu())
+            targets.append(wanted)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def evaluate(model: GraftedModel, rows: Rows, metric: Metric, device: torch.device) -> float:
+    """The metric of the model over rows; the model is left in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        return metric(*predict(model, rows, device))
+    finally:
+        model.train(training)

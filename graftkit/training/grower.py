@@ -1,0 +1,285 @@
+"""Grows a model while somebody's loop trains it: phases, optimizer, the best state, and the way back to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from graftkit import surgery
+from graftkit.contracts import Build, Candidates, Criterion, GrowthSchedule, Observer, Phase, Rule
+from graftkit.core.errors import TrainingError
+from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft, GraftPlan
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each phase is optimised: AdamW anew, linear warm-up, then a half cosine to zero.
+
+    Attributes:
+        learning_rate: at the end of the warm-up.
+        weight_decay: AdamW's (Loshchilov and Hutter 2019).
+        warmup: share of a phase's steps.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+
+    def rate(self, step: int, steps: int) -> float:
+        """The share of the learning rate at a step of `steps`."""
+        rise = max(1, round(steps * self.warmup))
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validated state so far, and what it takes to return to it."""
+
+    validation: float
+    plan: GraftPlan
+    state: dict[str, Tensor]
+    cycle: int  # 0: the model as it was given
+
+
+@dataclass
+class _Progress:
+    """How far a phase has come."""
+
+    epochs: int = 0
+    rows: int = 0  # learned from in this epoch
+    total: float = 0.0  # their objective, summed
+    best: float = -math.inf
+    improved: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `Grower.step` says after an epoch."""
+
+    finished: bool
+    phase_ended: bool
+    improved: bool  # whether this epoch is the best of all so far
+
+
+class Grower:
+    """Drives growth from inside a training loop.
+
+    ```python
+    while not grower.finished:
+        for inputs, targets in loader:
+            grower.learn(inputs, targets)
+        grower.step(validation_score)
+    grower.restore_best()
+    ```
+
+    Args:
+        model: grafted in place.
+        additions: what one cycle grafts: one dendrite a site.
+        rule, schedule: how dendrites learn, and when which phase comes.
+        build: makes the dendrite that a graft asks for.
+        criterion: the loss, (outputs, targets) to one number.
+        baseline: the validation score of the model as given; higher is better.
+        steps_per_epoch: calls of `learn` between two calls of `step`, for the learning rate's course.
+        recipe: optimizer settings, the same in every phase.
+        held_out: rows kept from training, for a rule with a dendrite phase.
+        max_parameters: growth never goes beyond; None for no limit.
+        arm: what the records call it.
+        seed: decides fresh weights; every other randomness is the caller's.
+
+    Raises:
+        TrainingError: the baseline is not a finite number, or a rule's held-out rows are missing.
+    """
+
+    def __init__(
+        self,
+        model: GraftedModel,
+        additions: Sequence[Graft],
+        *,
+        rule: Rule,
+        schedule: GrowthSchedule,
+        build: Build,
+        criterion: Criterion,
+        baseline: float,
+        steps_per_epoch: int,
+        recipe: Recipe = Recipe(),
+        held_out: Iterable[tuple[Tensor, Tensor]] | None = None,
+        max_parameters: int | None = None,
+        fabric: Fabric | None = None,
+        observer: Observer | None = None,
+        arm: str = "grafted",
+        seed: int = 0,
+    ):
+        if not math.isfinite(baseline):
+            raise TrainingError(f"the model as given scores {baseline} on the validation rows; look at its weights")
+        if "dendrite" in rule.phases and additions and held_out is None:
+            raise TrainingError(
+                "the rule tests dendrites on held-out rows, but the training data are a loader; give a dataset"
+            )
+        self.model, self.additions, self.rule, self.schedule = model, tuple(additions), rule, schedule
+        self.build, self.criterion, self.recipe, self.held_out = build, criterion, recipe, held_out
+        self.steps_per_epoch, self.max_parameters = steps_per_epoch, max_parameters
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.observer, self.arm, self.seed = observer or Observer(), arm, seed
+        self.history: list[PhaseRecord] = []
+        self.best = Best(baseline, model.plan, model.snapshot(), cycle=0)
+        self.best_grafted: Best | None = None
+        self.stopped = ""
+        self.diverged = self.interrupted = False
+        self.optimizer: torch.optim.Optimizer
+        self.lr_scheduler: torch.optim.lr_scheduler.LRScheduler
+        self.phase: Phase | None = None
+        self._epochs = 0
+        self._progress = _Progress()
+        self._candidates: Candidates | None = None
+        self._advance()
+
+    @property
+    def finished(self) -> bool:
+        """Whether growth has ended."""
+        return self.phase is None
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The objective of the phase on one batch, to be made small."""
+        if self._candidates is not None:
+            return self._candidates.loss((inputs,), targets)
+        with self.fabric.autocast():
+            output = self.model(inputs)
+        return self.criterion(output.float(), targets)
+
+    def learn(self, inputs: Tensor, targets: Tensor) -> float:
+        """One step on one batch; returns the objective.
+
+        After a loss that is not finite nothing is learned any more, and `step` ends growth.
+        """
+        if self.phase is None or self.diverged:
+            return math.nan
+        loss = self.loss(inputs, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self.diverged = True
+            return value
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self._progress.total += value * len(targets)
+        self._progress.rows += len(targets)
+        return value
+
+    def step(self, validation: float) -> Step:
+        """Say the validation score after an epoch; ends phases, grows, and keeps the best state."""
+        if self.phase is None:
+            raise TrainingError("growth has ended; there is nothing to step")
+        self.diverged = self.diverged or not math.isfinite(validation)
+        self._progress.epochs += 1
+        self._epochs += 1
+        improved = not self.diverged and self._keep_if_best(validation)
+        self.observer.on_epoch(self._record(validation), self.phase.epochs)
+        ended = self.diverged or self._progress.epochs >= self.phase.epochs
+        if ended:
+            self._end_phase()
+        return Step(self.finished, ended, improved)
+
+    def interrupt(self, why: str) -> None:
+        """End growth now; the best state stays."""
+        self.phase, self.stopped, self.interrupted = None, why, True
+
+    def restore_best(self) -> None:
+        """Bring the model back, in place, to the best validated state, which may be the one given."""
+        surgery.put_back(self.model, self.best.plan, self.best.state, self.build)
+
+    def _keep_if_best(self, validation: float) -> bool:
+        assert self.phase is not None
+        if self._candidates is not None:
+            return False
+        self._progress.best = max(self._progress.best, validation)
+        better = validation > self.best.validation
+        first = self.model.plan.grafts and (self.best_grafted is None or validation > self.best_grafted.validation)
+        if better or first:
+            found = Best(validation, self.model.plan, self.model.snapshot(), self.phase.cycle)
+            self.best_grafted = found if self.model.plan.grafts else None
+            self.best = found if better else self.best
+        self._progress.improved = self._progress.improved or better
+        return better
+
+    def _record(self, validation: float) -> EpochRecord:
+        assert self.phase is not None
+        rate = float(self.lr_scheduler.get_last_lr()[0])
+        done = self._progress
+        mean = done.total / done.rows if done.rows else math.nan
+        done.total, done.rows = 0.0, 0
+        return EpochRecord(self.arm, self.seed, self.phase.cycle, self.phase.kind, self._epochs, mean, validation, rate)
+
+    def _end_phase(self) -> None:
+        assert self.phase is not None
+        note, ends = "", False
+        if self.diverged:
+            note, ends = f"the loss became NaN or infinite in cycle {self.phase.cycle}", True
+        elif self._candidates is not None:
+            before = len(self.model.plan.grafts)
+            note = self._candidates.install(self.held_out or ())
+            ends = len(self.model.plan.grafts) == before
+            note = f"no candidate beat chance; {note}" if ends else note
+        self._write(note, ends)
+        self._advance()
+
+    def _write(self, note: str, ends: bool) -> None:
+        assert self.phase is not None
+        record = PhaseRecord(
+            arm=self.arm,
+            seed=self.seed,
+            cycle=self.phase.cycle,
+            phase=self.phase.kind,
+            epochs=self._progress.epochs,
+            validation=self._progress.best if math.isfinite(self._progress.best) else None,
+            improved=self._progress.improved,
+            parameters=self.model.parameter_count(),
+            dendrites=len(self.model.plan.grafts),
+            note=note,
+            ends_growth=ends,
+        )
+        self.history.append(record)
+        self.observer.on_phase(record)
+
+    def _advance(self) -> None:
+        """Begin the next phase, from the best state, or end growth."""
+        self.phase = self.schedule.next(self.history)
+        self._progress, self._candidates = _Progress(), None
+        if self.phase is None:
+            self.stopped = self.schedule.why(self.history)
+            return
+        if self.phase.grow or not self.additions:
+            self.restore_best()
+        if self.phase.grow and not self._grow():
+            self.phase, self.stopped = None, f"no further dendrite fits into {self.max_parameters:,} parameters"
+            return
+        self._start_optimizer()
+
+    def _grow(self) -> bool:
+        assert self.phase is not None
+        wanted = surgery.affordable(self.model, self.additions, self.build, self.max_parameters)
+        if not wanted:
+            return False
+        seed = self.seed * 1000 + self.phase.cycle
+        self._candidates = self.rule.grow(self.model, wanted, self.build, self.criterion, seed=seed)
+        return True
+
+    def _start_optimizer(self) -> None:
+        assert self.phase is not None
+        steps = self.phase.epochs * self.steps_per_epoch
+        parameters = self._candidates.parameters() if self._candidates else self.rule.trainable(self.model)
+        if not parameters:
+            raise TrainingError("no parameter of the model may be trained: every requires_grad is False")
+        recipe = self.recipe
+        self.optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
+        self.model.train(self._candidates is None)

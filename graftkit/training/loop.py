@@ -1,0 +1,48 @@
+"""The thin loop over a Grower: batches in, validation scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from graftkit.contracts import Metric, Rows
+from graftkit.training.evaluate import evaluate
+from graftkit.training.grower import Grower
+
+
+def run(
+    grower: Grower,
+    train: DataLoader[tuple[Tensor, Tensor]],
+    validation: Rows,
+    metric: Metric,
+    *,
+    candidates: DataLoader[Any] | None = None,
+) -> None:
+    """Train until growth ends, then bring the model to its best state.
+
+    `candidates` are the batches of a dendrite phase, without the rows that its test holds out. On
+    KeyboardInterrupt the best state is restored too, and growth ends.
+    """
+    device = next(grower.model.parameters()).device
+    try:
+        while grower.phase is not None:
+            loader = candidates if grower.phase.kind == "dendrite" and candidates is not None else train
+            for inputs, targets in loader:
+                grower.learn(inputs.to(device), targets.to(device))
+            grower.step(evaluate(grower.model, validation, metric, device))
+    except KeyboardInterrupt:
+        grower.interrupt("interrupted by the user")
+    grower.restore_best()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A context in which torch's random numbers are those of `seed`, and outside of which nothing changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
