@@ -1,0 +1,53 @@
+"""The largest difference between a runtime's outputs and the trained model's, relative to their scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-4
+BATCHES = (1, 2, 7)  # one row, the traced number, and one that nothing was made for
+
+
+def compare(
+    run: Callable[[np.ndarray], list[np.ndarray]], forward: Callable[[Tensor], Tensor], inputs: Iterable[Tensor]
+) -> float:
+    """Max |runtime - model| / max |model| over all inputs; infinite where shapes differ or a value is not finite.
+
+    Args:
+        run: a runtime's function from one batch to all outputs.
+        forward: the trained model in evaluation mode.
+        inputs: batches, each [rows, ...].
+    """
+    worst, scale = 0.0, 0.0
+    for batch in inputs:
+        with torch.no_grad():
+            expected = forward(batch).detach().cpu().double().numpy()
+        given = np.asarray(run(batch.detach().cpu().numpy())[0], dtype=np.float64)
+        if given.shape != expected.shape or not np.isfinite(given).all() or not np.isfinite(expected).all():
+            return math.inf
+        worst = max(worst, float(np.abs(given - expected).max(initial=0.0)))
+        scale = max(scale, float(np.abs(expected).max(initial=0.0)))
+    return worst / max(scale, 1e-12)
+
+
+def random_like(rows: Tensor, *, seed: int = 0) -> Iterator[Tensor]:
+    """Batches of 1, 2 and 7: rows as they are, then random values over the range that the rows span.
+
+    Args:
+        rows: at least 7 rows of real data, [rows, ...].
+    """
+    for size in BATCHES:
+        yield rows[:size]
+    generator = torch.Generator().manual_seed(seed)
+    low, high = float(rows.min()), float(rows.max())
+    for size in BATCHES:
+        shape = (size, *rows.shape[1:])
+        if rows.is_floating_point():
+            yield low + (high - low) * torch.rand(shape, generator=generator, dtype=rows.dtype)
+        else:
+            yield torch.randint(int(low), int(high) + 1, shape, generator=generator, dtype=rows.dtype)

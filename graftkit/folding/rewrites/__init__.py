@@ -1,0 +1,23 @@
+"""ONNX rewrites, each a function that changes a graphsurgeon graph in place; the table gives their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_graphsurgeon as gs
+
+from graftkit.folding.rewrites.batch_norm import fold_batch_norm
+from graftkit.folding.rewrites.idle import drop_idle
+from graftkit.folding.rewrites.silent import drop_silent
+from graftkit.folding.rewrites.strength import fold_strength
+from graftkit.folding.rewrites.zero_state import drop_zero_state
+
+Rewrite = Callable[[gs.Graph], int]  # returns how many places it changed
+
+REWRITES: Mapping[str, Rewrite] = {
+    "batch_norm": fold_batch_norm,
+    "silent": drop_silent,
+    "strength": fold_strength,
+    "zero_state": drop_zero_state,
+    "idle": drop_idle,
+}

@@ -1,0 +1,141 @@
+"""Describes any ONNX file: what graftkit wrote into it, or else its own Conv and Linear nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import networkx as nx
+import onnx
+
+from graftkit.core.errors import SourceError
+from graftkit.core.records import EdgeRecord, Inspection, SiteRecord
+
+_OPERATORS = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Gemm": "linear", "MatMul": "linear"}
+
+
+def inspect_onnx(model: onnx.ModelProto, facts: Mapping[str, Any], *, name: str) -> Inspection:
+    """Describe an ONNX model.
+
+    Args:
+        model: the file, loaded.
+        facts: what graftkit wrote into its metadata, empty for any other file.
+        name: the file's name, for a title.
+
+    Raises:
+        SourceError: graftkit's facts are there but cannot be read.
+    """
+    if "inspection" in facts:
+        return _checked(model, facts["inspection"], name)
+    return _plain(model, name)
+
+
+def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
+    """The description in the metadata, less any dendrites that the graph does not have."""
+    try:
+        found = replace(Inspection.from_json(value), name=name, format="onnx")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{name}: graftkit's description in the file's metadata is broken ({error!r})") from None
+    present = {
+        entry.value
+        for node in model.graph.node
+        if any(own.key == "graftkit.dendrite" for own in node.metadata_props)
+        for entry in node.metadata_props
+        if entry.key == "graftkit.site"
+    }
+    missing = [s.site for s in found.sites if any(d.strength for d in s.dendrites) and s.site not in present]
+    if not missing:
+        return found
+    note = f"the metadata names dendrites at {', '.join(missing)}, but the graph has none there"
+    sites = tuple(replace(site, dendrites=()) if site.site in missing else site for site in found.sites)
+    return replace(found, sites=sites, notes=(*found.notes, note))
+
+
+def _plain(model: onnx.ModelProto, name: str) -> Inspection:
+    try:
+        model = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError as error:
+        raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    shapes = {
+        value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
+        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    }
+    found = {
+        index: _site(node, index, weights, shapes)
+        for index, node in enumerate(model.graph.node)
+        if node.op_type in _OPERATORS and any(name in weights for name in node.input[:2])
+    }
+    return Inspection(
+        name=name,
+        format="onnx",
+        sites=tuple(found.values()),
+        skipped=(),
+        edges=_edges(model, {index: site.site for index, site in found.items()}),
+        parameters=sum(prod(dims) for dims in weights.values()),
+        macs=sum(site.macs for site in found.values()),
+        notes=("not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",),
+    )
+
+
+def _site(
+    node: onnx.NodeProto, index: int, weights: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> SiteRecord:
+    constants = [name for name in node.input if name in weights]
+    weight = weights[constants[0]]
+    is_conv = node.op_type in ("Conv", "ConvTranspose")
+    data = next((name for name in node.input[:2] if name not in weights), node.input[0])
+    output = shapes.get(node.output[0], ())
+    touched = shapes.get(data, ()) if node.op_type == "ConvTranspose" else output
+    inner = touched[2:] if is_conv else touched[1:-1]
+    operator = _OPERATORS[node.op_type] + (f"{len(weight) - 2}d" if is_conv else "")
+    return SiteRecord(
+        site=node.name or f"{node.op_type}_{index}",
+        operator=operator,
+        input_shape=shapes.get(data, ()),
+        output_shape=output,
+        kernel=weight[2:] if is_conv else (),
+        parameters=sum(prod(weights[name]) for name in constants),
+        macs=prod(weight) * prod(size for size in inner if size > 0),
+    )
+
+
+def _edges(model: onnx.ModelProto, names: Mapping[int, str]) -> tuple[EdgeRecord, ...]:
+    flow = nx.DiGraph()
+    made = {output: index for index, node in enumerate(model.graph.node) for output in node.output}
+    inputs = {value.name for value in model.graph.input} - {t.name for t in model.graph.initializer}
+    for index, node in enumerate(model.graph.node):
+        for name in node.input:
+            if name in made:
+                flow.add_edge(made[name], index)
+            elif name in inputs:
+                flow.add_edge("input", index)
+    for value in model.graph.output:
+        if value.name in made:
+            flow.add_edge(made[value.name], "output")
+    edges: dict[EdgeRecord, None] = {}
+    starts: dict[Any, str] = {"input": "", **names}
+    for start, name in starts.items():
+        for target in _reach(flow, start, names):
+            edges[EdgeRecord(name, target)] = None
+    return tuple(edges)
+
+
+def _reach(flow: nx.DiGraph, start: Any, names: Mapping[int, str]) -> list[str]:
+    found: dict[str, None] = {}
+    waiting = list(flow.successors(start)) if start in flow else []
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node == "output":
+            found[""] = None
+        elif node in names:
+            found[names[node]] = None
+        else:
+            waiting.extend(flow.successors(node))
+    return list(found)
