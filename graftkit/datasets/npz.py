@@ -1,0 +1,129 @@
+"""Arrays in a NumPy archive: x_train and y_train, and where there are any x_val, y_val, x_test, y_test."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from graftkit.contracts import Data
+from graftkit.core.errors import DataError
+from graftkit.datasets.arrays import ArrayPart, conform_part
+from graftkit.datasets.labels import describe_targets
+from graftkit.datasets.splitting import SPLIT_WARNING, split_validation
+
+_PARTS = ("train", "val", "test")
+_BROKEN = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Npz:
+    """A `.npz` file."""
+
+    name: ClassVar[str] = "npz"
+
+    def recognises(self, spec: str) -> bool:
+        path = Path(spec)
+        if path.is_file() and zipfile.is_zipfile(path):
+            return _holds_arrays(path)
+        return path.suffix == ".npz" and not path.is_dir()
+
+    def load(self, spec: str, *, seed: int, input_shape: tuple[int, ...] | None) -> Data:
+        """The parts in the archive. Raises DataError."""
+        arrays = _read(Path(spec))
+        parts = {part: _part(arrays, part, spec, input_shape) for part in _PARTS if _has(arrays, part)}
+        _check_alike(spec, arrays, parts)
+        labels = describe_targets({f"{spec}: y_{part}": rows.targets for part, rows in parts.items()})
+        warnings = _ignored(spec, arrays) + sum((rows.warnings for rows in parts.values()), ()) + labels.warnings
+        if "val" not in parts:
+            train, taken = split_validation(
+                parts["train"].targets, classes=labels.kind == "classes", seed=seed, where=f"{spec}: x_train"
+            )
+            parts["val"], parts["train"] = parts["train"].pick(taken), parts["train"].pick(train)
+            warnings += (SPLIT_WARNING,)
+        test = parts["test"].rows() if "test" in parts else None
+        train_rows, validation_rows = parts["train"].rows(), parts["val"].rows()
+        return Data(train_rows, validation_rows, test, labels.kind, labels.classes, spec, warnings)
+
+
+def _holds_arrays(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except _BROKEN:
+        return path.suffix == ".npz"
+    # A TorchScript or .pt file is a zip too; only NumPy's has nothing but arrays.
+    return path.suffix == ".npz" or (bool(names) and all(name.endswith(".npy") for name in names))
+
+
+def _read(path: Path) -> Mapping[str, np.ndarray]:
+    if not path.exists():
+        raise DataError(f"there is no file {path}; check the path")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not a NumPy archive, or a broken one; write it with numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: _member(archive, name, path) for name in archive.files}
+    except _BROKEN as error:
+        raise DataError(f"{path} is a broken archive ({_line(error)}); write it again with numpy.savez") from error
+
+
+def _member(archive: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    try:
+        array = archive[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(f"{path}: {name} is an object array, which would need pickle; store plain numbers") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: {name} is not a NumPy array; write the archive with numpy.savez")
+    return array
+
+
+def _has(arrays: Mapping[str, np.ndarray], part: str) -> bool:
+    return part == "train" or f"x_{part}" in arrays or f"y_{part}" in arrays
+
+
+def _part(arrays: Mapping[str, np.ndarray], part: str, spec: str, input_shape: tuple[int, ...] | None) -> ArrayPart:
+    wanted = (f"x_{part}", f"y_{part}")
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        there = ", ".join(arrays) or "nothing"
+        raise DataError(f"{spec} has no {' and no '.join(missing)}; it holds {there}. Rename the arrays")
+    x, y = wanted
+    names = (f"{spec}: {x}", f"{spec}: {y}")
+    return conform_part(arrays[x], arrays[y], names=names, input_shape=input_shape)
+
+
+def _check_alike(spec: str, arrays: Mapping[str, np.ndarray], parts: Mapping[str, ArrayPart]) -> None:
+    """Rows of one part must mean what rows of another mean: one shape, and one scale."""
+    train = arrays["x_train"]
+    for part in parts:
+        other = arrays[f"x_{part}"]
+        if other.shape[1:] != train.shape[1:]:
+            raise DataError(
+                f"{spec}: x_train has rows of shape {list(train.shape[1:])} but x_{part} {list(other.shape[1:])};"
+                " give all parts one shape"
+            )
+        if (other.dtype == np.uint8) != (train.dtype == np.uint8) or parts[part].inputs.dtype != parts[
+            "train"
+        ].inputs.dtype:
+            raise DataError(
+                f"{spec}: x_train holds {train.dtype} but x_{part} {other.dtype}, which are scaled differently;"
+                " give all parts one type"
+            )
+
+
+def _ignored(spec: str, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    known = {f"{letter}_{part}" for letter in "xy" for part in _PARTS}
+    strange = [name for name in arrays if name not in known]
+    return (f"{spec}: {', '.join(strange)} not read; the names are x_ and y_ train, val and test",) if strange else ()
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
