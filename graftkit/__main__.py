@@ -1,0 +1,5 @@
+"""Lets `python -m graftkit` do what `graftkit` does."""
+
+from graftkit.cli import main
+
+main()

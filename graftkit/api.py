@@ -1,0 +1,354 @@
+"""The verbs a program calls: load, load_data, trace, make_plan, graft, fit, export, verify, inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from graftkit import checking, datasets, folding, inspection, sources, surgery, tracing, training
+from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer, Rule, SourceRequest
+from graftkit.core.atomic import write_bytes
+from graftkit.core.errors import ExportError, MismatchError, SourceError, TraceError
+from graftkit.core.records import Inspection
+from graftkit.dendrites import build_dendrite
+from graftkit.fitting import FitResult, Settings, fit_model
+from graftkit.model import GraftedModel, TracedModel
+from graftkit.plan import GraftPlan
+from graftkit.planning import parameter_limit, plan_cycle
+from graftkit.rules import RULES
+from graftkit.run_folder import RunFolder, is_run
+from graftkit.runtimes import RUNTIMES
+from graftkit.training import Recipe
+
+
+def load(source: str | Path, *, weights: str | Path | None = None, trust: bool = False) -> LoadedModel:
+    """Read a model: a `.pt` or `.pt2` file by its content, or `package.module:factory`.
+
+    Args:
+        source: the path, or the factory.
+        weights: a state dict or safetensors file for a factory.
+        trust: run code that the file brings along. Only for files whose maker you trust.
+
+    Raises:
+        SourceError: it cannot be read, or wants to run code and `trust` is not set.
+    """
+    return sources.load(SourceRequest(str(source), Path(weights) if weights else None, trust))
+
+
+def load_data(spec: str, *, seed: int = 0, input_shape: tuple[int, ...] | None = None) -> Data:
+    """Read data: `digits`, a `.npz` file, a folder of images, or `file.py:function`. Raises DataError."""
+    return datasets.load_data(spec, seed=seed, input_shape=input_shape)
+
+
+def trace(
+    model: LoadedModel | nn.Module | ExportedProgram,
+    example: Tensor | tuple[Tensor, ...] | None = None,
+    *,
+    device: str = "cpu",
+    name: str | None = None,
+) -> TracedModel:
+    """Trace a model into a training and an evaluation graph that share its parameters.
+
+    Args:
+        model: as `load` gives it, or a live module, or an exported program.
+        example: example inputs, at least two rows; an exported program brings its own.
+        device: where the graphs are to live; a graph stays on the device it was traced on.
+        name: what to call it.
+
+    Raises:
+        TraceError: it cannot be captured with a free batch size, or returns something else than one tensor.
+    """
+    loaded = model if isinstance(model, LoadedModel) else LoadedModel(model, {}, name or type(model).__name__)
+    title = name or loaded.name
+    if isinstance(loaded.model, ExportedProgram):
+        if device != "cpu":
+            raise TraceError(f"{title} is an exported program, which stays on the device it was exported on")
+        return tracing.trace_program(loaded.model, name=title)
+    if example is None:
+        raise TraceError("a module is traced by running it: give an example input of at least two rows")
+    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    if any(tensor.ndim == 0 or len(tensor) < 2 for tensor in inputs):
+        raise TraceError("the example input needs at least two rows, or the batch size could not stay free")
+    odd = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()} - {torch.float32, torch.float64}
+    if odd:
+        raise TraceError(f"{title} has {', '.join(map(str, odd))} weights; convert it with model.float() first")
+    module = loaded.model.to(device)
+    return tracing.trace_module(module, tuple(tensor.to(device) for tensor in inputs), name=title)
+
+
+def make_plan(
+    traced: TracedModel,
+    *,
+    dendrites: str | Sequence[str] = (),
+    sites: str | Sequence[str] = (),
+    rule: str | Rule = "gradient",
+    join: str = "activation",
+    mask: str | None = None,
+) -> GraftPlan:
+    """What one cycle grafts: one dendrite for each chosen site. See `graftkit.planning.plan_cycle`."""
+    made, _ = plan_cycle(
+        traced, dendrites=_texts(dendrites), sites=_texts(sites), rule=find_rule(rule), join=join, mask=mask
+    )
+    return made
+
+
+def graft(traced: TracedModel, plan: GraftPlan | None = None, *, seed: int = 0) -> GraftedModel:
+    """A trainable model with the plan's dendrites at zero strength, so that it computes what it did before.
+
+    Raises PlanError where the plan does not fit the model.
+    """
+    model = surgery.empty(traced)
+    surgery.graft(model, (plan or GraftPlan()).grafts, build_dendrite, seed=seed)
+    return model
+
+
+def fit(
+    model: TracedModel | GraftedModel,
+    rows: Data,
+    *,
+    plan: GraftPlan | None = None,
+    rule: str | Rule = "gradient",
+    loss: str | Criterion | None = None,
+    metric: str | Metric | None = None,
+    epochs: int = 40,
+    cycles: int = 2,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    max_parameters: str | int | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    control: bool = True,
+    precision: str = "32-true",
+    observer: Observer | None = None,
+) -> FitResult:
+    """Grow dendrites, train, and keep the best validated state, which may be the model as given.
+
+    Args:
+        model: a traced model; or a grafted one, which then counts as given.
+        rows: training, validation and test rows.
+        plan: what one cycle grafts; the defaults where it is None.
+        rule: "gradient" or "correlation", or one with options.
+        loss, metric: a name, an import path, or a function; as the labels suggest where they are None.
+        epochs: epochs of each phase.
+        cycles: cycles at most.
+        max_parameters: "+20%" of what the model has, or a number.
+        seed, seeds: the first seed, and how many repetitions.
+        control: also spend the same epochs on the ungrafted model.
+        precision: "32-true" or "bf16-mixed".
+        observer: where progress goes.
+
+    Raises:
+        DataError: labels and outputs do not fit together.
+        TrainingError: the given model's own score is not a number.
+    """
+    grafted = surgery.empty(model) if isinstance(model, TracedModel) else model
+    learning = find_rule(rule)
+    criterion, score = criterion_for(loss, rows), metric_for(metric, rows)
+    check_rows(grafted, rows, criterion, loss if isinstance(loss, str) else training.DEFAULT_LOSS[rows.labels])
+    settings = Settings(
+        epochs=epochs,
+        cycles=cycles,
+        batch_size=batch_size,
+        recipe=Recipe(learning_rate=learning_rate),
+        max_parameters=parameter_limit(max_parameters, grafted.parameter_count()),
+        seed=seed,
+        seeds=seeds,
+        control=control,
+        precision=precision,
+    )
+    additions = plan or plan_cycle(grafted.traced, rule=learning)[0]
+    return fit_model(grafted, rows, additions, learning, criterion, score, settings, observer or Observer())
+
+
+def to_onnx(
+    model: GraftedModel, *, opset: int = folding.DEFAULT_OPSET, facts: Mapping[str, Any] | None = None
+) -> onnx.ModelProto:
+    """The folded ONNX model, from a fresh evaluation graph of the trained weights. Raises ExportError."""
+    graph = fresh_graph(model)
+    written = folding.to_onnx(graph, tuple(x.cpu() for x in model.traced.inputs), opset=opset)
+    folded = folding.fold(written, model.traced.sites, model.plan.sites())
+    own = {"plan": model.plan.to_json(), "inspection": inspection.inspect_grafted(model, {}).to_json()}
+    folding.describe(folded, version=version("graftkit"), facts={**own, **(facts or {})})
+    return folded
+
+
+def export(
+    model: GraftedModel,
+    path: str | Path,
+    *,
+    rows: Data | None = None,
+    opset: int = folding.DEFAULT_OPSET,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the model as one plain ONNX file, once it has proved to compute the same.
+
+    Args:
+        model: with its trained weights.
+        path: where to write.
+        rows: data whose validation rows are compared, besides random ones.
+        opset: 17 to 25.
+        facts: written as JSON into the file's metadata, beside the plan.
+
+    Raises:
+        ExportError, MismatchError: then nothing is written.
+    """
+    written = to_onnx(model, opset=opset, facts=facts)
+    verify(written, model, rows)
+    target = Path(path)
+    write_bytes(target, written.SerializeToString())
+    return target
+
+
+def verify(
+    file: str | Path | onnx.ModelProto,
+    model: GraftedModel,
+    rows: Data | None = None,
+    *,
+    runtimes: Sequence[str] = ("onnxruntime",),
+    tolerance: float = checking.TOLERANCE,
+) -> dict[str, float]:
+    """The largest difference to the trained model for each runtime, relative to the outputs' scale.
+
+    Compared are all validation rows, where there are data, and random inputs, in batches of 1, 2 and 7.
+
+    Raises:
+        MismatchError: more than `tolerance`; the message names the site where the outputs part.
+        ExportError: the file is not ONNX, or a runtime does not load it.
+    """
+    proto = file if isinstance(file, onnx.ModelProto) else read_onnx(Path(file))
+    content = proto.SerializeToString()
+    training_mode, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        found = {}
+        for name in runtimes:
+            runtime = RUNTIMES.find(name)
+            batches = list(_probes(model, rows))
+            worst = checking.compare(runtime.open(content), lambda x: model(x.to(device)), batches)
+            if not worst <= tolerance:
+                site = checking.first_difference(
+                    proto, fresh_graph(model), batches[-1], runtime.open, tolerance=tolerance
+                )
+                where = f"; the outputs first part at site {site!r}" if site else ""
+                raise MismatchError(
+                    f"{name} gives outputs that differ by {worst:.2g} of their scale from the trained model"
+                    f" (tolerance {tolerance:g}){where}"
+                )
+            found[name] = worst
+        return found
+    finally:
+        model.train(training_mode)
+
+
+def runtime_metric(file: onnx.ModelProto, rows: Data, metric: Metric, *, runtime: str = "onnxruntime") -> float:
+    """The validation metric, computed through a runtime alone."""
+    run = RUNTIMES.find(runtime).open(file.SerializeToString())
+    outputs, targets = training.predict(
+        lambda x: torch.from_numpy(run(x.numpy())[0]), rows.validation, torch.device("cpu")
+    )
+    return metric(outputs, targets)
+
+
+def inspect(
+    what: str | Path | TracedModel | GraftedModel | LoadedModel,
+    example: Tensor | None = None,
+    *,
+    trust: bool = False,
+    weights: str | Path | None = None,
+) -> Inspection:
+    """Which sites there are, and what each received: of a model, a model file, a run's folder or any ONNX file.
+
+    `example` is what a model file is traced with. Raises SourceError, TraceError, RunError.
+    """
+    if isinstance(what, TracedModel):
+        return inspection.inspect_traced(what)
+    if isinstance(what, GraftedModel):
+        return inspection.inspect_grafted(what, {})
+    if isinstance(what, LoadedModel):
+        return inspection.inspect_traced(trace(what, example))
+    path = Path(what)
+    if path.is_dir():
+        if not is_run(path):
+            raise SourceError(f"{path} is a folder, but not a run's: it has no source.json")
+        return RunFolder(path).read_inspection()
+    if path.is_file() and sources.looks_like_onnx(path):
+        proto = read_onnx(path)
+        return inspection.inspect_onnx(proto, folding.read_description(proto), name=path.name)
+    return inspect(load(what, weights=weights, trust=trust), example)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX file as a proto, checked. Raises ExportError."""
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+        onnx.checker.check_model(proto)
+    except Exception as error:  # protobuf, onnx and the file system each have their own
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise ExportError(f"{path} is not a readable ONNX file: {first[:200]}") from None
+    return proto
+
+
+def fresh_graph(model: GraftedModel) -> torch.fx.GraphModule:
+    """A fresh evaluation graph of the live model with its dendrites inserted, on the CPU."""
+    graph = tracing.retrace(model.traced)
+    surgery.insert_all(graph, model.plan, {site: model.at(site) for site in model.plan.sites()})
+    graph.eval()
+    return graph
+
+
+def find_rule(rule: str | Rule) -> Rule:
+    """A learning rule by name, with its options at their defaults. Raises PlanError."""
+    return RULES.find(rule)() if isinstance(rule, str) else rule
+
+
+def criterion_for(loss: str | Criterion | None, rows: Data) -> Criterion:
+    """The loss that was named, or the one the labels suggest. Raises DataError."""
+    name = training.DEFAULT_LOSS[rows.labels] if loss is None else loss
+    return training.find_loss(name) if isinstance(name, str) else name
+
+
+def metric_for(metric: str | Metric | None, rows: Data) -> Metric:
+    """The metric that was named, or the one the labels suggest. Raises DataError."""
+    name = training.DEFAULT_METRIC[rows.labels] if metric is None else metric
+    return training.find_metric(name) if isinstance(name, str) else name
+
+
+def check_rows(model: GraftedModel, rows: Data, criterion: Criterion, loss: str) -> None:
+    """Raise DataError where the rows' shapes or labels do not fit the model."""
+    batch = next(iter(training.batches(rows.validation, 8)))
+    expected = tuple(model.traced.inputs[0].shape[1:])
+    training.check_fit(model, batch[0], batch[1], criterion, classes=rows.classes, loss=loss, expected=expected)
+
+
+def _probes(model: GraftedModel, rows: Data | None) -> list[Tensor]:
+    example = model.traced.inputs[0].detach().cpu()
+    if rows is None:
+        seven = example.repeat((4,) + (1,) * (example.ndim - 1))
+        return list(checking.random_like(seven))
+    validation = [inputs for inputs, _ in training.batches(rows.validation, 256)]
+    many = torch.cat([validation[0], example.repeat((4,) + (1,) * (example.ndim - 1))])
+    return [*validation, *checking.random_like(many)]
+
+
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+__all__ = [
+    "export",
+    "fit",
+    "graft",
+    "inspect",
+    "load",
+    "load_data",
+    "make_plan",
+    "trace",
+    "verify",
+]

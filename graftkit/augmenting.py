@@ -1,0 +1,228 @@
+"""The main job: from a model file to a run's folder with a verified ONNX file, and back into a live model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from graftkit import api, folding, inspection, surgery
+from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
+from graftkit.core.errors import GraftkitError, RunError, SourceError, TrainingError
+from graftkit.core.records import PhaseRecord, RunReport
+from graftkit.dendrites import build_dendrite
+from graftkit.fitting import FitResult, Settings, fit_model
+from graftkit.model import GraftedModel
+from graftkit.planning import parameter_limit, plan_cycle
+from graftkit.reporting import report_html
+from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
+from graftkit.sources import load as load_source
+from graftkit.training import DEFAULT_LOSS, DEFAULT_METRIC
+
+
+class Interrupted(GraftkitError):
+    """The user stopped the run; what was finished is kept."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `augment` was asked to do."""
+
+    source: SourceRequest
+    data: str
+    out: Path
+    dendrites: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    rule: str = "gradient"
+    loss: str | None = None
+    metric: str | None = None
+    max_parameters: str | None = None
+    join: str = "activation"
+    mask: str | None = None
+    opset: int = folding.DEFAULT_OPSET
+    settings: Settings = field(default_factory=Settings)
+    force: bool = False
+
+
+def augment(request: Request, observer: Observer) -> RunReport:
+    """Load, trace, graft, fit, export, verify, and write it all into a run's folder.
+
+    Raises:
+        GraftkitError: before anything was trained, the folder is as it was; afterwards what was finished
+            is kept in it.
+        Interrupted: the user stopped it; the best state so far is in the folder, without an ONNX file.
+    """
+    folder = RunFolder(request.out)
+    folder.begin(force=request.force)
+    try:
+        result, facts, rows, metric, notes = _fit(request, folder, observer)
+    except BaseException:
+        folder.give_up()
+        raise
+    model = result.model
+    found = inspection.inspect_grafted(model, result.gains)
+    folder.write_json(PLAN, model.plan.to_json())
+    folder.write_checkpoint(model)
+    folder.write_json(INSPECTION, found.to_json())
+    folder.keep()
+    report = RunReport(
+        name=model.traced.name,
+        metric=facts["metric"],
+        seed=request.settings.seed,
+        shipped=result.shipped,
+        baseline=result.baseline,
+        control=result.control,
+        grafted=result.grafted,
+        best_grafted=result.best_grafted,
+        seeds=result.seeds,
+        phases=result.phases,
+        epochs=result.epochs,
+        inspection=found,
+        warnings=notes,
+        stopped=result.stopped,
+        settings=_settings(request),
+    )
+    if result.interrupted:
+        _write(folder, report, interrupted=True)
+        raise Interrupted(_what_is_kept(report, folder))
+    observer.on_stage("exporting")
+    written = api.to_onnx(
+        model, opset=request.opset, facts={"source_sha256": facts["sha256"] or "", "inspection": found.to_json()}
+    )
+    observer.on_stage("verifying")
+    parity = api.verify(written, model, rows)
+    score = {"onnxruntime": api.runtime_metric(written, rows, metric)}
+    folder.write_model(written.SerializeToString())
+    report = replace(report, parity=parity, runtime_metric=score)
+    _write(folder, report, interrupted=False)
+    if result.diverged:
+        raise TrainingError(
+            f"{result.stopped}; the model was rolled back to its last good state, which {folder.path} holds"
+            " (try a lower --learning-rate)"
+        )
+    return report
+
+
+def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
+    """A run's trained model, its data and metric, and its source.json. Raises RunError, SourceError."""
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise RunError(f"{path} is not a run's folder")
+    facts = folder.read_json(SOURCE)
+    loaded = load_source(SourceRequest(facts["source"], Path(facts["weights"]) if facts["weights"] else None, trust))
+    if loaded.provenance.get("sha256") != facts["sha256"]:
+        raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
+    rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=_input_shape(loaded))
+    traced = api.trace(loaded, rows.example())
+    model = surgery.empty(traced)
+    try:
+        surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
+    except RuntimeError as error:  # torch's word for names or shapes that do not fit
+        raise RunError(f"{path}: the checkpoint does not fit the plan: {str(error).splitlines()[0]}") from None
+    return model, rows, api.metric_for(facts["metric"], rows), facts
+
+
+def _fit(
+    request: Request, folder: RunFolder, observer: Observer
+) -> tuple[FitResult, Mapping[str, Any], Data, Metric, tuple[str, ...]]:
+    observer.on_stage("reading")
+    loaded = load_source(request.source)
+    rule = api.find_rule(request.rule)
+    rows = api.load_data(request.data, seed=request.settings.seed, input_shape=_input_shape(loaded))
+    criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
+    observer.on_stage("tracing")
+    model = surgery.empty(api.trace(loaded, rows.example(), device=request.settings.device))
+    api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
+    additions, left_out = plan_cycle(
+        model.traced,
+        dendrites=request.dendrites,
+        sites=request.sites,
+        rule=rule,
+        join=request.join,
+        mask=request.mask,
+    )
+    notes = (*loaded.warnings, *rows.warnings, *model.traced.notes, *(f"not grafted: {line}" for line in left_out))
+    for line in notes:
+        observer.on_warning(line)
+    limit = parameter_limit(request.max_parameters, model.parameter_count())
+    facts = {
+        "source": request.source.spec,
+        "weights": str(request.source.weights) if request.source.weights else None,
+        "sha256": loaded.provenance.get("sha256"),
+        "provenance": dict(loaded.provenance),
+        "data": request.data,
+        "seed": request.settings.seed,
+        "loss": request.loss or DEFAULT_LOSS[rows.labels],
+        "metric": request.metric or DEFAULT_METRIC[rows.labels],
+        "graftkit": version("graftkit"),
+    }
+    folder.write_json(SOURCE, facts)
+    watched = replace(observer, on_phase=_keep_history(folder, observer))
+    result = fit_model(
+        model, rows, additions, rule, criterion, metric, replace(request.settings, max_parameters=limit), watched
+    )
+    return result, facts, rows, metric, notes
+
+
+def _keep_history(folder: RunFolder, observer: Observer) -> Any:
+    phases: list[PhaseRecord] = []
+
+    def on_phase(record: PhaseRecord) -> None:
+        phases.append(record)
+        folder.write_history(phases)
+        observer.on_phase(record)
+
+    return on_phase
+
+
+def _input_shape(loaded: LoadedModel) -> tuple[int, ...] | None:
+    """What the model takes, as far as that is known before it runs: by its example, or its first layer."""
+    program = getattr(loaded.model, "example_inputs", None)
+    if program:
+        shape = tuple(program[0][0].shape)
+        return (-1, *shape[1:])
+    return None
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    plain = asdict(request.settings)
+    recipe = plain.pop("recipe")
+    asked = {
+        "data": request.data,
+        "rule": request.rule,
+        "dendrites": list(request.dendrites),
+        "sites": list(request.sites),
+        "max_parameters": request.max_parameters,
+        "join": request.join,
+        "opset": request.opset,
+    }
+    return {**asked, **{k: v for k, v in plain.items() if k not in asked}, **recipe}
+
+
+def _write(folder: RunFolder, report: RunReport, *, interrupted: bool) -> None:
+    keys = ("name", "metric", "seed", "shipped", "stopped")
+    metrics = {key: getattr(report, key) for key in keys}
+    rows = ("baseline", "control", "grafted", "best_grafted")
+    metrics |= {key: asdict(value) if (value := getattr(report, key)) else None for key in rows}
+    metrics |= {
+        "interrupted": interrupted,
+        "parity": dict(report.parity),
+        "runtime_metric": dict(report.runtime_metric),
+        "seeds": [asdict(seed) for seed in report.seeds],
+        "warnings": list(report.warnings),
+        "settings": dict(report.settings),
+    }
+    folder.write_json(METRICS, metrics)
+    folder.write_text(REPORT, report_html(report))
+
+
+def _what_is_kept(report: RunReport, folder: RunFolder) -> str:
+    what = "the best state so far" if report.shipped == "grafted" else "the model as given (no graft beat it yet)"
+    return (
+        f"stopped by the user; {folder.path} keeps {what}, {report.metric} {report.grafted.validation:.4f} on"
+        f" validation; `graftkit export {folder.path}` writes its ONNX file"
+    )

@@ -1,0 +1,105 @@
+"""`graftkit augment`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from graftkit.cli import options
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
+@click.option("--dendrites", multiple=True, metavar="KIND", help="Kind, as context:units=2; or conv=KIND, linear=KIND.")
+@click.option("--sites", multiple=True, metavar="GLOB", help="Sites to graft, as 'layer1.*'; ! excludes. Repeatable.")
+@click.option("--rule", default="gradient", show_default=True, help="Learning rule: gradient or correlation.")
+@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
+@click.option("--cycles", type=click.IntRange(1), default=2, show_default=True, help="Cycles at most.")
+@click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
+@click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as the labels say]")
+@click.option("--control/--no-control", default=True, help="Also spend the same epochs on the ungrafted model.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions, with mean and spread."
+)
+@click.option("--join", type=click.Choice(["activation", "call"]), default="activation", show_default=True,
+              help="Join behind a batch norm, or at the call itself.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
+@click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed.")
+@options.opset
+@options.weights
+@options.trust
+@click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
+@options.as_json
+def augment(**given: Any) -> None:
+    """Graft dendrites onto MODEL, train them, and write a verified ONNX file.
+
+    MODEL is a .pt or .pt2 file, or package.module:factory. The run's folder receives model.onnx, report.html,
+    metrics.json and all it takes to export again.
+    """
+    from graftkit.augmenting import augment as run
+    from graftkit.cli.progress import Watcher
+
+    request = _request(given)
+    with Watcher() as observer:
+        report = run(request, observer)
+    if given["as_json"]:
+        click.echo((request.out / "metrics.json").read_text(), nl=False)
+        return
+    from rich.console import Console
+
+    from graftkit.reporting import result_table, verdict
+
+    console = Console(highlight=False)
+    console.print()
+    for sentence in verdict(report):
+        console.print(sentence, markup=False)
+    console.print(result_table(report))
+    parity = ", ".join(f"{name} {worst:.1e}" for name, worst in report.parity.items())
+    console.print(f"Verified against the trained model (largest relative difference): {parity}", markup=False)
+    console.print(f"Written: {request.out / 'model.onnx'} and {request.out / 'report.html'}", markup=False)
+
+
+def _request(given: dict[str, Any]) -> Any:
+    from graftkit.augmenting import Request
+    from graftkit.contracts import SourceRequest
+    from graftkit.fitting import Settings
+    from graftkit.training import Recipe
+
+    settings = Settings(
+        epochs=given["epochs"],
+        cycles=given["cycles"],
+        batch_size=given["batch_size"],
+        recipe=Recipe(learning_rate=given["learning_rate"]),
+        seed=given["seed"],
+        seeds=given["seeds"],
+        control=given["control"],
+        device=given["device"],
+        precision=given["precision"],
+    )
+    return Request(
+        source=SourceRequest(given["model"], given["weights"], given["trust"]),
+        data=given["data"],
+        out=given["out"] or Path("runs") / _stem(given["model"]),
+        dendrites=given["dendrites"],
+        sites=given["sites"],
+        rule=given["rule"],
+        loss=given["loss"],
+        metric=given["metric"],
+        max_parameters=given["max_parameters"],
+        join=given["join"],
+        opset=given["opset"],
+        settings=settings,
+        force=given["force"],
+    )
+
+
+def _stem(model: str) -> str:
+    return Path(model).stem if Path(model).suffix else model.replace(":", ".").rpartition(".")[2]

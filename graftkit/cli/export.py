@@ -1,0 +1,49 @@
+"""`graftkit export`: a run's model as ONNX again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from graftkit.cli import options
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: RUN/model.onnx]")
+@options.opset
+@options.trust
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+@options.as_json
+def export(run: Path, out: Path | None, opset: int, trust: bool, force: bool, as_json: bool) -> None:
+    """Write the model of RUN as one plain ONNX file, with other options than the first time."""
+    from graftkit import api
+    from graftkit.augmenting import open_run
+    from graftkit.cli.progress import Watcher
+    from graftkit.core.errors import RunError
+    from graftkit.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    target = out or folder.model
+    if target.exists() and not force:
+        raise RunError(f"{target} exists already; pass --force to replace it, or another --out")
+    with Watcher() as observer:
+        observer.on_stage("reading the run")
+        model, rows, _, facts = open_run(run, trust=trust)
+        observer.on_stage("exporting")
+        found = folder.read_inspection()
+        written = api.to_onnx(
+            model, opset=opset, facts={"source_sha256": facts["sha256"] or "", "inspection": found.to_json()}
+        )
+        observer.on_stage("verifying")
+        parity = api.verify(written, model, rows)
+    from graftkit.core.atomic import write_bytes
+
+    write_bytes(target, written.SerializeToString())
+    if as_json:
+        click.echo(json.dumps({"model": str(target), "opset": opset, "parity": parity}, indent=2))
+        return
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in parity.items())
+    click.echo(f"Written: {target} (opset {opset}; largest relative difference: {worst})")

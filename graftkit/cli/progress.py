@@ -1,0 +1,81 @@
+"""Shows a run while it goes: a live bar on a terminal, one line a phase where output is piped."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from graftkit.contracts import Observer
+from graftkit.core.records import EpochRecord, PhaseRecord
+
+
+class Watcher:
+    """An observer's hooks, writing to stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[score]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.done = 0
+
+    def __enter__(self) -> Observer:
+        self.progress.start()
+        return Observer(self.stage, self.epoch, self.phase, self.warning)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def stage(self, text: str) -> None:
+        """A stage began."""
+        self._end_task()
+        self.console.print(f"[dim]·[/dim] {text}" if self.console.is_terminal else f"- {text}")
+
+    def epoch(self, record: EpochRecord, of: int) -> None:
+        """An epoch ended, of so many in its phase."""
+        if self.task is None:
+            self.done = 0
+            self.task = self.progress.add_task(_label(record.arm, record.cycle, record.phase), total=of, score="")
+        self.done += 1
+        score = f"validation {record.validation:.4f}  loss {record.loss:.4f}"
+        self.progress.update(self.task, completed=self.done, score=score)
+
+    def phase(self, record: PhaseRecord) -> None:
+        """A phase ended."""
+        self._end_task()
+        best = "" if record.validation is None else f", best validation {record.validation:.4f}"
+        better = " (best so far)" if record.improved else ""
+        grown = f", {record.dendrites} dendrites" if record.dendrites else ""
+        note = f"; {record.note}" if record.note else ""
+        label = _label(record.arm, record.cycle, record.phase)
+        self.console.print(
+            f"  seed {record.seed}, {label}: {record.epochs} epochs, {record.parameters:,} parameters{grown}{best}"
+            f"{better}{note}",
+            markup=False,
+        )
+
+    def warning(self, text: str) -> None:
+        """Something the user has to know."""
+        self.console.print(f"  note: {text}", markup=False, style="yellow")
+
+    def _end_task(self) -> None:
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+
+
+def _label(arm: str, cycle: int, phase: str) -> str:
+    name = "grafted" if arm == "grafted" else "control (nothing grafted)"
+    return f"{name}, cycle {cycle}" + (", dendrite phase" if phase == "dendrite" else "")

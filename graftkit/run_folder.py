@@ -1,0 +1,129 @@
+"""A run as a folder: what lies in it, how it is begun, filled, read, and given up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from graftkit.core.atomic import write_bytes, write_text
+from graftkit.core.errors import RunError
+from graftkit.core.records import Inspection, PhaseRecord
+from graftkit.model import GraftedModel
+from graftkit.plan import GraftPlan
+
+SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
+HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run. Every file is written to a temporary name and renamed."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / MODEL
+
+    def begin(self, *, force: bool) -> None:
+        """Make the folder; an earlier run moves aside with `force`. Raises RunError."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; name a folder with --out")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not force:
+                raise RunError(f"{self.path} is not empty; pass --force to replace it, or another --out")
+            if not (self.path / SOURCE).exists():
+                raise RunError(f"{self.path} holds other files than a run's, so --force does not replace it")
+        try:
+            if force and self.path.is_dir():
+                shutil.rmtree(self._aside, ignore_errors=True)
+                self.path.rename(self._aside)
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def keep(self) -> None:
+        """The run is worth keeping: what it replaced goes."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def give_up(self) -> None:
+        """The run came to nothing: its folder goes, and what it replaced comes back."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._aside.is_dir():
+            self._aside.rename(self.path)
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_text(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        write_text(self.path / name, text)
+
+    def write_model(self, content: bytes) -> None:
+        write_bytes(self.model, content)
+
+    def write_history(self, phases: Sequence[PhaseRecord]) -> None:
+        write_text(self.path / HISTORY, "".join(json.dumps(asdict(phase)) + "\n" for phase in phases))
+
+    def write_checkpoint(self, model: GraftedModel) -> None:
+        """The trained weights as safetensors; a tensor with several names is stored once."""
+        stored: dict[object, str] = {}
+        tensors, aliases = {}, {}
+        for name, tensor in model.state_dict().items():
+            same = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+            first = stored.setdefault(same, name)
+            if first == name:
+                tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            else:
+                aliases[name] = first
+        folder = self.path / CHECKPOINT
+        folder.mkdir(exist_ok=True)
+        write_bytes(folder / _WEIGHTS, safetensors.torch.save(tensors))
+        write_text(folder / "state.json", json.dumps({"aliases": aliases}) + "\n")
+
+    def read_checkpoint(self) -> dict[str, Any]:
+        """The trained weights by name. Raises RunError."""
+        folder = self.path / CHECKPOINT
+        try:
+            tensors = safetensors.torch.load((folder / _WEIGHTS).read_bytes())
+            aliases = json.loads((folder / "state.json").read_text())["aliases"]
+            return {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise RunError(f"{folder} cannot be read: {error}") from None
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run. Raises RunError."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read: {error}") from None
+
+    def read_plan(self) -> GraftPlan:
+        return GraftPlan.from_json(self.read_json(PLAN))
+
+    def read_inspection(self) -> Inspection:
+        """What was found when the run ended. Raises RunError."""
+        try:
+            return Inspection.from_json(self.read_json(INSPECTION))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.path / INSPECTION} is broken: {error!r}") from None
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.replaced")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run's folder."""
+    return (path / SOURCE).is_file()

@@ -1,0 +1,117 @@
+"""What a file is, told from its content: its first bytes, its hash, and the members of a zip archive."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from graftkit.core.errors import SourceError
+
+HEAD = 512
+ZIP_MAGIC = b"PK\x03\x04"
+_TORCH_ONLY = "this version reads PyTorch models; give a .pt, a .pt2 or package.module:factory"
+# torch stores members as they are, so an archive that unpacks to much more than it holds is no model.
+_GROWTH, _SLACK = 4, 64 * 2**20
+
+
+def read_head(path: Path) -> bytes:
+    """The file's first 512 bytes. Raises SourceError where there is no readable file."""
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder, not a model file; name the file in it")
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except FileNotFoundError:
+        raise SourceError(
+            f"there is no file {path}; give the path of a model file, or package.module:factory"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def zip_members(path: Path) -> Mapping[str, int]:
+    """Unpacked sizes of an archive's members, named without the common root folder; empty if there is no zip."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return {}
+    roots = {info.filename.split("/", 1)[0] for info in infos}
+    cut = len(next(iter(roots))) + 1 if len(roots) == 1 else 0
+    return {info.filename[cut:]: info.file_size for info in infos}
+
+
+def refuse_bomb(path: Path, members: Mapping[str, int], *, where: str) -> None:
+    """Raise SourceError where the archive would unpack to far more than the file holds."""
+    size, unpacked = path.stat().st_size, sum(members.values())
+    if unpacked > _GROWTH * size + _SLACK:
+        raise SourceError(f"{where} would unpack {size} bytes to {unpacked}, which no model file does; do not use it")
+
+
+def refusal(path: Path, head: bytes) -> str:
+    """What is wrong with a file that no source reads, and what to do instead, in one line."""
+    for recognised, words in _FOREIGN:
+        if recognised(path, head):
+            return f"{path} {words}"
+    return f"{path} is not a model file that graftkit knows; {_TORCH_ONLY}"
+
+
+def _is_text(path: Path, head: bytes) -> bool:
+    text = head.decode("utf-8", errors="ignore")  # a character may be cut in two at the end of the head
+    return len(text.encode()) >= len(head) - 3 and all(sign.isprintable() or sign.isspace() for sign in text)
+
+
+def _is_torchscript(path: Path, head: bytes) -> bool:
+    members = zip_members(path)
+    return "constants.pkl" in members or any(name.startswith("code/") for name in members)
+
+
+def _is_onnx(path: Path, head: bytes) -> bool:
+    # A ModelProto starts with its field 1, the IR version, as a varint; another low field follows.
+    return len(head) > 2 and head[0] == 0x08 and head[1] < 0x20 and head[2] in (0x12, 0x1A, 0x22, 0x32, 0x3A, 0x42)
+
+
+_FOREIGN: tuple[tuple[Callable[[Path, bytes], bool], str], ...] = (
+    (lambda path, head: not head, "is empty; copy or download it again"),
+    (
+        lambda path, head: head.startswith(b"version https://git-lfs"),
+        "is a Git LFS pointer, not the file itself; run: git lfs pull",
+    ),
+    (
+        lambda path, head: head.startswith(ZIP_MAGIC) and not zip_members(path),
+        "is a zip archive that is cut short or damaged; copy or download it again",
+    ),
+    (
+        _is_torchscript,
+        "is a TorchScript archive, which this version does not read; save the model with torch.export.save, or give"
+        " package.module:factory",
+    ),
+    (
+        lambda path, head: "serialized_exported_program.json" in zip_members(path),
+        "is an exported program of torch 2.7 or older; load and save it again with a newer torch",
+    ),
+    (
+        lambda path, head: head.startswith(ZIP_MAGIC),
+        "is a zip archive, but neither torch.save nor torch.export.save wrote it; " + _TORCH_ONLY,
+    ),
+    (
+        lambda path, head: head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27,
+        "is a safetensors file, which holds weights but no architecture; give package.module:factory with --weights",
+    ),
+    (_is_onnx, "is an ONNX file; ONNX input is not read by this version; give the PyTorch model it came from"),
+    (_is_text, "is a text file, not a model; " + _TORCH_ONLY),
+)
+
+
+def looks_like_onnx(path: Path) -> bool:
+    """Whether a file starts as an ONNX model does, or, where its start is damaged, is at least called like one."""
+    head = read_head(path)
+    return _is_onnx(path, head) or (path.suffix == ".onnx" and bool(head))

@@ -1,0 +1,168 @@
+"""Says what a pickle wants to import, and loads one with nothing but the allowed names.
+
+Two walls: the scan gives the message, by reading opcodes without running any; torch's restricted
+unpickler enforces, so that a file which fools the scan still cannot import anything else.
+"""
+
+from __future__ import annotations
+
+import _compat_pickle
+import pickletools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch.serialization import safe_globals
+
+from graftkit.core.errors import SourceError
+from graftkit.sources.allowed_globals import ALLOWED_GLOBALS, allowed_objects
+
+TRUST_HINT = "if you trust whoever made it, pass --trust"
+_UNKNOWN = "a name that it computes while loading"
+_SHOWN = 5
+
+# Named first in a refusal, because they are not what a model needs.
+_TELLING = frozenset(
+    [
+        "asyncio",
+        "builtins",
+        "code",
+        "codeop",
+        "ctypes",
+        "functools",
+        "importlib",
+        "io",
+        "marshal",
+        "multiprocessing",
+        "nt",
+        "operator",
+        "os",
+        "pickle",
+        "platform",
+        "posix",
+        "pty",
+        "runpy",
+        "shutil",
+        "signal",
+        "socket",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "threading",
+        "types",
+        "urllib",
+        "webbrowser",
+    ]
+)
+_STRINGS = frozenset(
+    {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"}
+)
+_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
+_EXTENSIONS = frozenset({"EXT1", "EXT2", "EXT4"})
+
+
+def wanted_globals(pickled: bytes) -> tuple[str, ...]:
+    """Fully qualified names that the pickle would import, in its order, each once.
+
+    A name that cannot be known without running the pickle is given as words. Raises ValueError where the
+    bytes are no pickle.
+    """
+    return tuple(dict.fromkeys(_walk(pickled)))
+
+
+def strangers(pickled: bytes) -> tuple[str, ...]:
+    """The names beyond the allowed ones, most telling first. Raises ValueError."""
+    beyond = [name for name in wanted_globals(pickled) if name not in ALLOWED_GLOBALS]
+    return tuple(sorted(beyond, key=lambda name: name.split(".")[0] not in _TELLING))
+
+
+def refuse_strangers(pickled: bytes, where: str) -> None:
+    """Raise SourceError where the pickle wants anything beyond the allowed names, or is damaged."""
+    try:
+        beyond = strangers(pickled)
+    except Exception as error:  # pickletools meets foreign bytes here, and raises whatever they provoke
+        raise SourceError(f"{where} is damaged: {first_line(error)}; copy or download it again") from error
+    if beyond:
+        raise SourceError(
+            f"{where} wants to import {_listed(beyond)}, which can run any code when loaded; {TRUST_HINT}"
+        )
+
+
+def load_restricted(file: Path | IO[bytes], where: str) -> Any:
+    """What the file of `torch.save` holds, built from allowed names alone. Raises SourceError."""
+    try:
+        with warnings.catch_warnings(), safe_globals(allowed_objects()):
+            _quiet()
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a foreign file provokes is the file's fault
+        raise SourceError(f"{where} cannot be loaded: {_reason(error)}") from error
+
+
+def load_in_full(file: Path | IO[bytes]) -> Any:
+    """What the file of `torch.save` holds; runs whatever code it brings."""
+    with warnings.catch_warnings():
+        _quiet()
+        return torch.load(file, map_location="cpu", weights_only=False)
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    said = str(error).strip()
+    return f"{type(error).__name__}: {said.splitlines()[0]}" if said else type(error).__name__
+
+
+def _walk(pickled: bytes) -> Iterator[str]:
+    """Follows the strings that may name a global: those just pushed, and those kept in the memo."""
+    pushed: list[str] = []  # the strings on top of the stack, as far as they are known
+    memo: dict[int, str | None] = {}
+    for opcode, argument, _ in pickletools.genops(pickled):
+        name = opcode.name
+        if name in _STRINGS:
+            pushed.append(str(argument))
+        elif name in _GETS and (kept := memo.get(_index(argument))) is not None:
+            pushed.append(kept)
+        elif name in _PUTS:
+            memo[len(memo) if name == "MEMOIZE" else _index(argument)] = pushed[-1] if pushed else None
+        elif name in ("FRAME", "PROTO"):
+            continue
+        else:
+            if name in ("GLOBAL", "INST"):
+                yield _python3(*str(argument).split(" ", 1))
+            elif name == "STACK_GLOBAL":
+                yield _python3(pushed[-2], pushed[-1]) if len(pushed) > 1 else _UNKNOWN
+            elif name in _EXTENSIONS:
+                yield _UNKNOWN
+            pushed = []
+
+
+def _index(argument: Any) -> int:
+    return int(argument)
+
+
+def _python3(module: str, name: str = "") -> str:
+    """The name as Python 3 finds it: protocol 2, which torch.save writes, keeps Python 2's."""
+    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown, more = names[:_SHOWN], len(names) - _SHOWN
+    if more > 0:
+        return f"{', '.join(shown)} and {more} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _reason(error: Exception) -> str:
+    """One line of an unpickler's refusal, which spends several on advice that is not for our users."""
+    told = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0].strip()
+    return f"{told.splitlines()[0] if told else type(error).__name__}; if the file is not damaged, {TRUST_HINT}"
+
+
+def _quiet() -> None:
+    # A pickle of an older torch keeps typed storages; torch reads them, and warns about its own code.
+    warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+    # Refused right after, with a message of our own.
+    warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
