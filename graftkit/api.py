@@ -68,7 +68,7 @@ def trace(
     loaded = model if isinstance(model, LoadedModel) else LoadedModel(model, {}, name or type(model).__name__)
     title = name or loaded.name
     if isinstance(loaded.model, ExportedProgram):
-        if device != "cpu":
+        if find_device(device).type != "cpu":
             raise TraceError(f"{title} is an exported program, which stays on the device it was exported on")
         return tracing.trace_program(loaded.model, name=title)
     if example is None:
@@ -79,8 +79,9 @@ def trace(
     odd = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()} - {torch.float32, torch.float64}
     if odd:
         raise TraceError(f"{title} has {', '.join(map(str, odd))} weights; convert it with model.float() first")
-    module = loaded.model.to(device)
-    return tracing.trace_module(module, tuple(tensor.to(device) for tensor in inputs), name=title)
+    place = find_device(device)
+    module = loaded.model.to(place)
+    return tracing.trace_module(module, tuple(tensor.to(place) for tensor in inputs), name=title)
 
 
 def make_plan(
@@ -172,7 +173,7 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """The folded ONNX model, from a fresh evaluation graph of the trained weights. Raises ExportError."""
     graph = fresh_graph(model)
-    written = folding.to_onnx(graph, tuple(x.cpu() for x in model.traced.inputs), opset=opset)
+    written = folding.to_onnx(graph, model.traced.inputs, opset=opset)
     folded = folding.fold(written, model.traced.sites, model.plan.sites())
     own = {"plan": model.plan.to_json(), "inspection": inspection.inspect_grafted(model, {}).to_json()}
     folding.describe(folded, version=version("graftkit"), facts={**own, **(facts or {})})
@@ -234,7 +235,7 @@ def verify(
             worst = checking.compare(runtime.open(content), lambda x: model(x.to(device)), batches)
             if not worst <= tolerance:
                 site = checking.first_difference(
-                    proto, fresh_graph(model), batches[-1], runtime.open, tolerance=tolerance
+                    proto, fresh_graph(model), batches[-1].to(device), runtime.open, tolerance=tolerance
                 )
                 where = f"; the outputs first part at site {site!r}" if site else ""
                 raise MismatchError(
@@ -296,11 +297,24 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def fresh_graph(model: GraftedModel) -> torch.fx.GraphModule:
-    """A fresh evaluation graph of the live model with its dendrites inserted, on the CPU."""
+    """A fresh evaluation graph of the live model with its dendrites inserted."""
     graph = tracing.retrace(model.traced)
     surgery.insert_all(graph, model.plan, {site: model.at(site) for site in model.plan.sites()})
     graph.eval()
     return graph
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`, "auto" being an accelerator where there is one. Raises TraceError."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TraceError(f"the device {name!r} cannot be used here ({reason[:120]}); cpu always can") from None
+    return device
 
 
 def find_rule(rule: str | Rule) -> Rule:

@@ -8,6 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.export import ExportedProgram
+
 from graftkit import api, folding, inspection, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
 from graftkit.core.errors import GraftkitError, RunError, SourceError, TrainingError
@@ -20,6 +23,8 @@ from graftkit.reporting import report_html
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
 from graftkit.sources import load as load_source
 from graftkit.training import DEFAULT_LOSS, DEFAULT_METRIC
+
+_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
 class Interrupted(GraftkitError):
@@ -89,15 +94,11 @@ def augment(request: Request, observer: Observer) -> RunReport:
     if result.interrupted:
         _write(folder, report, interrupted=True)
         raise Interrupted(_what_is_kept(report, folder))
-    observer.on_stage("exporting")
-    written = api.to_onnx(
-        model, opset=request.opset, facts={"source_sha256": facts["sha256"] or "", "inspection": found.to_json()}
-    )
-    observer.on_stage("verifying")
-    parity = api.verify(written, model, rows)
-    score = {"onnxruntime": api.runtime_metric(written, rows, metric)}
-    folder.write_model(written.SerializeToString())
-    report = replace(report, parity=parity, runtime_metric=score)
+    try:
+        report = _ship(folder, report, model, rows, metric, facts, request.opset, observer)
+    except KeyboardInterrupt:
+        _write(folder, report, interrupted=True)
+        raise Interrupted(_what_is_kept(report, folder)) from None
     _write(folder, report, interrupted=False)
     if result.diverged:
         raise TrainingError(
@@ -150,11 +151,11 @@ def _fit(
         observer.on_warning(line)
     limit = parameter_limit(request.max_parameters, model.parameter_count())
     facts = {
-        "source": request.source.spec,
-        "weights": str(request.source.weights) if request.source.weights else None,
+        "source": _anchored(request.source.spec),
+        "weights": _anchored(str(request.source.weights)) if request.source.weights else None,
         "sha256": loaded.provenance.get("sha256"),
         "provenance": dict(loaded.provenance),
-        "data": request.data,
+        "data": _anchored(request.data),
         "seed": request.settings.seed,
         "loss": request.loss or DEFAULT_LOSS[rows.labels],
         "metric": request.metric or DEFAULT_METRIC[rows.labels],
@@ -166,6 +167,27 @@ def _fit(
         model, rows, additions, rule, criterion, metric, replace(request.settings, max_parameters=limit), watched
     )
     return result, facts, rows, metric, notes
+
+
+def _ship(
+    folder: RunFolder,
+    report: RunReport,
+    model: GraftedModel,
+    rows: Data,
+    metric: Metric,
+    facts: Mapping[str, Any],
+    opset: int,
+    observer: Observer,
+) -> RunReport:
+    """Write model.onnx once it has proved to compute the same; the report with that proof."""
+    observer.on_stage("exporting")
+    own = {"source_sha256": facts["sha256"] or "", "inspection": report.inspection.to_json()}
+    written = api.to_onnx(model, opset=opset, facts=own)
+    observer.on_stage("verifying")
+    parity = api.verify(written, model, rows)
+    score = {"onnxruntime": api.runtime_metric(written, rows, metric)}
+    folder.write_model(written.SerializeToString())
+    return replace(report, parity=parity, runtime_metric=score)
 
 
 def _keep_history(folder: RunFolder, observer: Observer) -> Any:
@@ -180,12 +202,19 @@ def _keep_history(folder: RunFolder, observer: Observer) -> Any:
 
 
 def _input_shape(loaded: LoadedModel) -> tuple[int, ...] | None:
-    """What the model takes, as far as that is known before it runs: by its example, or its first layer."""
-    program = getattr(loaded.model, "example_inputs", None)
-    if program:
-        shape = tuple(program[0][0].shape)
-        return (-1, *shape[1:])
-    return None
+    """What the model takes, -1 where any size will do: known from its example, or from its first convolution."""
+    if isinstance(loaded.model, ExportedProgram):
+        inputs, _ = loaded.model.example_inputs or ((), {})
+        return (-1, *inputs[0].shape[1:]) if inputs else None
+    convolutions = (module for module in loaded.model.modules() if isinstance(module, _CONVOLUTIONS))
+    first = next(convolutions, None)
+    return None if first is None else (-1, first.in_channels, *(-1 for _ in first.kernel_size))
+
+
+def _anchored(spec: str) -> str:
+    """A path, or a path and `:function`, made absolute, so that the run's folder can be used from anywhere."""
+    path, colon, function = spec.partition(":")
+    return f"{Path(path).resolve()}{colon}{function}" if Path(path).exists() else spec
 
 
 def _settings(request: Request) -> dict[str, Any]:

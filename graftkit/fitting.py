@@ -255,7 +255,7 @@ def _result(fitter: Fitter, chosen: _Arm, records: list[SeedRecord], interrupted
         seeds=tuple(records),
         phases=tuple(fitter.phases),
         epochs=tuple(fitter.epochs),
-        gains=fitter.gains(),
+        gains={} if interrupted else fitter.gains(),
         stopped=chosen.stopped,
         interrupted=interrupted,
         diverged=chosen.diverged,

@@ -32,13 +32,13 @@ def first_difference(
     probe.CopyFrom(model)
     own = {value.name for value in model.graph.output}
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors.values() if name not in own)
-    values = open_runtime(probe.SerializeToString())(inputs.numpy())
+    values = open_runtime(probe.SerializeToString())(inputs.cpu().numpy())
     found = dict(zip([value.name for value in probe.graph.output], values, strict=True))
     for site, expected in _site_values(graph, inputs):
         if site not in tensors:
             continue
         given = np.asarray(found[tensors[site]], dtype=np.float64)
-        wanted = expected.double().numpy()
+        wanted = expected.double().cpu().numpy()
         if given.shape != wanted.shape or np.abs(given - wanted).max() > tolerance * np.abs(wanted).max():
             return site
     return None

@@ -46,14 +46,25 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, **given: Any)
 
 
 def _found(what: str, *, shape: str | None, data: str | None, weights: Path | None, trust: bool) -> Any:
+    from torch.export import ExportedProgram
+
     from graftkit import api
+    from graftkit.core.errors import TraceError
     from graftkit.sources import looks_like_onnx
 
     path = Path(what)
     if path.is_dir() or (path.is_file() and looks_like_onnx(path)):
         return api.inspect(path)
     loaded = api.load(what, weights=weights, trust=trust)
-    return api.inspect(loaded, _example(shape, data))
+    if isinstance(loaded.model, ExportedProgram):
+        return api.inspect(loaded)  # it brings its own example
+    example = _example(shape, data)
+    try:
+        return api.inspect(loaded, example)
+    except TraceError as error:
+        raise TraceError(
+            f"{error} (traced with rows of {list(example.shape[1:])}; --input or --data gives others)"
+        ) from error
 
 
 def _example(shape: str | None, data: str | None) -> Any:

@@ -71,6 +71,7 @@ def _convert(kind: str, annotation: Any, option: str, value: Any) -> Any:
             raise PlanError(f"{kind}: {option} must be a whole number, not {value!r}") from None
     return str(value)
 
+
 __all__ = [
     "ACTIVATIONS",
     "DENDRITES",

@@ -27,4 +27,5 @@ def load(request: SourceRequest) -> LoadedModel:
             return source.load(request)
     raise SourceError(refusal(Path(request.spec), head))
 
+
 __all__ = ["SOURCES", "load", "looks_like_onnx"]

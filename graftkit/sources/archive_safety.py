@@ -27,63 +27,25 @@ _MEMBERS = re.compile(
     r"|data/(weights/weight_\d+|constants/tensor_\d+|sample_inputs/[\w.-]+\.pt)"
     r"|data/(weights|constants)/[\w.-]+(_config\.json|\.pt)"
 )
-# Nothing here can end a string, a line or a call in generated source.
-_PLAIN = re.compile(r"[\w .:/<>,+\-\[\]]*")
+# Names of parameters and modules, versions: nothing here can end a string, start a call or stand in a signature.
+_PLAIN = re.compile(r"[\w .+@\-]*")
 _NAME = re.compile(r"\w*", re.ASCII)
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+", re.ASCII)
 
+_ARITHMETIC = "add and_ eq floordiv ge getitem gt le lshift lt mod mul ne neg or_ pos pow rshift sub truediv"
+_SYMBOLIC = "sym_float sym_int sym_ite sym_max sym_min sym_not sym_sqrt _sym_sqrt"
+_CONTROL_FLOW = "associative_scan cond map_impl scan while_loop wrap_with_autocast wrap_with_set_grad_enabled"
 _OPERATORS = frozenset(
-    "_operator." + name
-    for name in (
-        [
-            "add",
-            "and_",
-            "eq",
-            "floordiv",
-            "ge",
-            "getitem",
-            "gt",
-            "le",
-            "lshift",
-            "lt",
-            "mod",
-            "mul",
-            "ne",
-            "neg",
-            "or_",
-            "pos",
-            "pow",
-            "rshift",
-            "sub",
-            "truediv",
-        ]
-    )
-) | frozenset(
-    [
-        "math.trunc",
-        "torch.sym_float",
-        "torch.sym_int",
-        "torch.sym_ite",
-        "torch.sym_max",
-        "torch.sym_min",
-        "torch.sym_not",
-        "torch.sym_sqrt",
-        "torch._sym_sqrt",
-    ]
-)
-_CONTROL_FLOW = frozenset(
-    f"torch.ops.higher_order.{name}"
-    for name in [
-        "associative_scan",
-        "cond",
-        "map_impl",
-        "scan",
-        "while_loop",
-        "wrap_with_autocast",
-        "wrap_with_set_grad_enabled",
-    ]
+    ["math.trunc"]
+    + [f"_operator.{name}" for name in _ARITHMETIC.split()]
+    + [f"torch.{name}" for name in _SYMBOLIC.split()]
+    + [f"torch.ops.higher_order.{name}" for name in _CONTROL_FLOW.split()]
 )
 _TREES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+
+# How a tensor with attributes of its own is pickled; exporting with Dim.DYNAMIC marks its examples so. The
+# first calls what it is given, and is given nothing but the allowed names, by torch's own unpickler.
+_MARKED_TENSORS = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.Tensor"})
 
 
 def check_archive(reader: Any, where: str) -> None:
@@ -106,12 +68,13 @@ def _check_json(reader: Any, member: str, where: str) -> None:
     if reader.get_record_size(member) > _JSON_LIMIT:
         raise SourceError(f"{where}: {member} is larger than any model's graph; do not use this file")
     try:
-        texts = list(_texts(json.loads(reader.get_record(member)), (), ""))
+        texts = list(_texts(json.loads(reader.get_record(member)), ("",)))
     except (ValueError, RecursionError, RuntimeError) as error:
         raise SourceError(f"{where}: {member} is damaged; copy or download it again") from error
-    for place, parent, text in texts:
-        if not _check_of(place, parent)(text):
-            raise _refused(where, f"{place or member} {_shortened(text)}", "text that torch.export.save does not write")
+    for keys, text in texts:
+        if not _check_of(keys)(text):
+            what = f"{keys[-1] or member} {_shortened(text)}"
+            raise _refused(where, what, "text that torch.export.save does not write")
 
 
 def _check_pickle(reader: Any, member: str, where: str) -> None:
@@ -119,7 +82,7 @@ def _check_pickle(reader: Any, member: str, where: str) -> None:
     content = reader.get_record(member)
     if content:
         place = f"{where}: {member}"
-        refuse_strangers(_pickle_inside(content, place), place)
+        refuse_strangers(_pickle_inside(content, place), place, also=_MARKED_TENSORS)
         load_restricted(io.BytesIO(content), place)
 
 
@@ -130,28 +93,28 @@ def _pickle_inside(content: bytes, where: str) -> bytes:
         raise SourceError(f"{where} is not what torch.save writes; {TRUST_HINT}") from error
 
 
-def _texts(value: Any, keys: tuple[str, ...], place: str) -> Iterator[tuple[str, str, Any]]:
-    """Every text in the JSON, with the nearest key above it and the next one; keys are texts too."""
+def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in the JSON, with the last three keys above it; keys are texts too."""
     if isinstance(value, Mapping):
         for key, below in value.items():
-            yield "", "", key
-            yield from _texts(below, (*keys[-1:], key), key)
+            yield ("",), key
+            yield from _texts(below, (*keys[-2:], key))
     elif isinstance(value, list):
         for below in value:
-            yield from _texts(below, keys, place)
+            yield from _texts(below, keys)
     elif isinstance(value, str):
-        yield place, keys[0] if len(keys) > 1 else "", value
+        yield keys, value
 
 
-def _check_of(key: str, parent: str) -> Callable[[str], bool]:
-    """What a text has to be at this place. A key's own check comes before the freedom its parent gives."""
-    if key in _CHECKS:
-        return _CHECKS[key]
-    # Quoted with repr where an operator takes it; elsewhere, as a graph's own input, it is pasted into guards.
-    if key == "as_string" and parent == "arg":
+def _check_of(keys: tuple[str, ...]) -> Callable[[str], bool]:
+    """What a text has to be at this place. A key's own check comes before the freedom that its parent gives."""
+    if keys[-1] in _CHECKS:
+        return _CHECKS[keys[-1]]
+    # An operator's argument is quoted with repr; as an input of the graph, a text would be pasted into guards.
+    if keys == ("inputs", "arg", "as_string"):
         return _anything
     # Traces and scopes: split and kept as text, or used to look up a name in torch, which is never called.
-    return _anything if parent == "metadata" else _is_plain
+    return _anything if keys[-2:-1] == ("metadata",) else _is_plain
 
 
 def _anything(text: str) -> bool:
@@ -171,7 +134,7 @@ def _is_payload(text: str) -> bool:
 
 
 def _is_target(text: str) -> bool:
-    return text in _OPERATORS or text in _CONTROL_FLOW or _is_aten(text)
+    return text in _OPERATORS or _is_aten(text)
 
 
 def _is_aten(text: str) -> bool:

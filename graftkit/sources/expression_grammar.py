@@ -20,81 +20,21 @@ _NUMBER = re.compile(r"-?[\d.]{1,30}([eE][-+]?\d{1,4})?", re.ASCII)
 _CHARACTERS = re.compile(r"[\w '=,.()+\-*/%<>!\[\]]+", re.ASCII)
 
 # As torch.utils._sympy.functions and sympy name them in what torch.export.save writes.
-_FUNCTIONS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "CeilDiv",
-        "CeilToInt",
-        "CleanDiv",
-        "Eq",
-        "Equality",
-        "FloatPow",
-        "FloatTrueDiv",
-        "FloorDiv",
-        "FloorToInt",
-        "Ge",
-        "GreaterThan",
-        "Gt",
-        "Identity",
-        "IntTrueDiv",
-        "Integer",
-        "IsNonOverlappingAndDenseIndicator",
-        "LShift",
-        "Le",
-        "LessThan",
-        "Lt",
-        "Max",
-        "Min",
-        "Mod",
-        "ModularIndexing",
-        "Mul",
-        "Ne",
-        "Not",
-        "Or",
-        "Pow",
-        "PowByNatural",
-        "PythonMod",
-        "RShift",
-        "Rational",
-        "RoundDecimal",
-        "RoundToInt",
-        "StrictGreaterThan",
-        "StrictLessThan",
-        "ToFloat",
-        "TruncToFloat",
-        "TruncToInt",
-        "Unequality",
-        "Where",
-        "ceiling",
-        "floor",
-    ]
+_FUNCTION_NAMES = (
+    "Abs Add And CeilDiv CeilToInt CleanDiv Eq Equality FloatPow FloatTrueDiv FloorDiv FloorToInt Ge GreaterThan Gt"
+    " Identity IntTrueDiv Integer IsNonOverlappingAndDenseIndicator LShift Le LessThan Lt Max Min Mod ModularIndexing"
+    " Mul Ne Not Or Pow PowByNatural PythonMod RShift Rational RoundDecimal RoundToInt StrictGreaterThan"
+    " StrictLessThan ToFloat TruncToFloat TruncToInt Unequality Where ceiling floor"
 )
+_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _CONSTANTS = frozenset({"oo", "int_oo", "true", "false"})
 _POWERS = frozenset({"Pow", "PowByNatural", "FloatPow", "LShift"})
 _QUOTING = {"Symbol": _WORD, "Float": _NUMBER}
-_GUARD_FUNCTIONS = frozenset(
-    [
-        "math.ceil",
-        "math.floor",
-        "math.sqrt",
-        "math.trunc",
-        "torch.sym_float",
-        "torch.sym_int",
-        "torch.sym_max",
-        "torch.sym_min",
-        "torch.sym_not",
-        "torch.sym_sqrt",
-        "max",
-        "min",
-        "Max",
-        "Min",
-        "FloorDiv",
-        "Mod",
-        "PythonMod",
-    ]
+_GUARD_FUNCTION_NAMES = (
+    "math.ceil math.floor math.sqrt math.trunc torch.sym_float torch.sym_int torch.sym_max torch.sym_min"
+    " torch.sym_not torch.sym_sqrt max min Max Min FloorDiv Mod PythonMod"
 )
+_GUARD_FUNCTIONS = frozenset(_GUARD_FUNCTION_NAMES.split())
 _GUARD_METHODS = frozenset({"size", "stride", "storage_offset"})
 
 _PLAIN = (

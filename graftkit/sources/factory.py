@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -83,7 +84,8 @@ def _import(module: str, spec: str) -> ModuleType:
 
 def _modules_here(missing: str) -> list[str]:
     parent, _, _ = missing.rpartition(".")
-    paths = list(importlib.import_module(parent).__path__) if parent else [str(Path.cwd())]
+    # A parent is imported by now; it has a path if it is a package.
+    paths = vars(sys.modules[parent]).get("__path__", ()) if parent else [str(Path.cwd())]
     return [f"{parent}.{found.name}".lstrip(".") for found in pkgutil.iter_modules(paths)]
 
 
@@ -99,11 +101,13 @@ def _make(found: Any, spec: str) -> nn.Module:
     if isinstance(found, nn.Module):
         return found
     if not callable(found):
-        raise SourceError(f"{spec} is a {type(found).__name__}, neither an nn.Module nor a function that returns one")
+        raise SourceError(
+            f"{spec} is of type {type(found).__name__}, neither an nn.Module nor a function that returns one"
+        )
     try:
         made = found()
     except (Exception, SystemExit) as error:  # foreign code
         raise SourceError(f"{spec} raised {first_line(error)}; it is called without arguments") from error
     if not isinstance(made, nn.Module):
-        raise SourceError(f"{spec} returned a {type(made).__name__}, not an nn.Module")
+        raise SourceError(f"{spec} returned something of type {type(made).__name__}, not an nn.Module")
     return made

@@ -24,38 +24,11 @@ _UNKNOWN = "a name that it computes while loading"
 _SHOWN = 5
 
 # Named first in a refusal, because they are not what a model needs.
-_TELLING = frozenset(
-    [
-        "asyncio",
-        "builtins",
-        "code",
-        "codeop",
-        "ctypes",
-        "functools",
-        "importlib",
-        "io",
-        "marshal",
-        "multiprocessing",
-        "nt",
-        "operator",
-        "os",
-        "pickle",
-        "platform",
-        "posix",
-        "pty",
-        "runpy",
-        "shutil",
-        "signal",
-        "socket",
-        "subprocess",
-        "sys",
-        "tempfile",
-        "threading",
-        "types",
-        "urllib",
-        "webbrowser",
-    ]
+_TELLING_NAMES = (
+    "asyncio builtins code codeop ctypes functools importlib io marshal multiprocessing nt operator os pickle"
+    " platform posix pty runpy shutil signal socket subprocess sys tempfile threading types urllib webbrowser"
 )
+_TELLING = frozenset(_TELLING_NAMES.split())
 _STRINGS = frozenset(
     {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"}
 )
@@ -73,16 +46,16 @@ def wanted_globals(pickled: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_walk(pickled)))
 
 
-def strangers(pickled: bytes) -> tuple[str, ...]:
-    """The names beyond the allowed ones, most telling first. Raises ValueError."""
-    beyond = [name for name in wanted_globals(pickled) if name not in ALLOWED_GLOBALS]
+def strangers(pickled: bytes, also: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """The names beyond the allowed ones and `also`, most telling first. Raises ValueError."""
+    beyond = [name for name in wanted_globals(pickled) if name not in ALLOWED_GLOBALS | also]
     return tuple(sorted(beyond, key=lambda name: name.split(".")[0] not in _TELLING))
 
 
-def refuse_strangers(pickled: bytes, where: str) -> None:
-    """Raise SourceError where the pickle wants anything beyond the allowed names, or is damaged."""
+def refuse_strangers(pickled: bytes, where: str, also: frozenset[str] = frozenset()) -> None:
+    """Raise SourceError where the pickle wants anything beyond the allowed names and `also`, or is damaged."""
     try:
-        beyond = strangers(pickled)
+        beyond = strangers(pickled, also)
     except Exception as error:  # pickletools meets foreign bytes here, and raises whatever they provoke
         raise SourceError(f"{where} is damaged: {first_line(error)}; copy or download it again") from error
     if beyond:
