@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from graftkit import checking, datasets, folding, inspection, sources, surgery, tracing, training
+from graftkit import datasets, folding, inspection, sources, surgery, tracing, training
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer, Rule, SourceRequest
-from graftkit.core.atomic import write_bytes
-from graftkit.core.errors import ExportError, MismatchError, SourceError, TraceError
+from graftkit.core.errors import SourceError, TraceError
 from graftkit.core.records import Inspection
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
@@ -24,7 +20,7 @@ from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.rules import RULES
 from graftkit.run_folder import RunFolder, is_run
-from graftkit.runtimes import RUNTIMES
+from graftkit.shipping import export, fresh_graph, read_onnx, runtime_metric, to_onnx, verify
 from graftkit.training import Recipe
 
 
@@ -168,95 +164,6 @@ def fit(
     return fit_model(grafted, rows, additions, learning, criterion, score, settings, observer or Observer())
 
 
-def to_onnx(
-    model: GraftedModel, *, opset: int = folding.DEFAULT_OPSET, facts: Mapping[str, Any] | None = None
-) -> onnx.ModelProto:
-    """The folded ONNX model, from a fresh evaluation graph of the trained weights. Raises ExportError."""
-    graph = fresh_graph(model)
-    written = folding.to_onnx(graph, model.traced.inputs, opset=opset)
-    folded = folding.fold(written, model.traced.sites, model.plan.sites())
-    own = {"plan": model.plan.to_json(), "inspection": inspection.inspect_grafted(model, {}).to_json()}
-    folding.describe(folded, version=version("graftkit"), facts={**own, **(facts or {})})
-    return folded
-
-
-def export(
-    model: GraftedModel,
-    path: str | Path,
-    *,
-    rows: Data | None = None,
-    opset: int = folding.DEFAULT_OPSET,
-    facts: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the model as one plain ONNX file, once it has proved to compute the same.
-
-    Args:
-        model: with its trained weights.
-        path: where to write.
-        rows: data whose validation rows are compared, besides random ones.
-        opset: 17 to 25.
-        facts: written as JSON into the file's metadata, beside the plan.
-
-    Raises:
-        ExportError, MismatchError: then nothing is written.
-    """
-    written = to_onnx(model, opset=opset, facts=facts)
-    verify(written, model, rows)
-    target = Path(path)
-    write_bytes(target, written.SerializeToString())
-    return target
-
-
-def verify(
-    file: str | Path | onnx.ModelProto,
-    model: GraftedModel,
-    rows: Data | None = None,
-    *,
-    runtimes: Sequence[str] = ("onnxruntime",),
-    tolerance: float = checking.TOLERANCE,
-) -> dict[str, float]:
-    """The largest difference to the trained model for each runtime, relative to the outputs' scale.
-
-    Compared are all validation rows, where there are data, and random inputs, in batches of 1, 2 and 7.
-
-    Raises:
-        MismatchError: more than `tolerance`; the message names the site where the outputs part.
-        ExportError: the file is not ONNX, or a runtime does not load it.
-    """
-    proto = file if isinstance(file, onnx.ModelProto) else read_onnx(Path(file))
-    content = proto.SerializeToString()
-    training_mode, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        found = {}
-        for name in runtimes:
-            runtime = RUNTIMES.find(name)
-            batches = list(_probes(model, rows))
-            worst = checking.compare(runtime.open(content), lambda x: model(x.to(device)), batches)
-            if not worst <= tolerance:
-                site = checking.first_difference(
-                    proto, fresh_graph(model), batches[-1].to(device), runtime.open, tolerance=tolerance
-                )
-                where = f"; the outputs first part at site {site!r}" if site else ""
-                raise MismatchError(
-                    f"{name} gives outputs that differ by {worst:.2g} of their scale from the trained model"
-                    f" (tolerance {tolerance:g}){where}"
-                )
-            found[name] = worst
-        return found
-    finally:
-        model.train(training_mode)
-
-
-def runtime_metric(file: onnx.ModelProto, rows: Data, metric: Metric, *, runtime: str = "onnxruntime") -> float:
-    """The validation metric, computed through a runtime alone."""
-    run = RUNTIMES.find(runtime).open(file.SerializeToString())
-    outputs, targets = training.predict(
-        lambda x: torch.from_numpy(run(x.numpy())[0]), rows.validation, torch.device("cpu")
-    )
-    return metric(outputs, targets)
-
-
 def inspect(
     what: str | Path | TracedModel | GraftedModel | LoadedModel,
     example: Tensor | None = None,
@@ -283,25 +190,6 @@ def inspect(
         proto = read_onnx(path)
         return inspection.inspect_onnx(proto, folding.read_description(proto), name=path.name)
     return inspect(load(what, weights=weights, trust=trust), example)
-
-
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """An ONNX file as a proto, checked. Raises ExportError."""
-    try:
-        proto = onnx.load(str(path), load_external_data=False)
-        onnx.checker.check_model(proto)
-    except Exception as error:  # protobuf, onnx and the file system each have their own
-        first = (str(error).splitlines() or ["no reason given"])[0]
-        raise ExportError(f"{path} is not a readable ONNX file: {first[:200]}") from None
-    return proto
-
-
-def fresh_graph(model: GraftedModel) -> torch.fx.GraphModule:
-    """A fresh evaluation graph of the live model with its dendrites inserted."""
-    graph = tracing.retrace(model.traced)
-    surgery.insert_all(graph, model.plan, {site: model.at(site) for site in model.plan.sites()})
-    graph.eval()
-    return graph
 
 
 def find_device(name: str) -> torch.device:
@@ -341,16 +229,6 @@ def check_rows(model: GraftedModel, rows: Data, criterion: Criterion, loss: str)
     training.check_fit(model, batch[0], batch[1], criterion, classes=rows.classes, loss=loss, expected=expected)
 
 
-def _probes(model: GraftedModel, rows: Data | None) -> list[Tensor]:
-    example = model.traced.inputs[0].detach().cpu()
-    if rows is None:
-        seven = example.repeat((4,) + (1,) * (example.ndim - 1))
-        return list(checking.random_like(seven))
-    validation = [inputs for inputs, _ in training.batches(rows.validation, 256)]
-    many = torch.cat([validation[0], example.repeat((4,) + (1,) * (example.ndim - 1))])
-    return [*validation, *checking.random_like(many)]
-
-
 def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
@@ -358,11 +236,15 @@ def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
 __all__ = [
     "export",
     "fit",
+    "fresh_graph",
     "graft",
     "inspect",
     "load",
     "load_data",
     "make_plan",
+    "read_onnx",
+    "runtime_metric",
+    "to_onnx",
     "trace",
     "verify",
 ]

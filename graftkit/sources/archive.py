@@ -45,7 +45,7 @@ def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
     try:
         reader = torch._C.PyTorchFileReader(file)
     except RuntimeError as error:
-        raise SourceError(f"{path} is damaged: {first_line(error)}; copy or download it again") from error
+        raise SourceError(f"{path} is damaged; copy or download it again") from error
     check_archive(reader, str(path))
     with _no_full_unpickling():
         return _program(file, path)

@@ -22,6 +22,7 @@ from graftkit.sources.allowed_globals import ALLOWED_GLOBALS, allowed_objects
 TRUST_HINT = "if you trust whoever made it, pass --trust"
 _UNKNOWN = "a name that it computes while loading"
 _SHOWN = 5
+_LINE = 200
 
 # Named first in a refusal, because they are not what a model needs.
 _TELLING_NAMES = (
@@ -57,7 +58,7 @@ def refuse_strangers(pickled: bytes, where: str, also: frozenset[str] = frozense
     try:
         beyond = strangers(pickled, also)
     except Exception as error:  # pickletools meets foreign bytes here, and raises whatever they provoke
-        raise SourceError(f"{where} is damaged: {first_line(error)}; copy or download it again") from error
+        raise SourceError(f"{where} is damaged; copy or download it again") from error
     if beyond:
         raise SourceError(
             f"{where} wants to import {_listed(beyond)}, which can run any code when loaded; {TRUST_HINT}"
@@ -83,8 +84,15 @@ def load_in_full(file: Path | IO[bytes]) -> Any:
 
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says."""
-    said = str(error).strip()
-    return f"{type(error).__name__}: {said.splitlines()[0]}" if said else type(error).__name__
+    said = one_line(str(error))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """The text's first line, shortened, without what a terminal would obey: it may come from a hostile file."""
+    line = "".join(text.strip().splitlines()[:1])
+    shown = "".join(sign if sign.isprintable() else "?" for sign in line)
+    return shown if len(shown) <= _LINE else shown[:_LINE] + "..."
 
 
 def _walk(pickled: bytes) -> Iterator[str]:
@@ -122,7 +130,7 @@ def _python3(module: str, name: str = "") -> str:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    shown, more = names[:_SHOWN], len(names) - _SHOWN
+    shown, more = [one_line(name) for name in names[:_SHOWN]], len(names) - _SHOWN
     if more > 0:
         return f"{', '.join(shown)} and {more} more"
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
@@ -130,8 +138,8 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _reason(error: Exception) -> str:
     """One line of an unpickler's refusal, which spends several on advice that is not for our users."""
-    told = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0].strip()
-    return f"{told.splitlines()[0] if told else type(error).__name__}; if the file is not damaged, {TRUST_HINT}"
+    told = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
+    return f"{one_line(told) or type(error).__name__}; if the file is not damaged, {TRUST_HINT}"
 
 
 def _quiet() -> None:

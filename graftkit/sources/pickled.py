@@ -14,7 +14,14 @@ from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
 from graftkit.sources.files import ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
 from graftkit.sources.importing import importable
-from graftkit.sources.pickle_safety import TRUST_HINT, first_line, load_in_full, load_restricted, refuse_strangers
+from graftkit.sources.pickle_safety import (
+    TRUST_HINT,
+    first_line,
+    load_in_full,
+    load_restricted,
+    one_line,
+    refuse_strangers,
+)
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before torch 1.6
 _PICKLE_LIMIT = 64 * 2**20  # a pickle holds structure; the numbers are in other members
@@ -62,7 +69,7 @@ def _record(path: Path, name: str) -> bytes:
         reader = torch._C.PyTorchFileReader(str(path))
         return bytes(reader.get_record(name))
     except RuntimeError as error:
-        raise SourceError(f"{path} is damaged: {first_line(error)}; copy or download it again") from error
+        raise SourceError(f"{path} is damaged; copy or download it again") from error
 
 
 def _old_format(path: Path, head: bytes) -> str:
@@ -93,7 +100,7 @@ def _load_trusted(path: Path) -> Any:
 
 
 def _missing_class(said: str) -> str:
-    first = said.splitlines()[0] if said else "no further word"
+    first = one_line(said) or "no further word"
     if "__main__" in first:
         return (
             f"{first}; it was defined in the script that saved it: move it to a module of its own and save again,"
@@ -106,6 +113,6 @@ def _instead_of_a_module(found: Any) -> str:
     if isinstance(found, Mapping) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
         return "is a state dict, which holds weights but no architecture; give package.module:factory with --weights"
     if isinstance(found, Mapping):
-        keys = ", ".join(map(str, list(found)[:5])) or "nothing"
+        keys = one_line(", ".join(map(str, list(found)[:5]))) or "nothing"
         return f"holds a dict of {keys}, not an nn.Module; save the module itself, or give package.module:factory"
     return f"holds a {type(found).__name__}, not an nn.Module; save the module itself with torch.save"

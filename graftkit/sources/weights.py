@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graftkit.core.errors import SourceError
 from graftkit.sources.files import ZIP_MAGIC, read_head, refuse_bomb, zip_members
-from graftkit.sources.pickle_safety import first_line, load_restricted
+from graftkit.sources.pickle_safety import first_line, load_restricted, one_line
 
 _SHOWN = 3
 
@@ -41,7 +41,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if isinstance(found, nn.Module):
         raise SourceError(f"{path} is a whole module, not a state dict; give it alone, without a factory")
     if not _is_state_dict(found):
-        keys = f" of {', '.join(map(str, list(found)[:5]))}" if isinstance(found, Mapping) else ""
+        keys = f" of {one_line(', '.join(map(str, list(found)[:5])))}" if isinstance(found, Mapping) else ""
         raise SourceError(
             f"{path} holds a {type(found).__name__}{keys}, not a state dict; save model.state_dict() alone"
         )
@@ -80,4 +80,4 @@ def _misshaped(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterab
 
 def _counted(verb: str, keys: list[str]) -> str:
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return f"{verb} {', '.join(keys[:_SHOWN])}{more}" if keys else ""
+    return f"{verb} {one_line(', '.join(keys[:_SHOWN]))}{more}" if keys else ""
