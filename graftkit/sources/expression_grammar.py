@@ -89,8 +89,6 @@ def _expression_leaf(node: ast.AST) -> list[ast.AST] | None:
             return []
         case ast.Name(id=name) if _SYMBOL.fullmatch(name) or name in _CONSTANTS:
             return []
-        case ast.BinOp(op=ast.Pow()) if _small_exponent(node.right):
-            return [node.left, node.right]
         case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(quoted))]) if name in _QUOTING:
             return [] if _QUOTING[name].fullmatch(quoted) and _flags(node) else None
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
