@@ -117,7 +117,7 @@ def fit(
     epochs: int = 40,
     cycles: int = 2,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     max_parameters: str | int | None = None,
     seed: int = 0,
     seeds: int = 1,

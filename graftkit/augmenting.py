@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from graftkit import api, folding, inspection, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
-from graftkit.core.errors import GraftkitError, RunError, SourceError, TrainingError
+from graftkit.core.errors import DataError, GraftkitError, RunError, SourceError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
@@ -99,6 +99,9 @@ def augment(request: Request, observer: Observer) -> RunReport:
     except KeyboardInterrupt:
         _write(folder, report, interrupted=True)
         raise Interrupted(_what_is_kept(report, folder)) from None
+    except GraftkitError as error:
+        _write(folder, report, interrupted=False)
+        raise type(error)(f"{error}; {folder.path} keeps what was trained, without an ONNX file") from error
     _write(folder, report, interrupted=False)
     if result.diverged:
         raise TrainingError(
@@ -135,9 +138,9 @@ def _fit(
     rule = api.find_rule(request.rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=_input_shape(loaded))
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
+    _check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
     model = surgery.empty(api.trace(loaded, rows.example(), device=request.settings.device))
-    api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
     additions, left_out = plan_cycle(
         model.traced,
         dendrites=request.dendrites,
@@ -146,6 +149,7 @@ def _fit(
         join=request.join,
         mask=request.mask,
     )
+    api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
     notes = (*loaded.warnings, *rows.warnings, *model.traced.notes, *(f"not grafted: {line}" for line in left_out))
     for line in notes:
         observer.on_warning(line)
@@ -209,6 +213,26 @@ def _input_shape(loaded: LoadedModel) -> tuple[int, ...] | None:
     convolutions = (module for module in loaded.model.modules() if isinstance(module, _CONVOLUTIONS))
     first = next(convolutions, None)
     return None if first is None else (-1, first.in_channels, *(-1 for _ in first.kernel_size))
+
+
+def _check_shapes(loaded: LoadedModel, rows: Data, spec: str) -> None:
+    """Raise DataError where the module cannot take two rows; tracing would say so less plainly."""
+    if isinstance(loaded.model, ExportedProgram):
+        return  # it knows its shapes, and is asked for them once it is traced
+    example = rows.example()
+    modes = {module: module.training for module in loaded.model.modules()}
+    loaded.model.eval()
+    try:
+        with torch.no_grad():
+            loaded.model(example)
+    except Exception as error:  # whatever the user's own forward raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the model cannot take the rows of --data {spec}, {list(example.shape[1:])}: {reason}"
+        ) from None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _anchored(spec: str) -> str:

@@ -100,6 +100,7 @@ class Fitter:
         self.device = next(model.parameters()).device
         self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
         self.given_plan, self.given = model.plan, model.snapshot()
+        self.trains = any(p.requires_grad for p in model.parameters())
         self.phases: list[PhaseRecord] = []
         self.epochs: list[EpochRecord] = []
         self.observer = Observer(
@@ -209,13 +210,15 @@ def fit_model(
     fitter = Fitter(model, data, criterion, metric, settings, observer)
     if not math.isfinite(fitter.baseline.validation):
         raise TrainingError(f"the model as given scores {fitter.baseline.validation} on the validation rows")
+    if settings.control and not fitter.trains:
+        observer.on_warning("every weight of the model is frozen, so there is nothing a control could train")
     records: list[SeedRecord] = []
     chosen: _Arm | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
         grafted = fitter.grafted_arm(additions.grafts, rule, seed)
         control = None
-        if settings.control and not grafted.interrupted:
+        if settings.control and fitter.trains and not grafted.interrupted:
             control = fitter.control_arm([phase.epochs for phase in grafted.history], seed)
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
         records.append(_record(fitter, grafted, None if interrupted else control, seed))

@@ -89,8 +89,8 @@ class SiteDendrites(nn.Module):
 class GraftedModel(nn.Module):
     """A traced model with dendrites in both of its graphs; `forward` takes the graph of its own mode.
 
-    Parameters keep their names under `base.`; dendrites lie under `dendrites.SITE.cascade.INDEX.`, with
-    `/` for the dots in the site's key. Dendrites are put in and taken out by `graftkit.surgery` alone.
+    Parameters keep their names under `base.`; dendrites lie under `dendrites.SLOT.cascade.INDEX.`, see
+    `slot`. Dendrites are put in and taken out by `graftkit.surgery` alone.
     """
 
     def __init__(self, traced: TracedModel, train_graph: fx.GraphModule, eval_graph: fx.GraphModule):
@@ -115,7 +115,7 @@ class GraftedModel(nn.Module):
 
     def at(self, site: str) -> SiteDendrites:
         """The dendrites of a site; raises KeyError where there are none."""
-        module = self.dendrites[site.replace(".", "/")]
+        module = self.dendrites[slot(site)]
         assert isinstance(module, SiteDendrites)
         return module
 
@@ -151,6 +151,12 @@ class GraftedModel(nn.Module):
         with torch.no_grad():
             for p, value in zip(strengths, kept, strict=True):
                 p.copy_(value)
+
+
+def slot(site: str) -> str:
+    """The name under which a site's dendrites lie: its key, `/` for dots, and `/` behind a word of ModuleDict's."""
+    name = site.replace(".", "/")
+    return f"{name}/" if hasattr(nn.ModuleDict, name) else name
 
 
 def copied(graph: fx.GraphModule) -> fx.GraphModule:

@@ -12,10 +12,13 @@ from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
 
 DEFAULT = "default"
-# What paid best in benchmarks/kinds.py (docs/results.md). A Linear over a sequence gets no `context` unless asked.
-DEFAULT_KINDS: Mapping[str, DendriteKind] = {"conv": Context(units=4, mode="gate"), "linear": Lowrank(rank=2)}
+# Additive context was nowhere below the control and led for Linear in benchmarks/kinds.py (docs/results.md); its gating
+# form gained more on spoken digits and lost on digits. The second kind is for a site that the first does not fit: over
+# a sequence context would show a causal model its future.
+CONTEXT, SHARED = Context(units=4, mode="add"), Lowrank(rank=1)
+DEFAULT_KINDS: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (CONTEXT, SHARED), "linear": (CONTEXT, SHARED)}
 # `context` cannot be trained by correlation, and what the published method grafts is a copy of the layer.
-DEFAULT_KINDS_DETACHED: Mapping[str, DendriteKind] = {"conv": Full(), "linear": Full()}
+DEFAULT_KINDS_DETACHED: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (Full(),), "linear": (Full(),)}
 
 
 def plan_cycle(
@@ -47,22 +50,28 @@ def plan_cycle(
     kinds = _kinds(dendrites, rule)
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
-        kind = kinds.get("linear" if site.is_linear else "conv")
-        reason = _reason(site, kind, rule, named=bool(sites))
-        if reason or kind is None:
-            left_out.append(f"{site.key}: {reason}")
+        offered = kinds.get("linear" if site.is_linear else "conv", ())
+        reasons = [_reason(site, kind, rule, named=bool(sites), asked=bool(dendrites)) for kind in offered]
+        fitting = [kind for kind, reason in zip(offered, reasons, strict=True) if reason is None]
+        if not fitting:
+            why = reasons[0] if reasons else "no kind was given for this sort of operator"
+            if site.key in sites or site.path in sites:  # named in so many words, not by a pattern
+                raise PlanError(f"no dendrite can be grafted at {site.key}: {why}")
+            left_out.append(f"{site.key}: {why}")
             continue
+        kind = fitting[0]
         grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=mask))
     if not grafts:
         raise PlanError(f"nothing to graft: {'; '.join(left_out[:3])}")
     return GraftPlan(tuple(grafts)), tuple(left_out)
 
 
-def _kinds(texts: Sequence[str], rule: Rule) -> dict[str, DendriteKind]:
+def _kinds(texts: Sequence[str], rule: Rule) -> dict[str, tuple[DendriteKind, ...]]:
+    """The kinds to try at each sort of operator, in order: the one that was asked for, or the defaults."""
     defaults = DEFAULT_KINDS_DETACHED if rule.detaches else DEFAULT_KINDS
     if not texts:
         return dict(defaults)
-    kinds: dict[str, DendriteKind] = {}
+    kinds: dict[str, tuple[DendriteKind, ...]] = {}
     for text in texts:
         head, equals, rest = text.partition("=")
         only = head if equals and ":" not in head else None
@@ -70,26 +79,24 @@ def _kinds(texts: Sequence[str], rule: Rule) -> dict[str, DendriteKind]:
             raise PlanError(f"{text!r}: write KIND, conv=KIND or linear=KIND, as in conv=context:units=2")
         name = rest if only else text
         for operator in (only,) if only else defaults:
-            kinds[operator] = defaults[operator] if name == DEFAULT else parse_kind(name)
+            kinds[operator] = defaults[operator] if name == DEFAULT else (parse_kind(name),)
     return kinds
 
 
-def _reason(site: Site, kind: DendriteKind | None, rule: Rule, *, named: bool) -> str | None:
-    """Why a site gets no dendrite; where the user named it, what does not fit is an error instead."""
-    if kind is None:
-        return "no kind was given for this sort of operator"
-    refusal = kind.refuses(site)
+def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: bool) -> str | None:
+    """Why a kind is not grafted at a site, None if it is. Raises PlanError where the rule cannot train the kind.
+
+    `named`: whether sites were named; `asked`: whether the kind was.
+    """
     unfit = rule.refuses(kind.name)
     if unfit:
         raise PlanError(f"the rule {rule.name} cannot train {kind.name} dendrites: {unfit}")
-    if refusal and named:
-        raise PlanError(f"{kind.name} dendrites do not fit {site.key}: {refusal}")
-    if refusal or named:
+    if refusal := kind.refuses(site):
         return refusal
-    if site.is_linear and site.feeds_output:
+    if kind.name == Context.name and site.is_sequence and not (named and asked):
+        return "context would show a causal model its future (name site and kind, --sites and --dendrites, if wanted)"
+    if site.is_linear and site.feeds_output and not named:
         return "it gives the model's output (name it with --sites to graft it all the same)"
-    if kind.name == Context.name and site.is_sequence:
-        return "context over a sequence would show a causal model its future (name it with --sites if that is wanted)"
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -49,7 +48,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("graftkit"), prog_name="graftkit")
+@click.version_option(package_name="graftkit", prog_name="graftkit")
 def cli() -> None:
     """Graft dendrites onto a trained PyTorch model, train them, and ship one plain ONNX file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from graftkit.cli import options
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
 @click.option("--cycles", type=click.IntRange(1), default=2, show_default=True, help="Cycles at most.")
 @click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
 @click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as the labels say]")
@@ -57,7 +58,7 @@ def augment(**given: Any) -> None:
 
     from graftkit.reporting import result_table, verdict
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print()
     for sentence in verdict(report):
         console.print(sentence, markup=False)

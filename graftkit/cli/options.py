@@ -19,4 +19,6 @@ weights: Decorator = click.option(
     help="State dict or safetensors file for a package.module:factory.",
 )
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-opset: Decorator = click.option("--opset", type=int, default=20, show_default=True, help="ONNX opset, 17 to 25.")
+opset: Decorator = click.option(
+    "--opset", type=click.IntRange(17, 25), default=20, show_default=True, help="ONNX opset."
+)  # the limits are folding.OPSETS, which takes torch to import

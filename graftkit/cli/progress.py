@@ -57,14 +57,11 @@ class Watcher:
         self._end_task()
         best = "" if record.validation is None else f", best validation {record.validation:.4f}"
         better = " (best so far)" if record.improved else ""
-        grown = f", {record.dendrites} dendrites" if record.dendrites else ""
+        grown = f", {_counted(record.dendrites, 'dendrite')}" if record.dendrites else ""
         note = f"; {record.note}" if record.note else ""
         label = _label(record.arm, record.cycle, record.phase)
-        self.console.print(
-            f"  seed {record.seed}, {label}: {record.epochs} epochs, {record.parameters:,} parameters{grown}{best}"
-            f"{better}{note}",
-            markup=False,
-        )
+        size = f"{_counted(record.epochs, 'epoch')}, {record.parameters:,} parameters{grown}"
+        self.console.print(f"  seed {record.seed}, {label}: {size}{best}{better}{note}", markup=False)
 
     def warning(self, text: str) -> None:
         """Something the user has to know."""
@@ -79,3 +76,7 @@ class Watcher:
 def _label(arm: str, cycle: int, phase: str) -> str:
     name = "grafted" if arm == "grafted" else "control (nothing grafted)"
     return f"{name}, cycle {cycle}" + (", dendrite phase" if phase == "dendrite" else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)

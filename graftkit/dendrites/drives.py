@@ -59,9 +59,11 @@ class CentreTap(nn.Module):
             before.append(first - d * (k // 2))
             after.append(last - d * (k - 1 - k // 2))
         symmetric = before == after and min(before) >= 0
-        # torch pads the last dimension first; negative numbers crop
-        pairs = [(b, a) for b, a in zip(reversed(before), reversed(after), strict=True)]
-        self.pad = () if symmetric else tuple(n for pair in pairs for n in pair)
+        margins = [] if symmetric else list(zip(before, after, strict=True))
+        # torch pads the last dimension first; a crop is a slice, for not every runtime pads by less than nothing
+        pads = tuple(max(n, 0) for margin in reversed(margins) for n in margin)
+        self.pad = pads if any(pads) else ()
+        self.crop = tuple(slice(max(-first, 0), min(last, 0) or None) for first, last in margins)
         self.tap = POINTWISE[site.spatial_dims](
             site.in_channels,
             site.out_channels,
@@ -72,5 +74,9 @@ class CentreTap(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        tapped: Tensor = self.tap(functional.pad(input, self.pad) if self.pad else input)
+        if self.pad:
+            input = functional.pad(input, self.pad)
+        if self.crop:
+            input = input[(..., *self.crop)]
+        tapped: Tensor = self.tap(input)
         return tapped

@@ -96,7 +96,7 @@ def _rename_values(model: onnx.ModelProto) -> None:
     for tensor in graph.initializer:
         match = _DENDRITE_WEIGHT.match(tensor.name)
         if match:
-            site = match["site"].replace("/", ".")
+            site = match["site"].rstrip("/").replace("/", ".")
             names[tensor.name] = f"{site}.dendrites.{match['rest']}"
     if len(graph.output) == 1:
         names[graph.output[0].name] = "output"

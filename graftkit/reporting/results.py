@@ -27,7 +27,7 @@ def result_rows(report: RunReport) -> tuple[ResultRow, ...]:
     base = report.baseline
     rows = [ResultRow("baseline", "as given", _cells(report, base), "baseline")]
     if report.control is not None:
-        rows.append(ResultRow("control", "same epochs, plain", _cells(report, report.control), "control"))
+        rows.append(ResultRow("control", "same epochs", _cells(report, report.control), "control"))
     if report.shipped == "given":
         if report.best_grafted is not None:
             cells = _cells(report, report.best_grafted)

@@ -31,5 +31,7 @@ class OnnxRuntime:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base class
             raise ExportError(f"onnxruntime does not load the file: {str(error).splitlines()[0][:300]}") from error
-        (name,) = [value.name for value in session.get_inputs()]
+        name, *more = [value.name for value in session.get_inputs()]
+        if more:
+            raise ExportError(f"the file has {1 + len(more)} inputs; only models with one can be run to compare")
         return lambda inputs: list(session.run(None, {name: inputs}))

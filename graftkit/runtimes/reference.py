@@ -25,5 +25,7 @@ class Reference:
             evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
         except Exception as error:  # it raises what the operator's implementation raises
             raise ExportError(f"onnx's reference evaluator does not load the file: {error}") from error
-        (name,) = evaluator.input_names
+        name, *more = evaluator.input_names
+        if more:
+            raise ExportError(f"the file has {1 + len(more)} inputs; only models with one can be run to compare")
         return lambda inputs: list(evaluator.run(None, {name: inputs}))

@@ -10,9 +10,9 @@ from torch import Tensor, fx
 from graftkit.contracts import Build
 from graftkit.core.errors import PlanError, did_you_mean
 from graftkit.core.sites import Site
-from graftkit.model import GraftedModel, SiteDendrites, TracedModel, copied
+from graftkit.model import GraftedModel, SiteDendrites, TracedModel, copied, slot
 from graftkit.plan import Graft, GraftPlan
-from graftkit.surgery.insert import insert_call, remove_call
+from graftkit.surgery.insert import insert_call, placeholder, remove_call
 
 __all__ = ["affordable", "empty", "graft", "insert_all", "open_sites", "put_back", "truncate"]
 
@@ -25,8 +25,8 @@ def empty(traced: TracedModel) -> GraftedModel:
 def graft(model: GraftedModel, grafts: Iterable[Graft], build: Build, *, seed: int) -> None:
     """Insert dendrites in place, at zero strength, so that the outputs stay what they are.
 
-    Fresh weights are drawn from `seed` alone. Raises PlanError for an unknown site, and for a site
-    whose earlier dendrites differ in `join`, `detach` or `mask`; then nothing was changed.
+    Fresh weights are drawn from `seed` alone. Raises PlanError for an unknown site, neuron or mask, and for
+    a site whose earlier dendrites differ in `join`, `detach` or `mask`; then nothing was changed.
     """
     new = tuple(grafts)
     sites = _check(model, new)
@@ -48,10 +48,11 @@ def graft(model: GraftedModel, grafts: Iterable[Graft], build: Build, *, seed: i
 def open_sites(model: GraftedModel, grafts: Iterable[Graft]) -> None:
     """Insert, in place, the calls of the sites' dendrites without any dendrite in them yet."""
     for one in grafts:
-        if one.site.replace(".", "/") not in model.dendrites:
-            model.dendrites[one.site.replace(".", "/")] = SiteDendrites(one.site, detach=one.detach)
+        if slot(one.site) not in model.dendrites:
+            model.dendrites[slot(one.site)] = SiteDendrites(one.site, detach=one.detach)
             for graph in model.graphs:
                 insert_call(graph, one)
+    _recompile(model)
 
 
 def truncate(model: GraftedModel, plan: GraftPlan) -> None:
@@ -66,6 +67,7 @@ def truncate(model: GraftedModel, plan: GraftPlan) -> None:
             for graph in model.graphs:
                 remove_call(graph, members.site)
             del model.dendrites[name]
+    _recompile(model)
     model.plan = plan
 
 
@@ -88,7 +90,9 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
         return new
     sites = _check(model, new)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        costs = [sum(p.numel() for p in build(g, sites[g.site], len(model.plan.at(g.site))).parameters()) for g in new]
+        places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
+        built = [build(g, sites[g.site], place) for g, place in zip(new, places, strict=True)]
+    costs = [sum(p.numel() for p in dendrite.parameters()) for dendrite in built]
     left = limit - model.parameter_count()
     taken: set[int] = set()
     for index in sorted(range(len(new)), key=lambda i: (costs[i], i)):
@@ -100,10 +104,16 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
 
 def insert_all(graph: fx.GraphModule, plan: GraftPlan, dendrites: Mapping[str, SiteDendrites]) -> None:
     """Insert the calls of a whole plan into a fresh graph, in place; `dendrites` holds the modules by site."""
-    modules = torch.nn.ModuleDict({key.replace(".", "/"): module for key, module in dendrites.items()})
+    modules = torch.nn.ModuleDict({slot(key): module for key, module in dendrites.items()})
     graph.add_module("dendrites", modules)
     for key in plan.sites():
         insert_call(graph, plan.at(key)[0])
+    graph.recompile()
+
+
+def _recompile(model: GraftedModel) -> None:
+    for graph in model.graphs:
+        graph.recompile()
 
 
 def _before(grafts: tuple[Graft, ...], index: int) -> int:
@@ -119,4 +129,10 @@ def _check(model: GraftedModel, new: tuple[Graft, ...]) -> dict[str, Site]:
             raise PlanError(f"there is no site {key!r} in {model.traced.name}.{did_you_mean(key, sites)}")
         if len({(g.join, g.detach, g.mask) for g in plan.at(key)}) > 1:
             raise PlanError(f"the dendrites at {key!r} must agree in join, detach and mask")
+    for one in new:
+        if one.mask is not None:
+            placeholder(model.graphs[1], one.mask)
+        count = sites[one.site].out_channels
+        if any(not 0 <= neuron < count for neuron in one.neurons or ()):
+            raise PlanError(f"the site {one.site!r} has neurons 0 to {count - 1}, but the graft names others")
     return sites

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import fx
 
 from graftkit.core.errors import PlanError, did_you_mean
-from graftkit.model import ACTIVATION_MARK, DENDRITES_MARK, SITE_MARK
+from graftkit.model import ACTIVATION_MARK, DENDRITES_MARK, SITE_MARK, slot
 from graftkit.plan import Graft
 
 
 def insert_call(graph: fx.GraphModule, graft: Graft) -> None:
-    """Insert `dendrites.SITE(input, neuron[, mask])` behind the site, in place; the graph is recompiled.
+    """Insert `dendrites.SITE(input, neuron[, mask])` behind the site, in place; the caller recompiles the graph.
 
     Raises PlanError when the graph does not have the site, or no input called like the mask.
     """
@@ -18,9 +18,9 @@ def insert_call(graph: fx.GraphModule, graft: Graft) -> None:
     neuron = call if graft.join == "call" else _marked(graph, ACTIVATION_MARK, graft.site)
     arguments: tuple[fx.Node, ...] = (_input(call), neuron)
     if graft.mask is not None:
-        arguments = (*arguments, _placeholder(graph, graft.mask))
+        arguments = (*arguments, placeholder(graph, graft.mask))
     with graph.graph.inserting_after(neuron):
-        joined = graph.graph.call_module(f"dendrites.{graft.site.replace('.', '/')}", arguments)
+        joined = graph.graph.call_module(f"dendrites.{slot(graft.site)}", arguments)
     neuron.replace_all_uses_with(joined)
     joined.args = arguments  # the line before made it read itself
     joined.meta[DENDRITES_MARK] = graft.site
@@ -28,17 +28,15 @@ def insert_call(graph: fx.GraphModule, graft: Graft) -> None:
     stack = dict(call.meta.get("nn_module_stack") or {})
     path = f"{graft.site}.dendrites"
     joined.meta["nn_module_stack"] = {**stack, path: (path, "graftkit.model.SiteDendrites")}
-    graph.recompile()
 
 
 def remove_call(graph: fx.GraphModule, site: str) -> None:
-    """Take the call out again, in place."""
+    """Take the call out again, in place; the caller recompiles the graph."""
     joined = _marked(graph, DENDRITES_MARK, site)
     neuron = joined.args[1]
     assert isinstance(neuron, fx.Node)
     joined.replace_all_uses_with(neuron)
     graph.graph.erase_node(joined)
-    graph.recompile()
 
 
 def _input(call: fx.Node) -> fx.Node:
@@ -55,7 +53,8 @@ def _marked(graph: fx.GraphModule, mark: str, site: str) -> fx.Node:
     raise PlanError(f"the graph has no site {site!r}")
 
 
-def _placeholder(graph: fx.GraphModule, name: str) -> fx.Node:
+def placeholder(graph: fx.GraphModule, name: str) -> fx.Node:
+    """The graph's input called `name`; raises PlanError."""
     inputs: dict[str, fx.Node] = {str(node.target): node for node in graph.graph.nodes if node.op == "placeholder"}
     if name not in inputs:
         raise PlanError(f"the model has no input {name!r} to use as a mask.{did_you_mean(name, inputs)}")

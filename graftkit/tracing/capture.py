@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from graftkit.core.errors import TraceError
+from graftkit.core.pause import no_collection
 
 # Harmless, and nothing a user could act on.
 _KNOWN_WARNINGS = (
@@ -37,6 +38,7 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...], *, train: bool) -> fx
     """The module's graph in one mode; the module's mode and buffers stay as they were. Raises TraceError."""
     modes = {m: m.training for m in module.modules()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
+    module.train(not train)  # a model that caches values in one mode drops them when it passes through the other
     module.train(train)
     try:
         program = export_program(module, inputs)
@@ -45,7 +47,8 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...], *, train: bool) -> fx
             m.training = mode
         with torch.no_grad():
             for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+                if name in buffers:  # a module may make one the first time it runs
+                    buffer.copy_(buffers[name])
     return unlift(program)
 
 
@@ -71,7 +74,7 @@ def quiet() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
+        with no_collection(), warnings.catch_warnings():
             for message in _KNOWN_WARNINGS:
                 warnings.filterwarnings("ignore", message=message)
             yield

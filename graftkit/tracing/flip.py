@@ -21,6 +21,7 @@ _FLAGS: Mapping[object, int] = {
     aten.alpha_dropout.default: 2,
     aten.feature_alpha_dropout.default: 2,
 }
+_NORMS = frozenset({aten.batch_norm.default, aten.instance_norm.default})  # argument 3: the running mean
 _RANDOM = frozenset(
     {
         aten.bernoulli.default, aten.bernoulli.p, aten.bernoulli_.float, aten.rand.default,
@@ -34,7 +35,7 @@ _COUNTER = aten.add_.Tensor
 def holds_training(graph: fx.GraphModule) -> bool:
     """Whether the graph behaves as in `train()`."""
     return any(
-        (node.target in _FLAGS and node.args[_FLAGS[node.target]] is True) or _attention_dropout(node) > 0
+        (_flips(node) and node.args[_FLAGS[node.target]] is True) or _attention_dropout(node) > 0
         for node in graph.graph.nodes
     )
 
@@ -44,7 +45,7 @@ def flipped(graph: fx.GraphModule, *, train: bool) -> tuple[fx.GraphModule, tupl
     other = copied(graph)
     notes: list[str] = []
     for node in list(other.graph.nodes):
-        if node.target in _FLAGS:
+        if _flips(node):
             node.update_arg(_FLAGS[node.target], train)
         elif not train and _attention_dropout(node) > 0:
             _set_attention_dropout(node, 0.0)
@@ -60,6 +61,11 @@ def flipped(graph: fx.GraphModule, *, train: bool) -> tuple[fx.GraphModule, tupl
         notes.append("stochastic depth and other branches of training, if the model had any, stay off")
     other.recompile()
     return other, tuple(notes)
+
+
+def _flips(node: fx.Node) -> bool:
+    """Whether its flag says which mode it is in; a norm without running statistics has the same in both."""
+    return node.target in _FLAGS and (node.target not in _NORMS or node.args[3] is not None)
 
 
 def _attention_dropout(node: fx.Node) -> float:

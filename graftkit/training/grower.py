@@ -28,7 +28,7 @@ class Recipe:
         warmup: share of a phase's steps.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup: float = 0.05
 

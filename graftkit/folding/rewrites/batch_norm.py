@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graftkit.folding.rewrites.silent import is_output
+
 _Change = Callable[[], None]
 
 
@@ -21,7 +23,7 @@ def fold_batch_norm(graph: gs.Graph) -> int:
             continue
         scale, shift, mean, variance = (tensor.values.astype(np.float64) for tensor in node.inputs[1:5])
         factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
-        changes = _absorb(node.inputs[0], factor, shift - mean * factor)
+        changes = _absorb(graph, node.inputs[0], factor, shift - mean * factor)
         if changes is None:
             continue
         for change in changes:
@@ -35,16 +37,16 @@ def fold_batch_norm(graph: gs.Graph) -> int:
     return folded
 
 
-def _absorb(tensor: gs.Tensor, factor: np.ndarray, shift: np.ndarray) -> list[_Change] | None:
+def _absorb(graph: gs.Graph, tensor: gs.Tensor, factor: np.ndarray, shift: np.ndarray) -> list[_Change] | None:
     """What has to change so that `tensor` becomes factor * tensor + shift for each channel; None if it cannot."""
-    if not tensor.inputs or len(tensor.outputs) != 1:
+    if not tensor.inputs or len(tensor.outputs) != 1 or is_output(graph, tensor):
         return None  # somebody else reads it
     node = tensor.inputs[0]
     if node.op in ("Conv", "ConvTranspose", "Gemm"):
         return _absorb_weights(node, factor, shift)
-    if node.op == "Add" and not any(isinstance(t, gs.Constant) for t in node.inputs):
-        first = _absorb(node.inputs[0], factor, shift)
-        second = _absorb(node.inputs[1], factor, np.zeros_like(shift))
+    if node.op == "Add" and all(_rank(t) == _rank(tensor) and not isinstance(t, gs.Constant) for t in node.inputs):
+        first = _absorb(graph, node.inputs[0], factor, shift)
+        second = _absorb(graph, node.inputs[1], factor, np.zeros_like(shift))
         return None if first is None or second is None else first + second
     if node.op == "Mul" and not np.any(shift):
         return _absorb_constant(node, factor)
@@ -55,11 +57,15 @@ def _absorb_constant(node: gs.Node, factor: np.ndarray) -> list[_Change] | None:
     for position, constant in enumerate(node.inputs):
         if not isinstance(constant, gs.Constant) or constant.values.shape[:1] != factor.shape:
             continue
-        if any(size != 1 for size in constant.values.shape[1:]):
-            continue
+        if any(size != 1 for size in constant.values.shape[1:]) or constant.values.ndim + 1 != _rank(node.outputs[0]):
+            continue  # it runs along another axis than the channels
         values = (constant.values.reshape(-1) * factor).reshape(constant.values.shape)
         return [_replace(node, position, constant, values)]
     return None
+
+
+def _rank(tensor: gs.Tensor) -> int | None:
+    return None if tensor.shape is None else len(tensor.shape)
 
 
 def _absorb_weights(node: gs.Node, factor: np.ndarray, shift: np.ndarray) -> list[_Change] | None:
@@ -75,9 +81,7 @@ def _absorb_weights(node: gs.Node, factor: np.ndarray, shift: np.ndarray) -> lis
     shape[axis] = -1
     old = np.zeros_like(factor) if bias is None else bias.values.astype(np.float64)
     changes = [_replace(node, 1, weight, weight.values * factor.reshape(shape))]
-    new_bias = gs.Constant(
-        bias.name if bias is not None else f"{weight.name}.bias", (old * factor + shift).astype(weight.values.dtype)
-    )
+    new_bias = gs.Constant(f"{_own_name(node, weight)}.bias", (old * factor + shift).astype(weight.values.dtype))
 
     def set_bias() -> None:
         if bias is None:
@@ -88,10 +92,13 @@ def _absorb_weights(node: gs.Node, factor: np.ndarray, shift: np.ndarray) -> lis
     return [*changes, set_bias]
 
 
+def _own_name(node: gs.Node, constant: gs.Constant) -> str:
+    """A constant's name, made the node's own where another node reads it too."""
+    return f"{constant.name}.{node.outputs[0].name}" if len(constant.outputs) > 1 else str(constant.name)
+
+
 def _replace(node: gs.Node, position: int, constant: gs.Constant, values: np.ndarray) -> _Change:
     def change() -> None:
-        shared = len(constant.outputs) > 1  # another node reads it: give this one its own
-        name = f"{constant.name}.folded" if shared else constant.name
-        node.inputs[position] = gs.Constant(name, values.astype(constant.values.dtype))
+        node.inputs[position] = gs.Constant(_own_name(node, constant), values.astype(constant.values.dtype))
 
     return change

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graftkit.folding.rewrites.silent import forward
+from graftkit.folding.rewrites.silent import forward, replaceable, same_shape
 
 
 def drop_idle(graph: gs.Graph) -> int:
@@ -13,9 +13,7 @@ def drop_idle(graph: gs.Graph) -> int:
     dropped = 0
     for node in list(graph.nodes):
         source = _passes_through(node)
-        if source is None or not source.inputs or len(node.outputs) != 1:
-            continue
-        if node.outputs[0] in graph.outputs and source in graph.outputs:
+        if source is None or len(node.outputs) != 1 or not replaceable(graph, node, source):
             continue
         forward(graph, node, source)
         dropped += 1
@@ -34,10 +32,6 @@ def _passes_through(node: gs.Node) -> gs.Tensor | None:
         return None
     for position, tensor in enumerate(node.inputs):
         other = node.inputs[1 - position]
-        if (
-            isinstance(tensor, gs.Constant)
-            and np.all(tensor.values == neutral)
-            and other.shape == node.outputs[0].shape
-        ):
+        if isinstance(tensor, gs.Constant) and np.all(tensor.values == neutral) and same_shape(other, node.outputs[0]):
             return other
     return None

@@ -11,11 +11,29 @@ def drop_silent(graph: gs.Graph) -> int:
     dropped = 0
     for add in [node for node in graph.nodes if node.op == "Add"]:
         for position, tensor in enumerate(add.inputs):
-            if _is_zero(tensor) and add.inputs[1 - position].shape == add.outputs[0].shape:
-                forward(graph, add, add.inputs[1 - position])
+            source = add.inputs[1 - position]
+            if _is_zero(tensor) and same_shape(source, add.outputs[0]) and replaceable(graph, add, source):
+                forward(graph, add, source)
                 dropped += 1
                 break
     return dropped
+
+
+def same_shape(first: gs.Tensor, second: gs.Tensor) -> bool:
+    """Whether two tensors are known to have one shape."""
+    return first.shape is not None and first.shape == second.shape
+
+
+def is_output(graph: gs.Graph, tensor: gs.Tensor) -> bool:
+    """Whether the graph gives this very tensor."""
+    return any(output is tensor for output in graph.outputs)
+
+
+def replaceable(graph: gs.Graph, node: gs.Node, source: gs.Tensor) -> bool:
+    """Whether `source` can stand for the node's only output: an output of the graph needs a node that makes it."""
+    if not is_output(graph, node.outputs[0]):
+        return True
+    return bool(source.inputs) and not is_output(graph, source)
 
 
 def forward(graph: gs.Graph, node: gs.Node, source: gs.Tensor) -> None:
@@ -25,7 +43,7 @@ def forward(graph: gs.Graph, node: gs.Node, source: gs.Tensor) -> None:
         for position, tensor in enumerate(reader.inputs):
             if tensor is result:
                 reader.inputs[position] = source
-    if result in graph.outputs:
+    if is_output(graph, result):
         producer = source.inputs[0]
         producer.outputs[producer.outputs.index(source)] = result
         for reader in list(source.outputs):

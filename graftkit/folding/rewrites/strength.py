@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graftkit.folding.rewrites.silent import is_output
+
 
 def fold_strength(graph: gs.Graph) -> int:
     """S * relu(W x + b) becomes relu(s W x + s b) where no s is negative, for Conv and Gemm.
@@ -18,7 +20,7 @@ def fold_strength(graph: gs.Graph) -> int:
             continue
         strength = constants[0].values
         (activity,) = [t for t in mul.inputs if t is not constants[0]]
-        call = _rectified_call(activity)
+        call = _rectified_call(graph, activity)
         if call is None or np.any(strength < 0) or not _one_a_channel(strength, call):
             continue
         _scale(call, strength.reshape(-1))
@@ -30,12 +32,14 @@ def fold_strength(graph: gs.Graph) -> int:
     return folded
 
 
-def _rectified_call(activity: gs.Tensor) -> gs.Node | None:
+def _rectified_call(graph: gs.Graph, activity: gs.Tensor) -> gs.Node | None:
     """The Conv or Gemm whose rectified output this is, if nothing else reads either and its weights are constant."""
     if not activity.inputs or len(activity.outputs) != 1 or activity.inputs[0].op != "Relu":
         return None
     drive = activity.inputs[0].inputs[0]
     if not drive.inputs or len(drive.outputs) != 1 or drive.inputs[0].op not in ("Conv", "Gemm"):
+        return None
+    if is_output(graph, activity) or is_output(graph, drive):
         return None
     call = drive.inputs[0]
     own = all(isinstance(t, gs.Constant) and len(t.outputs) == 1 for t in call.inputs[1:])

@@ -1,0 +1,380 @@
+"""What the benchmarks share: small nets and their data, one trained arm with its scores, and the tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from graftkit import surgery, training
+from graftkit.api import load_data, trace
+from graftkit.contracts import Data, Rows
+from graftkit.datasets.splitting import split_rows
+from graftkit.dendrites import build_dendrite
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft, GraftPlan
+from graftkit.planning import plan_cycle
+from graftkit.rules import Gradient
+from graftkit.schedules import Cycles, Replay
+from graftkit.training import Grower, Recipe
+
+BATCH = 64
+CPU = torch.device("cpu")
+ACCURACY = training.find_metric("accuracy")
+SHARES = (0.35, 0.15)  # of all rows: test, validation
+Widths = tuple[int, ...]
+
+
+# ── nets and data ────────────────────────────────────────────────────────────────────────────────
+
+
+def digits_cnn(widths: Widths) -> nn.Module:
+    """[N, 1, 8, 8]: two convolutions with batch norm, 2x2 averages, one Linear."""
+    first, second = widths
+    return nn.Sequential(
+        nn.Conv2d(1, first, 3, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
+        nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(second), nn.ReLU(),
+        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * second, 10),
+    )  # fmt: skip
+
+
+def digits_mlp(widths: Widths) -> nn.Module:
+    """[N, 1, 8, 8]: two hidden Linear layers and the output."""
+    first, second = widths
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 10)
+    )
+
+
+def speech_cnn(widths: Widths) -> nn.Module:
+    """[N, 16, 49] bands and frames: two convolutions over time, each with a pool, one Linear."""
+    first, second = widths
+    return nn.Sequential(
+        nn.Conv1d(16, first, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Flatten(), nn.Linear(12 * second, 10),
+    )  # fmt: skip
+
+
+def speech_norm_cnn(widths: Widths) -> nn.Module:
+    """`speech_cnn` with a batch norm behind each convolution."""
+    first, second = widths
+    return nn.Sequential(
+        nn.Conv1d(16, first, 3, padding=1, bias=False), nn.BatchNorm1d(first), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(first, second, 3, padding=1, bias=False), nn.BatchNorm1d(second), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Flatten(), nn.Linear(12 * second, 10),
+    )  # fmt: skip
+
+
+def image_cnn(widths: Widths, channels: int = 3) -> nn.Module:
+    """[N, C, H, W]: three convolutions with batch norm, global averages, one Linear."""
+    layers: list[nn.Module] = []
+    before = channels
+    for index, width in enumerate(widths):
+        layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if index < len(widths) - 1 else []
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+def grey_cnn(widths: Widths) -> nn.Module:
+    """`image_cnn` for one channel."""
+    return image_cnn(widths, channels=1)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A small net and its data, anew for each seed.
+
+    Attributes:
+        build: from channels (or hidden units) to a fresh module.
+        widths: the channels of the net that is grafted.
+        data: from a seed to rows, split anew by it.
+    """
+
+    build: Callable[[Widths], nn.Module]
+    widths: Widths
+    data: Callable[[int], Data]
+
+    def parameters(self, widths: Widths) -> int:
+        """Numbers in all parameters."""
+        return sum(p.numel() for p in self.build(widths).parameters())
+
+    def wider(self, target: int) -> Widths:
+        """The least uniform widening that has `target` parameters or more."""
+        for percent in range(100, 400):
+            widths = tuple(round(width * percent / 100) for width in self.widths)
+            if self.parameters(widths) >= target:
+                return widths
+        raise ValueError(f"no widening of {self.widths} reaches {target} parameters")
+
+
+def nets(options: argparse.Namespace, *, norm: bool = False) -> dict[str, Net]:
+    """The nets whose data were given, or those in `options.nets`; with `norm`, only with batch norm."""
+    found = {
+        "digits-cnn": Net(digits_cnn, (6, 12), digits),
+        "digits-small-cnn": Net(digits_cnn, (3, 5), digits),
+    }
+    if not norm:
+        found["digits-mlp"] = Net(digits_mlp, (8, 8), digits)
+    if options.fsdd:
+        build = speech_norm_cnn if norm else speech_cnn
+        found["fsdd-cnn"] = Net(build, (8, 5), lambda seed: speech(options.fsdd, seed, options.unseen))
+    if options.cifar:
+        found["cifar-cnn"] = Net(image_cnn, (12, 20, 28), lambda seed: images(options.cifar, seed, options.rows))
+    if options.mnist:
+        found["mnist-cnn"] = Net(grey_cnn, (6, 8, 10), lambda seed: images(options.mnist, seed, options.rows))
+    return {name: net for name, net in found.items() if not options.nets or name in options.nets}
+
+
+def digits(seed: int) -> Data:
+    """All of scikit-learn's digits, split 50/15/35 by the seed."""
+    given = load_data("digits")
+    parts = [rows.tensors for rows in (given.train, given.validation, given.test)]  # type: ignore[union-attr]
+    return split(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]), seed)
+
+
+def speech(path: Path, seed: int, unseen: bool) -> Data:
+    """Spoken digits in 16 bands; the test rows are a share of all recordings, or one speaker, the seed's."""
+    found = np.load(path)
+    bands = found["x"].astype(np.float32).reshape(-1, 49, 16, 2).mean(-1).transpose(0, 2, 1)
+    inputs = torch.from_numpy((bands - bands.mean()) / bands.std())
+    targets = torch.from_numpy(found["y"].astype(np.int64))
+    if not unseen:
+        return split(inputs, targets, seed)
+    speakers = sorted(set(found["speaker"]))
+    away = torch.from_numpy(found["speaker"] == speakers[seed % len(speakers)])
+    known = split(inputs[~away], targets[~away], seed, shares=(0.0, 0.2))
+    return Data(known.train, known.validation, TensorDataset(inputs[away], targets[away]), "classes", 10, "fsdd")
+
+
+@cache
+def _pictures(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    found = np.load(path)
+    parts = []
+    for name in ("train", "test"):
+        pixels = torch.from_numpy(found[f"x_{name}"]).float() / 255
+        pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        parts += [((pixels - 0.45) / 0.25).contiguous(), torch.from_numpy(found[f"y_{name}"]).long()]
+    return parts[0], parts[1], parts[2], parts[3]
+
+
+def images(path: Path, seed: int, rows: int) -> Data:
+    """`rows` images to train on and 2000 others to validate, drawn by the seed; 2000 to test, always the same."""
+    inputs, targets, test_inputs, test_targets = _pictures(path)
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
+    train, validation = order[: min(rows, len(inputs) - 2000)], order[-2000:]
+    return Data(
+        TensorDataset(inputs[train], targets[train]),
+        TensorDataset(inputs[validation], targets[validation]),
+        TensorDataset(test_inputs[:2000], test_targets[:2000]),
+        "classes", 10, path.stem,
+    )  # fmt: skip
+
+
+def split(inputs: Tensor, targets: Tensor, seed: int, shares: tuple[float, float] = SHARES) -> Data:
+    """Rows in three parts, stratified by class and decided by the seed. A test share of zero gives no test rows."""
+    labels = targets.numpy()
+    rest, test = split_rows(len(labels), shares[0], seed=seed, strata=labels) if shares[0] else (
+        np.arange(len(labels)), None
+    )  # fmt: skip
+    kept, taken = split_rows(len(rest), shares[1] / (1 - shares[0]), seed=seed, strata=labels[rest])
+    parts = [None if p is None else TensorDataset(inputs[p], targets[p]) for p in (rest[kept], rest[taken], test)]
+    assert parts[0] is not None and parts[1] is not None
+    return Data(parts[0], parts[1], parts[2], "classes", 10, "split")
+
+
+# ── arms ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained arm: its size, and validation and test accuracy after each of its epochs."""
+
+    parameters: int
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """The first epoch with the best validation accuracy."""
+        return max(range(len(self.validation)), key=lambda epoch: self.validation[epoch])
+
+    def numbers(self) -> tuple[float, float, float]:
+        """In percent: validation and test at the best validated epoch, test at the last."""
+        return 100 * self.validation[self.best], 100 * self.test[self.best], 100 * self.test[-1]
+
+
+class Trainee:
+    """One net and one seed: trains from scratch, then every arm from the state that left.
+
+    All arms of a seed see the same rows in the same order, and the same recipe.
+    """
+
+    def __init__(self, net: Net, widths: Widths, data: Data, seed: int):
+        torch.manual_seed(seed)
+        self.data, self.seed = data, seed
+        self.model: GraftedModel = surgery.empty(trace(net.build(widths), data.example()))
+        self.given = self.model.snapshot()
+
+    def scratch(self, epochs: int, learning_rate: float) -> Arm:
+        """Train from scratch; the best validated state is where later arms begin."""
+        arm = self._train((), epochs, learning_rate, keep=True)
+        self.given = self.model.snapshot()
+        return arm
+
+    def control(self, epochs: int, learning_rate: float) -> Arm:
+        """The same epochs once more, nothing grafted."""
+        return self._train((), epochs, learning_rate)
+
+    def graft(
+        self, kinds: Sequence[str], epochs: int, learning_rate: float, *, sites: Sequence[str] = (), join: str
+    ) -> Arm:
+        """One dendrite at each site, then the same epochs."""
+        plan, _ = plan_cycle(self.model.traced, dendrites=kinds, sites=sites, rule=Gradient(), join=join)
+        return self._train(plan.grafts, epochs, learning_rate)
+
+    def _train(self, grafts: Sequence[Graft], epochs: int, learning_rate: float, *, keep: bool = False) -> Arm:
+        surgery.put_back(self.model, GraftPlan(), self.given, build_dendrite)
+        batches = training.batches(self.data.train, BATCH, seed=self.seed)
+        scores: list[tuple[float, float]] = []
+        with training.seeded(self.seed):
+            grower = Grower(
+                self.model,
+                grafts,
+                rule=Gradient(),
+                schedule=Cycles(epochs, 1) if grafts else Replay((epochs,)),
+                build=build_dendrite,
+                criterion=functional.cross_entropy,
+                baseline=self._score(self.data.validation),
+                steps_per_epoch=len(batches),
+                recipe=Recipe(learning_rate=learning_rate),
+                seed=self.seed,
+            )
+            while not grower.finished:
+                for inputs, targets in batches:
+                    grower.learn(inputs, targets)
+                scores.append((self._score(self.data.validation), self._score(self.data.test)))
+                grower.step(scores[-1][0])
+        if grower.diverged:
+            raise RuntimeError(f"an arm diverged: {grower.stopped}")
+        arm = Arm(self.model.parameter_count(), *(tuple(part) for part in zip(*scores, strict=True)))
+        if keep:
+            grower.restore_best()
+        return arm
+
+    def _score(self, rows: Rows | None) -> float:
+        assert rows is not None, "the benchmarks' data all have test rows"
+        return training.evaluate(self.model, rows, ACCURACY, CPU)
+
+
+Results = dict[str, list[Arm]]  # row of the table -> one arm a seed
+
+
+class Progress:
+    """Lines on stderr, one an arm."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+
+    def say(self, net: str, seed: int, row: str, arm: Arm) -> None:
+        """What an arm came to."""
+        _, test, last = arm.numbers()
+        elapsed = time.perf_counter() - self.begun
+        print(f"{elapsed:6.0f} s  {net}  seed {seed}  {row}: test {test:.2f}, last {last:.2f}", file=sys.stderr)
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def mean_se(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error; the error of one value is not known."""
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else math.nan
+
+
+def shown(values: Sequence[float], *, sign: bool = False) -> str:
+    """`mean ± standard error`."""
+    mean, error = mean_se(values)
+    return f"{mean:+.2f} ± {error:.2f}" if sign else f"{mean:.2f} ± {error:.2f}"
+
+
+def paired(ours: Sequence[Arm], theirs: Sequence[Arm], number: int) -> list[float]:
+    """Differences seed by seed of one of `Arm.numbers`."""
+    return [a.numbers()[number] - b.numbers()[number] for a, b in zip(ours, theirs, strict=True)]
+
+
+def compared(results: Results, control: str, *, base: str) -> list[list[str]]:
+    """Table rows: size, validation, test, and paired differences to the control, best validated and last epoch."""
+    size = results[base][0].parameters
+    rows = []
+    for name, arms in results.items():
+        numbers = [arm.numbers() for arm in arms]
+        parameters = arms[0].parameters
+        growth = f" (+{100 * (parameters - size) / size:.0f}%)" if parameters != size else ""
+        differs = [shown(paired(arms, results[control], n), sign=True) if name != control else "" for n in (1, 2)]
+        cells = [f"{parameters:,}{growth}", *(shown([n[i] for n in numbers]) for i in (0, 1))]
+        rows.append([name, *cells, *differs])
+    return rows
+
+
+HEADINGS = ("", "parameters", "validation", "test", "test − control", "last epoch − control")
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def heading(options: argparse.Namespace, seeds: int) -> str:
+    """The exact command (folders left out), torch's version and the seeds."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    return f"`{command}`\n\ntorch {torch.__version__}, one thread, seeds 0 to {seeds - 1}; mean ± standard error."
+
+
+def parser(purpose: str) -> argparse.ArgumentParser:
+    """The options that the benchmarks share."""
+    made = argparse.ArgumentParser(description=purpose)
+    made.add_argument("--seeds", type=int, default=10)
+    made.add_argument("--base-epochs", type=int, default=120, help="epochs from scratch")
+    made.add_argument("--epochs", type=int, default=60, help="epochs after grafting")
+    made.add_argument("--base-learning-rate", type=float, default=5e-3)
+    made.add_argument("--learning-rate", type=float, default=5e-3, help="after grafting")
+    made.add_argument("--nets", nargs="*", default=(), help="only these, such as digits-cnn")
+    made.add_argument("--fsdd", type=Path, help="fsdd.npz")
+    made.add_argument("--cifar", type=Path, help="cifar10_part.npz")
+    made.add_argument("--mnist", type=Path, help="mnist.npz")
+    made.add_argument("--rows", type=int, default=5000, help="images to train on")
+    made.add_argument("--unseen", action="store_true", help="spoken digits: test on a voice that was not trained on")
+    made.add_argument("--out", type=Path, help="Markdown file to write")
+    made.add_argument("--raw", type=Path, help="JSON file for every arm's scores")
+    return made
+
+
+def finish(text: str, options: argparse.Namespace, raw: Mapping[str, Results]) -> None:
+    """Print the text, and write what was asked for."""
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    keep_raw(options, raw)
+
+
+def keep_raw(options: argparse.Namespace, raw: Mapping[str, Results]) -> None:
+    """Write every arm's scores where that was asked for."""
+    if options.raw:
+        plain = {net: {row: [asdict(arm) for arm in arms] for row, arms in rows.items()} for net, rows in raw.items()}
+        options.raw.write_text(json.dumps(plain), encoding="utf-8")
