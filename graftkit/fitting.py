@@ -214,6 +214,7 @@ def fit_model(
         observer.on_warning("every weight of the model is frozen, so there is nothing a control could train")
     records: list[SeedRecord] = []
     chosen: _Arm | None = None
+    own: SeedRecord | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
         grafted = fitter.grafted_arm(additions.grafts, rule, seed)
@@ -223,11 +224,11 @@ def fit_model(
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
         if chosen is None or _best(grafted).validation > _best(chosen).validation:
-            chosen = grafted
+            chosen, own = grafted, records[-1]
         if interrupted:
             break
-    assert chosen is not None
-    return _result(fitter, chosen, records, interrupted)
+    assert chosen is not None and own is not None
+    return _result(fitter, chosen, own, records, interrupted)
 
 
 def _best(arm: _Arm) -> Best:
@@ -244,14 +245,13 @@ def _record(fitter: Fitter, grafted: _Arm, control: _Arm | None, seed: int) -> S
     )
 
 
-def _result(fitter: Fitter, chosen: _Arm, records: list[SeedRecord], interrupted: bool) -> FitResult:
+def _result(fitter: Fitter, chosen: _Arm, own: SeedRecord, records: list[SeedRecord], interrupted: bool) -> FitResult:
     best_grafted = fitter.measure_at(chosen.best_grafted) if chosen.best_grafted else None
     ships = fitter.measure_at(chosen.best)
-    seed = next(record for record in records if record.grafted == (best_grafted or ships))
     return FitResult(
         model=fitter.model,
         baseline=fitter.baseline,
-        control=seed.control,
+        control=own.control,
         grafted=ships,
         best_grafted=best_grafted,
         shipped="grafted" if chosen.best.cycle else "given",

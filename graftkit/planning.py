@@ -106,9 +106,10 @@ def parameter_limit(text: str | int | None, given: int) -> int | None:
         return text
     try:
         if text.startswith("+") and text.endswith("%"):
-            return int(given * (1 + float(text[1:-1]) / 100))
-        limit = int(text.replace(",", "").replace("_", ""))
-    except ValueError:
+            limit = int(given * (1 + float(text[1:-1]) / 100))
+        else:
+            limit = int(text.replace(",", "").replace("_", ""))
+    except (ValueError, OverflowError):
         raise PlanError(f"--max-parameters {text!r}: write +20% or a number such as 12000") from None
     if limit < given:
         raise PlanError(f"--max-parameters {limit:,} is less than the model has already ({given:,})")

@@ -99,7 +99,7 @@ class RunFolder:
             tensors = safetensors.torch.load((folder / _WEIGHTS).read_bytes())
             aliases = json.loads((folder / "state.json").read_text())["aliases"]
             return {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
             raise RunError(f"{folder} cannot be read: {error}") from None
 
     def read_json(self, name: str) -> Any:

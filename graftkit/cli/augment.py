@@ -15,13 +15,16 @@ from graftkit.cli import options
 @click.argument("model")
 @click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
-@click.option("--dendrites", multiple=True, metavar="KIND", help="Kind, as context:units=2; or conv=KIND, linear=KIND.")
+@click.option("--dendrites", multiple=True, metavar="KIND",
+              help="context, lowrank, full, pointwise or depthwise, options as context:units=2,mode=add; conv=KIND or"
+              " linear=KIND for one sort of call. Repeatable.")  # fmt: skip
 @click.option("--sites", multiple=True, metavar="GLOB", help="Sites to graft, as 'layer1.*'; ! excludes. Repeatable.")
 @click.option("--rule", default="gradient", show_default=True, help="Learning rule: gradient or correlation.")
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
 @click.option("--cycles", type=click.IntRange(1), default=2, show_default=True, help="Cycles at most.")
 @click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True,
+              help="The full one of your own recipe.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
 @click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as the labels say]")

@@ -17,7 +17,7 @@ from graftkit.core.errors import DataError, did_you_mean
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Share of rows whose largest output, or whose sign if there is only one, names the class."""
-    if outputs.ndim == targets.ndim or outputs.shape[1] == 1:
+    if outputs.ndim <= targets.ndim or outputs.shape[1] == 1:
         chosen = (outputs.reshape(len(targets), -1) > 0).long()
         return float((chosen == targets.reshape(len(targets), -1).long()).double().mean())
     return float((outputs.argmax(1) == targets).double().mean())
@@ -74,7 +74,7 @@ def _find(name: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any:
         )
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise DataError(f"the {what} {name!r} cannot be imported: {error}") from None
 
 

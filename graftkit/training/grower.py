@@ -260,7 +260,8 @@ class Grower:
         if self.phase.grow or not self.additions:
             self.restore_best()
         if self.phase.grow and not self._grow():
-            self.phase, self.stopped = None, f"no further dendrite fits into {self.max_parameters:,} parameters"
+            limit = "" if self.max_parameters is None else f" fits into {self.max_parameters:,} parameters"
+            self.phase, self.stopped = None, f"no further dendrite{limit or ' was asked for'}"
             return
         self._start_optimizer()
 
