@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from graftkit.core.errors import DataError, GraftkitError, did_you_mean
+from graftkit.core.importing import importable
 
 _MODULE = "graftkit_user_data"
 _SPEC = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
@@ -37,7 +38,7 @@ def call_function(spec: str, *, seed: int) -> Any:
     assert match is not None
     place, name = match["place"], match["function"]
     folder = Path(place).parent if place.endswith(".py") else Path()
-    with _importable(folder.absolute()), seeded(seed):
+    with importable(folder), seeded(seed):
         module = _import(place, spec)
         function = vars(module).get(name)
         if not callable(function):
@@ -72,17 +73,6 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let code import what lies beside it, as `python file.py` would."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
 
 
 def _import(place: str, spec: str) -> ModuleType:

@@ -50,4 +50,5 @@ class Cycles:
             return ""
         if not last.improved:
             return f"cycle {last.cycle} did not improve validation"
-        return f"all {self.cycles} cycles were done" if last.cycle >= self.cycles else ""
+        done = "the one cycle was done" if self.cycles == 1 else f"all {self.cycles} cycles were done"
+        return done if last.cycle >= self.cycles else ""

@@ -15,9 +15,9 @@ from torch.export.pt2_archive._package import load_pt2
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
+from graftkit.core.importing import importable
 from graftkit.sources.archive_safety import check_archive
 from graftkit.sources.files import ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
-from graftkit.sources.importing import importable
 from graftkit.sources.pickle_safety import first_line
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"

@@ -15,8 +15,8 @@ from torch import nn
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError, did_you_mean
+from graftkit.core.importing import importable
 from graftkit.sources.files import sha256_of
-from graftkit.sources.importing import importable
 from graftkit.sources.pickle_safety import first_line
 from graftkit.sources.weights import fill
 

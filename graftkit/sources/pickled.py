@@ -12,8 +12,8 @@ from torch import nn
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
+from graftkit.core.importing import importable
 from graftkit.sources.files import ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
-from graftkit.sources.importing import importable
 from graftkit.sources.pickle_safety import (
     TRUST_HINT,
     first_line,

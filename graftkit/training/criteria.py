@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from graftkit.contracts import Criterion, Metric
 from graftkit.core.errors import DataError, did_you_mean
+from graftkit.core.importing import importable
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
@@ -73,9 +75,11 @@ def _find(name: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any:
             f"{did_you_mean(name, known)}"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"the {what} {name!r} cannot be imported: {error}") from None
+        with importable(Path.cwd()):
+            return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever the user's own module raises while it is imported
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"the {what} {name!r} cannot be imported: {type(error).__name__}: {reason}") from error
 
 
 def check_fit(

@@ -1,4 +1,4 @@
-"""Makes folders importable for as long as a trusted model is being loaded."""
+"""Makes folders importable for as long as code that the user named or trusts is being loaded."""
 
 from __future__ import annotations
 

@@ -1,0 +1,222 @@
+"""`inspect`, `export`, `verify` and the help, on runs that `augment` made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from e2e_tools import Lane, run_cli
+from onnx import numpy_helper
+
+COMMANDS = ("augment", "inspect", "export", "verify")
+
+# Name of a command line -> its words; "weak" is a run's folder and "cnn.pt" a model file.
+LINES: dict[str, tuple[str, ...]] = {
+    "model json": ("inspect", "cnn.pt", "--json"),
+    "model table": ("inspect", "vit.pt", "--trust"),
+    "program json": ("inspect", "program.pt2", "--format", "json"),
+    "factory table": ("inspect", "nets:regress", "--input", "6"),
+    "run json": ("inspect", "weak", "--format", "json"),
+    "run table": ("inspect", "weak"),
+    "run dot": ("inspect", "weak", "--format", "dot"),
+    "run svg": ("inspect", "weak", "--format", "svg", "--out", "picture.svg"),
+    "onnx json": ("inspect", "weak/model.onnx", "--json"),
+    "foreign json": ("inspect", "foreign.onnx", "--json"),
+    "foreign table": ("inspect", "foreign.onnx"),
+    "verify": ("verify", "weak", "--json"),
+    "verify both": ("verify", "weak", "--runtime", "onnxruntime", "--runtime", "reference"),
+    "verify broken": ("verify", "weak", "--model", "corrupted.onnx"),
+    "export again": ("export", "weak", "--opset", "22", "--out", "again.onnx", "--json"),
+    "export over": ("export", "weak", "--opset", "22"),
+    "changed source": ("verify", "moved"),
+    "changed export": ("export", "moved", "--out", "no.onnx"),
+    "no run": ("verify", "images"),
+    "no onnx": ("verify", "weak", "--model", "nowhere.onnx"),
+}
+
+
+@pytest.fixture(scope="module")
+def lines(runs, workshop, request):
+    """What each command line of `LINES` gave."""
+    assert runs["weak"].returncode == 0, runs["weak"]
+    _corrupt(workshop / "weak/model.onnx", workshop / "corrupted.onnx", site="4")
+    _change_source(workshop)
+    texts = [mark for item in request.session.items for mark in item.iter_markers("lines")]
+    lane = Lane([name for mark in texts for name in mark.args], lambda name: run_cli(*LINES[name], cwd=workshop))
+    yield lane
+    lane.close()
+
+
+def _corrupt(model: Path, target: Path, *, site: str) -> None:
+    """Add to the first weight that only the nodes of a site read."""
+    proto = onnx.load(model)
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    own = {"key": "graftkit.site", "value": site}
+    node = next(n for n in proto.graph.node if any(p.key == own["key"] and p.value == site for p in n.metadata_props))
+    name = next(name for name in node.input if name in weights)
+    weights[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[name]) + np.float32(0.5), name))
+    onnx.save(proto, target)
+
+
+def _change_source(workshop: Path) -> None:
+    """A run's folder whose model file has become another one."""
+    shutil.copytree(workshop / "weak", workshop / "moved")
+    facts = json.loads((workshop / "moved/source.json").read_text())
+    facts["source"] = str(workshop / "three.pt")
+    (workshop / "moved/source.json").write_text(json.dumps(facts))
+
+
+def good(lines: Lane, *names: str) -> list[str]:
+    done = [lines[name] for name in names]
+    assert all(one.returncode == 0 and "Traceback" not in one.stderr and "\x1b" not in one.stdout for one in done), done
+    return [one.stdout for one in done]
+
+
+def refused(lines: Lane, name: str) -> str:
+    done = lines[name]
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert done.last.startswith("graftkit: ") and done.stderr.count("graftkit: ") == 1, done
+    return done.last
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("run json", "onnx json", "run table")
+def test_a_run_and_its_plain_onnx_file_say_the_same(lines):
+    run, file, table = good(lines, "run json", "onnx json", "run table")
+    run, file = json.loads(run), json.loads(file)
+    assert run["sites"] == file["sites"] and (run["format"], file["format"]) == ("run", "onnx")
+    assert (run["parameters"], run["macs"], run["edges"]) == (file["parameters"], file["macs"], file["edges"])
+    assert [site["site"] for site in run["sites"]] == ["0", "4", "6"]
+    assert [len(site["dendrites"]) for site in run["sites"]] == [1, 1, 0]
+    assert run["sites"][0]["dendrites"][0].keys() >= {"kind", "count", "neurons", "strength"}
+    assert isinstance(run["sites"][0]["gain"], float)
+    assert "context ×1" in table and "lowrank ×1" in table and "3 sites" in table
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("run dot", "run svg")
+def test_pictures(lines, workshop):
+    dot, nothing = good(lines, "run dot", "run svg")
+    assert dot.startswith("digraph") and dot.rstrip().endswith("}") and '"0\\nconv2d' in dot
+    assert nothing == ""
+    root = ElementTree.parse(workshop / "picture.svg").getroot()
+    assert root.tag.endswith("svg") and "context" in "".join(root.itertext())
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("model json", "model table", "program json", "factory table")
+def test_model_files_are_traced_and_shown(lines):
+    module, vit, program, factory = good(lines, "model json", "model table", "program json", "factory table")
+    module, program = json.loads(module), json.loads(program)
+    keys = ("operator", "parameters", "macs", "output_shape")
+    assert [[s[k] for k in keys] for s in module["sites"]] == [[s[k] for k in keys] for s in program["sites"]]
+    assert all(site["dendrites"] == [] and site["gain"] is None for site in module["sites"])
+    assert "blocks.0.attention" in vit and "10 sites" in vit
+    assert "linear 6→8" in factory and "linear 8→1" in factory
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("foreign json", "foreign table")
+def test_any_onnx_file_is_shown(lines):
+    text, table = good(lines, "foreign json", "foreign table")
+    found = json.loads(text)
+    assert [(s["site"], s["operator"], s["dendrites"]) for s in found["sites"]] == [
+        ("first", "conv2d", []),
+        ("last", "linear", []),
+    ]
+    assert {"source": "first", "target": "last"} in found["edges"]
+    assert "first" in table and "last" in table
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("export again", "export over")
+def test_export_writes_another_opset_and_overwrites_nothing(lines, workshop):
+    before = (workshop / "weak/model.onnx").read_bytes()
+    written = json.loads(good(lines, "export again")[0])
+    assert (written["model"], written["opset"]) == ("again.onnx", 22) and written["parity"]["onnxruntime"] < 1e-4
+    model = onnx.load(workshop / "again.onnx")
+    assert model.opset_import[0].version == 22
+    x = np.random.default_rng(0).random((3, 1, 8, 8), dtype=np.float32)
+    outputs = [_run(workshop / name, x) for name in ("again.onnx", "weak/model.onnx")]
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+    assert "exists already; pass --force" in refused(lines, "export over")
+    assert (workshop / "weak/model.onnx").read_bytes() == before
+
+
+def _run(path: Path, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+@pytest.mark.runs("weak")
+def test_export_with_force_replaces_the_file(runs, workshop):
+    assert runs["weak"].returncode == 0
+    shutil.copytree(workshop / "weak", workshop / "forced")
+    done = run_cli("export", "forced", "--opset", "18", "--force", cwd=workshop)
+    assert done.returncode == 0 and done.stdout.startswith("Written: forced/model.onnx (opset 18;"), done
+    assert onnx.load(workshop / "forced/model.onnx").opset_import[0].version == 18
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("verify", "verify both")
+def test_verify_passes_on_what_augment_wrote(lines, workshop):
+    text, both = good(lines, "verify", "verify both")
+    found = json.loads(text)
+    metrics = json.loads((workshop / "weak/metrics.json").read_text())
+    assert found["metric"] == "accuracy" and found["parity"]["onnxruntime"] < 1e-4
+    assert found["validation"]["onnxruntime"] == pytest.approx(metrics["grafted"]["validation"])
+    assert [line.split(":")[0] for line in both.splitlines()] == ["onnxruntime", "reference"]
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("verify broken")
+def test_verify_names_the_site_that_was_tampered_with(lines):
+    assert "first part at site '4'" in refused(lines, "verify broken")
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("changed source", "changed export", "no run", "no onnx")
+def test_what_no_longer_fits_together_is_refused(lines, workshop):
+    assert "has changed since" in refused(lines, "changed source")
+    assert "has changed since" in refused(lines, "changed export") and not (workshop / "no.onnx").exists()
+    assert "graftkit export" in refused(lines, "no onnx")
+    refused(lines, "no run")
+
+
+@pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS)], ids=" ".join)
+def test_help(tmp_path, words):
+    done = run_cli(*words, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: graftkit") and all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert all(command in done.stdout for command in (words or COMMANDS))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("frobnicate",), "No such command 'frobnicate'"),
+        (("augment", "x.pt", "--frobnicate"), "No such option"),
+        (("augment",), "Missing argument 'MODEL'"),
+        (("augment", "x.pt", "--epochs", "0"), "Invalid value for '--epochs'"),
+        (("augment", "x.pt", "--epochs", "many"), "Invalid value for '--epochs'"),
+        (("augment", "x.pt", "--learning-rate", "0"), "Invalid value for '--learning-rate'"),
+        (("augment", "x.pt", "--join", "elsewhere"), "Invalid value for '--join'"),
+        (("augment", "x.pt", "--opset", "26"), "Invalid value for '--opset': 26"),
+        (("export", "x", "--opset", "16"), "Invalid value for '--opset': 16"),
+        (("inspect", "x.pt", "--format", "jpeg"), "Invalid value for '--format'"),
+        (("export",), "Missing argument 'RUN'"),
+        (("verify",), "Missing argument 'RUN'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_is_told_apart(tmp_path, words, says):
+    done = run_cli(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith("Usage: graftkit") and says in done.last, done
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,210 @@
+"""One fit: what ships, what the control did, and what test rows must never decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from graftkit import api, surgery, tracing
+from graftkit.contracts import Data, Observer
+from graftkit.core.errors import DataError, TrainingError
+from graftkit.core.records import EpochRecord
+from graftkit.dendrites import build_dendrite
+from graftkit.fitting import FitResult
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft, GraftPlan
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.first(x))))
+
+
+def part(seed: int, rows: int = 96) -> TensorDataset:
+    inputs = torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
+
+
+DATA = Data(part(1), part(2), part(3), "classes", 2, "made up")
+PLAN = GraftPlan((Graft("first", "full"),))
+
+
+@pytest.fixture(scope="module")
+def shared() -> tuple[GraftedModel, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    model = surgery.empty(tracing.trace_module(Net(), (torch.randn(2, 4),), name="net"))
+    return model, model.snapshot()
+
+
+@pytest.fixture
+def model(shared: tuple[GraftedModel, dict[str, Tensor]]) -> Iterator[GraftedModel]:
+    given, state = shared
+    surgery.put_back(given, GraftPlan(), state, build_dendrite)
+    yield given
+    given.requires_grad_(True)
+
+
+def fit(model: GraftedModel, rows: Data = DATA, **asked: object) -> FitResult:
+    options: dict[str, object] = {"plan": PLAN, "epochs": 4, "cycles": 2, "batch_size": 32, "learning_rate": 0.03}
+    return api.fit(model, rows, **{**options, **asked})  # type: ignore[arg-type]
+
+
+def test_growth_ships_when_it_helps(model: GraftedModel) -> None:
+    result = fit(model, epochs=15, batch_size=16)
+    assert result.shipped == "grafted" and result.grafted == result.best_grafted
+    assert result.grafted.validation > result.baseline.validation
+    score = api.metric_for(None, DATA)
+    for rows, number in ((DATA.validation, result.grafted.validation), (DATA.test, result.grafted.test)):
+        inputs, targets = rows.tensors  # type: ignore[union-attr]
+        assert score(result.model.eval()(inputs), targets) == number
+    assert result.grafted.parameters == result.model.parameter_count() > result.baseline.parameters
+    assert result.grafted.macs == result.model.macs() > result.baseline.macs
+    assert result.model.plan.grafts[0] == PLAN.grafts[0] and result.model is model
+
+
+def test_shipping_what_was_given_is_bit_equal(model: GraftedModel) -> None:
+    before = model.snapshot()
+    result = fit(model, metric=lambda outputs, targets: 0.5)
+    assert result.shipped == "given" and result.model.plan == GraftPlan() and not result.model.dendrites
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert result.grafted == result.baseline and result.gains == {}
+    assert result.best_grafted is not None and result.best_grafted.parameters > result.baseline.parameters
+    assert result.stopped == "cycle 1 did not improve validation"
+
+
+def test_the_control_has_the_same_number_of_epochs(model: GraftedModel) -> None:
+    for rule in ("gradient", "correlation"):
+        result = fit(model, rule=rule, plan=GraftPlan((replace(PLAN.grafts[0], detach=rule == "correlation"),)))
+        arms = {arm: [e for e in result.epochs if e.arm == arm] for arm in ("grafted", "control")}
+        assert len(arms["grafted"]) == len(arms["control"]) > 0
+        assert [e.epoch for e in arms["control"]] == list(range(1, len(arms["control"]) + 1))
+        assert {e.phase for e in arms["control"]} == {"neuron"}
+        assert all(phase.dendrites == 0 for phase in result.phases if phase.arm == "control")
+        assert result.control is not None and result.control.parameters == result.baseline.parameters
+        surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)
+
+
+def result_start(model: GraftedModel) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {f"base.{name}": tensor for name, tensor in Net().state_dict().items()}
+
+
+def test_the_controls_learning_rate_takes_the_same_course(model: GraftedModel) -> None:
+    result = fit(model)
+    rates = {arm: [e.learning_rate for e in result.epochs if e.arm == arm] for arm in ("grafted", "control")}
+    assert rates["grafted"] == rates["control"]
+
+
+def test_no_control_when_it_is_not_wanted_or_could_not_learn(model: GraftedModel) -> None:
+    assert fit(model, control=False, epochs=1).control is None
+    surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)
+    model.requires_grad_(False)
+    warnings: list[str] = []
+    result = fit(model, epochs=1, observer=Observer(on_warning=warnings.append))
+    assert result.control is None and any("frozen" in line for line in warnings)
+
+
+def test_test_rows_never_change_a_decision(model: GraftedModel) -> None:
+    outcomes = []
+    for test in (DATA.test, part(77, 40), None):
+        surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)
+        result = fit(model, replace(DATA, test=test), rule="gradient")
+        outcomes.append((result, model.snapshot()))
+    first, state = outcomes[0]
+    for other, weights in outcomes[1:]:
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in state.items()) and set(state) == set(weights)
+        assert other.epochs == first.epochs and other.phases == first.phases and other.gains == first.gains
+        assert replace(other.grafted, test=None) == replace(first.grafted, test=None)
+        assert (other.shipped, other.stopped) == (first.shipped, first.stopped)
+    assert outcomes[2][0].grafted.test is None and first.grafted.test != outcomes[1][0].grafted.test
+
+
+def test_gains_are_what_silence_costs(model: GraftedModel) -> None:
+    plan = GraftPlan((Graft("first", "full"), Graft("head", "full")))
+    result = fit(model, plan=plan, epochs=15, batch_size=16, cycles=1)
+    assert set(result.gains) == {"first", "head"}
+    score, (inputs, targets) = api.metric_for(None, DATA), DATA.validation.tensors  # type: ignore[union-attr]
+    whole = score(model.eval()(inputs), targets)
+    for site, gain in result.gains.items():
+        kept = model.silence(site)
+        assert gain == pytest.approx(whole - score(model(inputs), targets))
+        model.unsilence(site, kept)
+    assert score(model(inputs), targets) == whole == result.grafted.validation
+
+
+def test_seeds_are_repetitions_and_the_best_of_them_ships(model: GraftedModel) -> None:
+    result = fit(model, seed=5, seeds=3, cycles=1)
+    assert [record.seed for record in result.seeds] == [5, 6, 7]
+    best = max(record.grafted.validation for record in result.seeds)
+    assert result.best_grafted is not None and result.best_grafted.validation == best
+    owner = next(record for record in result.seeds if record.grafted.validation == best)
+    assert result.control == owner.control
+    surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)
+    alone = fit(model, seed=6, cycles=1)
+    assert alone.seeds[0] == result.seeds[1]
+
+
+def test_a_metric_that_is_nan_on_the_test_rows_is_only_shown(model: GraftedModel) -> None:
+    def metric(outputs: Tensor, targets: Tensor) -> float:
+        hit = float((outputs.argmax(1) == targets).double().mean())
+        return hit if len(targets) == 96 else float("nan")
+
+    result = fit(model, replace(DATA, test=part(3, 50)), metric=metric, epochs=1, cycles=1)
+    assert result.grafted.test != result.grafted.test and result.control is not None
+
+
+def test_a_grafted_model_counts_as_given(model: GraftedModel) -> None:
+    surgery.graft(model, [Graft("head", "full")], build_dendrite, seed=1)
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.fill_(0.1)
+    before, plan = model.snapshot(), model.plan
+    result = fit(model, metric=lambda outputs, targets: 0.5)
+    assert result.shipped == "given" and model.plan == plan
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert result.control is not None and result.control.parameters == result.baseline.parameters
+
+
+def test_interrupted_keeps_the_best_and_runs_no_control(model: GraftedModel) -> None:
+    def stop(record: EpochRecord, of: int) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    result = fit(model, observer=Observer(on_epoch=stop), seeds=3)
+    assert result.interrupted and result.control is None and result.gains == {} and len(result.seeds) == 1
+    assert {e.arm for e in result.epochs} == {"grafted"}
+
+
+def test_a_model_that_scores_nan_is_refused(model: GraftedModel) -> None:
+    with pytest.raises(TrainingError, match="scores nan on the validation rows"):
+        fit(model, metric=lambda outputs, targets: float("nan"))
+
+
+def test_divergence_gives_back_what_was_given(model: GraftedModel) -> None:
+    before = model.snapshot()
+    calls = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(1)
+        value = nn.functional.cross_entropy(outputs, targets)
+        return value * float("inf") if len(calls) > 3 else value
+
+    result = fit(model, loss=loss, control=False, metric=lambda o, t: 0.5)
+    assert result.diverged and result.shipped == "given" and "became NaN or infinite" in result.stopped
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_rows_that_do_not_fit_are_refused_before_training(model: GraftedModel) -> None:
+    with pytest.raises(DataError, match="the labels name 5 classes"):
+        fit(model, replace(DATA, classes=5))

@@ -1,0 +1,259 @@
+"""The ONNX file: what is in it, what is not, and how a broken one is caught."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from graftkit import api, folding, surgery, tracing
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.dendrites import build_dendrite
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft, GraftPlan
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Identity())
+        self.last = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.last(self.body(self.stem(x)))).mean((2, 3)))
+
+
+GRAFTS = (
+    Graft("stem.0", "full", (("activation", "relu"),), join="call"),
+    Graft("body.0", "context", (("mode", "add"),)),
+    Graft("body.0", "lowrank"),
+    Graft("head", "full", neurons=(0, 2)),
+)
+
+
+def made() -> GraftedModel:
+    torch.manual_seed(0)
+    module = Net()
+    with torch.no_grad():
+        for norm in (module.stem[1], module.body[1]):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.normal_()
+    model = surgery.empty(tracing.trace_module(module, (torch.randn(2, 2, 6, 6),), name="net"))
+    surgery.graft(model, GRAFTS, build_dendrite, seed=0)
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.uniform_(0.2, 0.9)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> GraftedModel:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def proto(model: GraftedModel) -> onnx.ModelProto:
+    return api.to_onnx(model)
+
+
+def names(proto: onnx.ModelProto) -> set[str]:
+    return {tensor.name for tensor in proto.graph.initializer}
+
+
+def test_only_standard_operators_and_none_that_do_nothing(proto: onnx.ModelProto) -> None:
+    onnx.checker.check_model(proto, full_check=True)
+    assert {entry.domain for entry in proto.opset_import} == {""} and not proto.functions
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert not {"Identity", "Dropout", "BatchNormalization", "Constant"} & {n.op_type for n in proto.graph.node}
+
+
+def test_a_strength_behind_a_rectifier_is_folded(model: GraftedModel, proto: onnx.ModelProto) -> None:
+    assert not any(name.startswith("stem.0.dendrites") and name.endswith("strength") for name in names(proto))
+    assert any(name.startswith("stem.0.dendrites.0.drive") for name in names(proto))
+
+
+def test_metadata_say_what_it_is(model: GraftedModel, proto: onnx.ModelProto) -> None:
+    assert (proto.producer_name, proto.producer_version) == ("graftkit", version("graftkit"))
+    facts = folding.read_description(proto)
+    assert facts["version"] == version("graftkit")
+    assert GraftPlan.from_json(facts["plan"]) == model.plan
+    assert facts["inspection"]["parameters"] == model.parameter_count()
+    assert {entry.key for entry in proto.metadata_props} == {f"graftkit.{k}" for k in ("version", "plan", "inspection")}
+
+
+def test_nodes_say_which_site_they_serve_and_nothing_else(proto: onnx.ModelProto) -> None:
+    seen: dict[str, int] = {}
+    for node in proto.graph.node:
+        entries = {entry.key: entry.value for entry in node.metadata_props}
+        assert set(entries) <= {"pkg.torch.onnx.name_scopes", "graftkit.site", "graftkit.dendrite"}
+        if "graftkit.site" in entries and "graftkit.dendrite" not in entries:
+            seen[entries["graftkit.site"]] = seen.get(entries["graftkit.site"], 0) + 1
+            assert node.op_type in ("Conv", "Gemm", "MatMul")
+    assert seen == {"stem.0": 1, "body.0": 1, "last": 1, "head": 1}
+    assert not proto.doc_string and not proto.graph.doc_string and not any(n.doc_string for n in proto.graph.node)
+
+
+def test_no_path_leaks(proto: onnx.ModelProto) -> None:
+    content = proto.SerializeToString()
+    for trace in (b".py", b"site-packages", str(Path.cwd()).encode(), b"/work/", b"/home/", b"File "):
+        assert trace not in content
+    assert not re.search(rb"[ \"'(]/[a-z]+/[a-z]+/", content)
+
+
+def test_names_carry_module_paths(proto: onnx.ModelProto) -> None:
+    assert [value.name for value in proto.graph.output] == ["output"]
+    (given,) = proto.graph.input
+    assert [dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim] == ["batch", 2, 6, 6]
+    (gives,) = proto.graph.output
+    assert [dim.dim_param or dim.dim_value for dim in gives.type.tensor_type.shape.dim] == ["batch", 3]
+    called = [node.name for node in proto.graph.node]
+    assert len(set(called)) == len(called)
+    assert {"stem/0/Conv", "body/0/Conv", "last/Conv"} <= set(called)
+    assert any(name.startswith("head/dendrites/") for name in called)
+    weights = names(proto)
+    assert "last.weight" in weights and "body.0.dendrites.0.answer.bias" in weights
+    assert {name.split(".dendrites.")[0] for name in weights if ".dendrites." in name} == {"stem.0", "body.0", "head"}
+    assert not [name for name in weights if name.startswith("dendrites.")]
+
+
+@pytest.fixture(scope="module")
+def small() -> GraftedModel:
+    traced = tracing.trace_module(
+        nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten()), (torch.randn(2, 2, 3),), name="small"
+    )
+    model = surgery.empty(traced)
+    surgery.graft(model, [Graft("0", kind) for kind in ("context", "full")], build_dendrite, seed=0)
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.fill_(0.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize("opset", range(17, 24))
+def test_the_opset_asked_is_the_opset_written(small: GraftedModel, opset: int) -> None:
+    written = api.to_onnx(small, opset=opset)
+    assert [(entry.domain, entry.version) for entry in written.opset_import] == [("", opset)]
+    assert api.verify(written, small)["onnxruntime"] < 1e-5
+
+
+@pytest.mark.parametrize("opset", [0, 16, 26])
+def test_other_opsets_are_refused(model: GraftedModel, opset: int) -> None:
+    with pytest.raises(ExportError, match=f"opset {opset} is not offered; choose 17 to 25"):
+        api.to_onnx(model, opset=opset)
+
+
+def test_a_dendrite_at_zero_costs_nothing_in_the_file() -> None:
+    model = made()
+    model.silence("stem.0")
+    proto = api.to_onnx(model)
+    assert not [name for name in names(proto) if name.startswith("stem.0.dendrites")]
+    assert api.verify(proto, model)["onnxruntime"] < 1e-5
+
+
+def test_export_writes_what_it_verified(model: GraftedModel, tmp_path: Path) -> None:
+    path = api.export(model, tmp_path / "model.onnx")
+    assert path.read_bytes() == api.to_onnx(model).SerializeToString()
+    assert api.verify(path, model, runtimes=("onnxruntime", "reference")).keys() == {"onnxruntime", "reference"}
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_the_description_survives_facts_and_refuses_broken_json(model: GraftedModel) -> None:
+    written = api.to_onnx(model, facts={"source_sha256": "ab", "more": {"a": [1]}})
+    facts = folding.read_description(written)
+    assert facts["source_sha256"] == "ab" and facts["more"] == {"a": [1]} and "plan" in facts
+    assert json.loads(json.dumps(facts)) == facts
+    next(entry for entry in written.metadata_props if entry.key == "graftkit.more").value = "{"
+    with pytest.raises(ExportError, match=r"'graftkit\.more' is not JSON"):
+        folding.read_description(written)
+    assert folding.read_description(onnx.ModelProto()) == {}
+
+
+# ── a broken file ────────────────────────────────────────────────────────────────────────────────
+
+
+def broken(proto: onnx.ModelProto, site: str, change: Callable[[np.ndarray], np.ndarray], *, inner: bool = False):
+    """A copy of which one initializer is changed: of the site's own call, or of its dendrites."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
+    for node in copy.graph.node:
+        entries = {entry.key: entry.value for entry in node.metadata_props}
+        weights = [name for name in node.input if name in tensors]
+        if entries.get("graftkit.site") == site and ("graftkit.dendrite" in entries) is inner and weights:
+            tensor = tensors[weights[0]]
+            tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))
+            return copy
+    raise AssertionError(f"{site} has no weight")
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "doubled": lambda values: values * 2,
+    "nan": lambda values: values * np.float32("nan"),
+    "one number": lambda values: values + np.eye(1, values.size, dtype=np.float32).reshape(values.shape),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("site", ["stem.0", "body.0", "last", "head"])
+def test_verify_names_the_site_that_was_broken(
+    model: GraftedModel, proto: onnx.ModelProto, site: str, change: str
+) -> None:
+    with pytest.raises(MismatchError, match=re.escape(f"first part at site {site!r}")) as caught:
+        api.verify(broken(proto, site, CHANGES[change]), model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("site", ["stem.0", "body.0", "head"])
+def test_verify_names_the_site_whose_dendrite_was_broken(
+    model: GraftedModel, proto: onnx.ModelProto, site: str
+) -> None:
+    with pytest.raises(MismatchError, match=re.escape(f"first part at site {site!r}")):
+        api.verify(broken(proto, site, lambda values: values * -3 - 1, inner=True), model)
+
+
+def test_verify_refuses_what_does_not_load(model: GraftedModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not onnx")
+    with pytest.raises(ExportError, match="is not a readable ONNX file"):
+        api.verify(path, model)
+
+
+def test_nothing_is_written_when_it_does_not_match(
+    model: GraftedModel, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = broken(proto, "last", CHANGES["doubled"])
+    monkeypatch.setattr("graftkit.shipping.to_onnx", lambda *args, **more: wrong)
+    with pytest.raises(MismatchError):
+        api.export(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.layer(x) + self.layer(y)
+
+
+def test_two_inputs_ship_but_cannot_be_compared() -> None:
+    traced = tracing.trace_module(Two(), (torch.randn(2, 3), torch.randn(2, 3)), name="two")
+    model = surgery.empty(traced)
+    proto = api.to_onnx(model)
+    assert len(proto.graph.input) == 2
+    with pytest.raises(ExportError, match="the file has 2 inputs"):
+        api.verify(proto, model)

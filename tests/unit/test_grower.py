@@ -1,0 +1,502 @@
+"""The Grower: its recipe, what it keeps, when it ends, and what the correlation rule finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from graftkit import api, surgery, tracing, training
+from graftkit.contracts import Data, Observer
+from graftkit.core.errors import TrainingError
+from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.core.sites import Site
+from graftkit.dendrites import build_dendrite
+from graftkit.fitting import PRECISIONS
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft, GraftPlan
+from graftkit.rules import Correlation, Gradient
+from graftkit.rules.candidates import CandidatePool
+from graftkit.rules.statistics import PairedSums, correlation
+from graftkit.schedules import Cycles, Replay
+from graftkit.training import Grower, Recipe
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.drop = nn.Dropout(0.1)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(torch.relu(self.norm(self.first(x)))))
+
+
+def fresh(seed: int = 0) -> GraftedModel:
+    torch.manual_seed(seed)
+    return surgery.empty(tracing.trace_module(Net(), (torch.randn(2, 4),), name="net"))
+
+
+@pytest.fixture(scope="module")
+def shared() -> tuple[GraftedModel, dict[str, Tensor]]:
+    """One traced net, and its state; `model` puts it back."""
+    model = fresh()
+    return model, model.snapshot()
+
+
+@pytest.fixture
+def model(shared: tuple[GraftedModel, dict[str, Tensor]]) -> Iterator[GraftedModel]:
+    given, state = shared
+    surgery.put_back(given, GraftPlan(), state, build_dendrite)
+    given.requires_grad_(True)
+    given.zero_grad(set_to_none=True)
+    yield given
+    given.requires_grad_(True)
+    surgery.put_back(given, GraftPlan(), state, build_dendrite)
+
+
+def dataset(rows: int = 64, *, seed: int = 1) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(rows, 4, generator=generator)
+    return TensorDataset(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
+
+
+DATA = Data(dataset(), dataset(seed=2), dataset(seed=3), "classes", 2, "made up")
+PLAN = (Graft("first", "full"),)
+
+
+def grower(model: GraftedModel, additions: Sequence[Graft] = PLAN, **asked: object) -> Grower:
+    options = {
+        "rule": Gradient(),
+        "schedule": Cycles(epochs=2, cycles=3),
+        "build": build_dendrite,
+        "criterion": functional.cross_entropy,
+        "baseline": 0.5,
+        "steps_per_epoch": 2,
+        "recipe": Recipe(learning_rate=0.05),
+    }
+    return Grower(model, additions, **{**options, **asked})  # type: ignore[arg-type]
+
+
+def epoch(growing: Grower, score: float) -> training.Step:
+    inputs, targets = dataset().tensors
+    for part in (slice(0, 32), slice(32, 64)):
+        growing.learn(inputs[part], targets[part])
+    return growing.step(score)
+
+
+def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return set(state) == set(other) and all(torch.equal(state[name], other[name]) for name in state)
+
+
+# ── the recipe ───────────────────────────────────────────────────────────────────────────────────
+
+
+@given(steps=st.integers(1, 500), warmup=st.floats(0, 0.5))
+def test_the_rate_rises_once_and_falls_to_zero(steps: int, warmup: float) -> None:
+    rates = [Recipe(warmup=warmup).rate(step, steps) for step in range(steps + 1)]
+    rise = max(1, round(steps * warmup))
+    assert all(0 <= rate <= 1 for rate in rates) and rates[min(rise, steps) - 1] == 1 and rates[0] > 0
+    assert all(a < b for a, b in pairwise(rates[:rise]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[rise:]))
+    if steps > rise:
+        assert math.isclose(rates[-1], 0, abs_tol=1e-12)
+
+
+def test_the_rate_by_hand() -> None:
+    recipe = Recipe(warmup=0.2)
+    found = [recipe.rate(step, 10) for step in range(10)]
+    expected = [0.5, 1.0, *(0.5 * (1 + math.cos(math.pi * k / 8)) for k in range(8))]
+    assert found == pytest.approx(expected)
+
+
+def test_every_phase_begins_with_a_new_optimizer_and_the_same_course(model: GraftedModel) -> None:
+    growing = grower(model, recipe=Recipe(learning_rate=0.01, weight_decay=0.3))
+    seen = []
+    for cycle in range(2):
+        optimizer = growing.optimizer
+        assert isinstance(optimizer, torch.optim.AdamW) and not optimizer.state
+        assert optimizer.param_groups[0]["weight_decay"] == 0.3
+        seen.append(growing.lr_scheduler.get_last_lr()[0])
+        for step in range(2):
+            epoch(growing, 0.6 + cycle / 10 + step / 100)
+        assert growing.optimizer is not optimizer
+    assert seen == [0.01, 0.01]
+
+
+# ── the best state, and the way back to it ───────────────────────────────────────────────────────
+
+
+def test_the_best_state_comes_back_bit_for_bit(model: GraftedModel) -> None:
+    growing = grower(model, schedule=Cycles(epochs=4, cycles=1))
+    best = None
+    for score in (0.55, 0.7, 0.6, 0.65):
+        step = epoch(growing, score)
+        assert step.improved == (score in (0.55, 0.7))
+        if score == 0.7:
+            best = model.snapshot()
+    assert step.finished and step.phase_ended and growing.finished and best is not None
+    assert not same(model.snapshot(), best)
+    growing.restore_best()
+    assert same(model.snapshot(), best) and model.plan.grafts == PLAN
+    assert growing.best.validation == 0.7 and growing.best.cycle == 1
+    assert growing.stopped == "all 1 cycles were done"
+    with pytest.raises(TrainingError, match="growth has ended"):
+        growing.step(0.9)
+
+
+def test_a_cycle_that_does_not_improve_ends_growth_and_rolls_back(model: GraftedModel) -> None:
+    growing = grower(model)
+    epoch(growing, 0.6)
+    best = model.snapshot()
+    epoch(growing, 0.59)
+    assert len(model.plan.grafts) == 2  # the second cycle starts from the best, with one more dendrite
+    for score in (0.6, 0.58):  # as good is not better
+        epoch(growing, score)
+    assert growing.finished and growing.stopped == "cycle 2 did not improve validation"
+    assert [phase.improved for phase in growing.history] == [True, False]
+    assert [phase.dendrites for phase in growing.history] == [1, 2]
+    growing.restore_best()
+    assert same(model.snapshot(), best) and len(model.plan.grafts) == 1
+
+
+def test_a_new_cycle_starts_from_the_best_state(model: GraftedModel) -> None:
+    growing = grower(model)
+    epoch(growing, 0.6)
+    best = model.snapshot()
+    epoch(growing, 0.5)
+    now = model.snapshot()
+    assert all(torch.equal(tensor, now[name]) for name, tensor in best.items())
+
+
+def test_nothing_better_gives_the_model_as_it_was(model: GraftedModel) -> None:
+    before = model.snapshot()
+    growing = grower(model, baseline=0.9)
+    for score in (0.8, 0.85):
+        epoch(growing, score)
+    assert growing.finished and growing.best.cycle == 0
+    assert growing.best_grafted is not None and growing.best_grafted.validation == 0.85
+    growing.restore_best()
+    assert same(model.snapshot(), before) and model.plan == GraftPlan() and not model.dendrites
+
+
+@pytest.mark.parametrize("what", ["loss", "score"])
+def test_a_nan_rolls_back_and_says_so(model: GraftedModel, what: str) -> None:
+    growing = grower(model, schedule=Cycles(epochs=3, cycles=2))
+    epoch(growing, 0.7)
+    best = model.snapshot()
+    inputs, targets = dataset().tensors
+    if what == "loss":
+        poisoned = inputs.clone()
+        poisoned[3, 1] = math.inf
+        assert not math.isfinite(growing.learn(poisoned, targets))
+        assert math.isnan(growing.learn(inputs, targets))
+    step = growing.step(0.9 if what == "loss" else math.nan)
+    assert step.finished and step.phase_ended and not step.improved
+    assert growing.diverged and "became NaN or infinite in cycle 1" in growing.stopped
+    (phase,) = growing.history
+    assert phase.ends_growth and phase.note == growing.stopped and phase.epochs == 2
+    growing.restore_best()
+    assert same(model.snapshot(), best)
+
+
+def test_a_baseline_that_is_no_number_is_refused(model: GraftedModel) -> None:
+    with pytest.raises(TrainingError, match="scores nan on the validation rows"):
+        grower(model, baseline=math.nan)
+
+
+def test_growth_keeps_within_the_limit(model: GraftedModel) -> None:
+    one = 4 * 6 + 6 + 6
+    growing = grower(model, max_parameters=model.parameter_count() + one + 3, schedule=Cycles(epochs=1, cycles=5))
+    epoch(growing, 0.6)
+    assert growing.finished and "no further dendrite fits into" in growing.stopped
+    growing.restore_best()
+    assert len(model.plan.grafts) == 1
+
+
+def test_a_limit_below_everything_grafts_nothing(model: GraftedModel) -> None:
+    growing = grower(model, max_parameters=model.parameter_count())
+    assert growing.finished and growing.history == [] and model.plan == GraftPlan()
+
+
+def test_interrupt_keeps_the_best(model: GraftedModel) -> None:
+    best: list[dict[str, Tensor]] = []
+
+    def stop(record: EpochRecord, of: int) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    loader = training.batches(DATA.train, 32, seed=0)
+    growing = grower(model, baseline=-1.0, schedule=Cycles(epochs=5, cycles=1), observer=Observer(on_epoch=stop))
+
+    def metric(outputs: Tensor, targets: Tensor) -> float:
+        best.append(model.snapshot())
+        return 0.6 - len(best) / 10
+
+    training.run(growing, loader, DATA.validation, metric)
+    assert growing.interrupted and growing.finished and growing.stopped == "interrupted by the user"
+    assert len(best) == 2 and same(model.snapshot(), best[0])
+
+
+def test_all_frozen_trains_the_dendrites_alone(model: GraftedModel) -> None:
+    model.requires_grad_(False)
+    before = {name: p.clone() for name, p in model.base.named_parameters()}
+    growing = grower(model, schedule=Cycles(epochs=2, cycles=1))
+    epoch(growing, 0.6)
+    assert all(torch.equal(p, before[name]) for name, p in model.base.named_parameters())
+    assert model.at("first").members()[0].served().any()
+
+
+def test_nothing_to_train_is_refused(model: GraftedModel) -> None:
+    model.requires_grad_(False)
+    with pytest.raises(TrainingError, match="no parameter of the model may be trained"):
+        grower(model, (), schedule=Replay((1,)))
+
+
+def test_nothing_to_graft_ends_growth(model: GraftedModel) -> None:
+    growing = grower(model, ())
+    assert growing.finished and growing.stopped == "no further dendrite was asked for"
+
+
+def test_records(model: GraftedModel) -> None:
+    epochs: list[EpochRecord] = []
+    phases: list[PhaseRecord] = []
+    watching = Observer(on_epoch=lambda record, of: epochs.append(record), on_phase=phases.append)
+    growing = grower(model, observer=watching, arm="grafted", seed=7)
+    inputs, targets = dataset().tensors
+    first, second = growing.learn(inputs[:48], targets[:48]), growing.learn(inputs[48:], targets[48:])
+    growing.step(0.7)
+    assert epochs[0].loss == pytest.approx((48 * first + 16 * second) / 64)
+    epoch(growing, 0.6)
+    epoch(growing, 0.8)
+    assert [(e.arm, e.seed, e.cycle, e.phase, e.epoch) for e in epochs] == [
+        ("grafted", 7, cycle, "neuron", number) for cycle, number in ((1, 1), (1, 2), (2, 3))
+    ]
+    assert [e.validation for e in epochs] == [0.7, 0.6, 0.8]
+    (phase,) = phases
+    assert (phase.validation, phase.epochs, phase.dendrites, phase.improved) == (0.7, 2, 1, True)
+    assert phase.parameters == sum(p.numel() for p in model.base.parameters()) + 4 * 6 + 6 + 6
+
+
+# ── the same in everybody's hands, and twice the same ────────────────────────────────────────────
+
+
+def fitted(model: GraftedModel, **asked: object) -> GraftedModel:
+    surgery.put_back(model, GraftPlan(), START, build_dendrite)
+    options: dict[str, object] = {"epochs": 3, "cycles": 2, "batch_size": 16, "learning_rate": 0.03, "control": False}
+    return api.fit(model, DATA, plan=GraftPlan(PLAN), **{**options, **asked}).model  # type: ignore[arg-type]
+
+
+START: dict[str, Tensor] = {}
+
+
+@pytest.fixture(autouse=True)
+def start(shared: tuple[GraftedModel, dict[str, Tensor]]) -> None:
+    START.update(shared[1])
+
+
+def test_a_loop_of_ones_own_equals_fit(model: GraftedModel) -> None:
+    ours = fitted(model, seed=4).snapshot()
+    plan = model.plan
+    surgery.put_back(model, GraftPlan(), START, build_dendrite)
+    device = torch.device("cpu")
+    metric = training.find_metric("accuracy")
+    loader = training.batches(DATA.train, 16, seed=4)
+    baseline = training.evaluate(model, DATA.validation, metric, device)
+    with training.seeded(4):
+        growing = grower(
+            model,
+            schedule=Cycles(epochs=3, cycles=2),
+            baseline=baseline,
+            steps_per_epoch=len(loader),
+            recipe=Recipe(learning_rate=0.03),
+            seed=4,
+        )
+        while not growing.finished:
+            for inputs, targets in loader:
+                growing.learn(inputs, targets)
+            growing.step(training.evaluate(model, DATA.validation, metric, device))
+        growing.restore_best()
+    assert model.plan == plan and same(model.snapshot(), ours)
+
+
+@pytest.mark.parametrize("rule", ["gradient", "correlation"])
+def test_one_seed_gives_one_result(model: GraftedModel, rule: str) -> None:
+    asked = {"rule": rule} if rule == "gradient" else {"rule": Correlation(pool=2), "epochs": 2, "cycles": 1}
+    first = fitted(model, seed=1, **asked).snapshot()
+    torch.manual_seed(99)
+    again = fitted(model, seed=1, **asked).snapshot()
+    assert same(first, again)
+
+
+def test_seeded_leaves_randomness_outside_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with training.seeded(3):
+        first = torch.rand(2)
+    with training.seeded(3):
+        assert torch.equal(torch.rand(2), first)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precisions_run_and_are_evaluated_in_full(model: GraftedModel, precision: str) -> None:
+    result = api.fit(model, DATA, plan=GraftPlan(PLAN), epochs=2, cycles=1, precision=precision, learning_rate=0.03)
+    assert all(p.dtype == torch.float32 for p in result.model.parameters())
+    assert result.model.eval()(dataset().tensors[0]).dtype == torch.float32
+    assert all(math.isfinite(record.loss) for record in result.epochs) and len(result.epochs) == 4
+
+
+def test_bf16_really_is_coarser(model: GraftedModel) -> None:
+    inputs, targets = dataset().tensors
+    losses = []
+    for precision in PRECISIONS:
+        surgery.put_back(model, GraftPlan(), START, build_dendrite)
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        growing = grower(model, fabric=fabric)
+        with training.seeded(0):
+            losses.append(growing.learn(inputs, targets))
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_an_unknown_precision_is_refused(model: GraftedModel) -> None:
+    with pytest.raises(TrainingError, match="precision '16-mixed' is not offered; choose 32-true or bf16-mixed"):
+        api.fit(model, DATA, precision="16-mixed")
+
+
+# ── the correlation rule ─────────────────────────────────────────────────────────────────────────
+
+DETACHED = (Graft("first", "full", detach=True),)
+
+
+def correlating(model: GraftedModel, rule: Correlation, held_out: TensorDataset, **asked: object) -> Grower:
+    held = training.batches(held_out, 256)
+    schedule = Cycles(epochs=2, cycles=2, phases=rule.phases)
+    return grower(model, DETACHED, rule=rule, schedule=schedule, held_out=held, **asked)
+
+
+def test_neurons_stand_still_in_a_dendrite_phase(model: GraftedModel) -> None:
+    before = model.snapshot()
+    growing = correlating(model, Correlation(pool=2), dataset(256, seed=8))
+    assert growing.phase is not None and growing.phase.kind == "dendrite"
+    pool = growing._candidates
+    assert isinstance(pool, CandidatePool)
+    fresh_weights = [p.detach().clone() for p in pool.parameters()]
+    epoch(growing, 0.5)
+    assert same({name: t for name, t in model.snapshot().items() if name in before}, before)
+    assert any(not torch.equal(p, old) for p, old in zip(pool.parameters(), fresh_weights, strict=True))
+    assert not model.training and growing.best.cycle == 0
+
+
+def test_installed_dendrites_learn_only_their_strengths(model: GraftedModel) -> None:
+    growing = correlating(model, Correlation(pool=2), dataset(512, seed=8))
+    for _ in range(2):
+        epoch(growing, 0.5)
+    assert growing.phase is not None and growing.phase.kind == "neuron", growing.stopped
+    (phase,) = growing.history
+    assert phase.phase == "dendrite" and phase.validation is None and "neurons that beat chance: first" in phase.note
+    (dendrite,) = model.at("first").members()
+    assert model.plan.grafts[0].neurons and not dendrite.served().any()
+    inner = {name: p.detach().clone() for name, p in dendrite.named_parameters() if name != "strength"}
+    weight = model.get_parameter("base.first.weight").detach().clone()
+    epoch(growing, 0.6)
+    assert all(torch.equal(dict(dendrite.named_parameters())[name], p) for name, p in inner.items())
+    assert dendrite.served().any() and not torch.equal(model.get_parameter("base.first.weight"), weight)
+
+
+def test_installed_dendrites_go_on_learning_when_asked(model: GraftedModel) -> None:
+    growing = correlating(model, Correlation(pool=1, train_installed=True), dataset(512, seed=8))
+    for _ in range(2):
+        epoch(growing, 0.5)
+    (dendrite,) = model.at("first").members()
+    inner = dendrite.drive.weight.detach().clone()  # type: ignore[union-attr]
+    epoch(growing, 0.6)
+    assert not torch.equal(dendrite.drive.weight, inner)  # type: ignore[union-attr]
+
+
+def test_held_out_rows_are_demanded(model: GraftedModel) -> None:
+    with pytest.raises(TrainingError, match="held-out rows, but the training data are a loader"):
+        grower(model, DETACHED, rule=Correlation(), schedule=Cycles(epochs=1, cycles=1, phases=Correlation.phases))
+    rows = Data(DataLoader(dataset(), 16), DATA.validation, None, "classes", 2, "loader")
+    with pytest.raises(TrainingError, match="held-out rows"):
+        api.fit(model, rows, rule="correlation", epochs=1)
+
+
+def test_too_few_held_out_rows_end_growth(model: GraftedModel) -> None:
+    growing = correlating(model, Correlation(pool=1), dataset(30))
+    for _ in range(2):
+        epoch(growing, 0.5)
+    assert growing.finished and growing.stopped.startswith("no candidate beat chance")
+    growing.restore_best()
+    assert model.plan == GraftPlan() and not model.dendrites
+
+
+def site(neurons: int, *, conv: bool = False) -> Site:
+    shape = (-1, neurons, 3, 3) if conv else (-1, neurons)
+    operator = "conv2d" if conv else "linear"
+    return Site("s", "s", operator, 4, neurons, None, "w", 1, 1, (-1, 4), shape, 9 if conv else 1, 0)
+
+
+def test_noise_beats_chance_one_time_in_twenty() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sums = PairedSums(site(4000), shuffles=19)
+    for _ in range(3):
+        activity, error = (torch.randn(60, 4000, generator=generator) for _ in range(2))
+        sums.add(activity, error)
+    share = float(sums.beats_chance().double().mean())
+    assert 0.03 < share < 0.07
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_a_planted_correlation_is_found(conv: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    place = site(20, conv=conv)
+    shape = (100, *place.output_shape[1:])
+    activity, error = (torch.randn(shape, generator=generator) for _ in range(2))
+    error[:, :10] += 0.8 * activity[:, :10] * torch.tensor([1.0, -1.0] * 5).reshape(-1, *[1] * (len(shape) - 2))
+    sums = PairedSums(place, shuffles=19)
+    sums.add(activity, error)
+    found = sums.beats_chance()
+    assert found[:10].all() and int(found[10:].sum()) <= 4 and sums.strength() > sums.chance()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(st.integers(2, 12), min_size=1, max_size=4),
+    conv=st.booleans(),
+    scale=st.sampled_from([1e-6, 1.0, 1e4]),
+    seed=st.integers(0, 99),
+)
+def test_paired_sums_are_numpys_correlation(rows: list[int], conv: bool, scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    place = site(3, conv=conv)
+    sums = PairedSums(place, shuffles=4)
+    parts = [[torch.randn((n, *place.output_shape[1:]), generator=generator) for _ in range(2)] for n in rows]
+    for activity, error in parts:
+        sums.add(activity + 2, error * scale)
+    v, e = (torch.cat([part[i] for part in parts]).movedim(1, 0).flatten(1).double().numpy() for i in (0, 1))
+    expected = [np.corrcoef(v[i], e[i])[0, 1] for i in range(3)]
+    np.testing.assert_allclose(sums.r()[0].numpy(), expected, atol=1e-4)
+    whole = [torch.cat([part[i] for part in parts]) for i in (0, 1)]
+    np.testing.assert_allclose(correlation(whole[0] + 2, whole[1] * scale, 1).numpy(), expected, atol=1e-3)
+
+
+def test_silent_neurons_have_no_correlation() -> None:
+    sums = PairedSums(site(2), shuffles=3)
+    assert not sums.r().any() and not sums.beats_chance().any()
+    sums.add(torch.ones(8, 2), torch.randn(8, 2))
+    assert not sums.r().any() and not sums.beats_chance().any()
+    assert torch.isfinite(correlation(torch.ones(8, 2), torch.zeros(8, 2), 1)).all()
