@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from graftkit import datasets, folding, inspection, sources, surgery, tracing, training
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer, Rule, SourceRequest
+from graftkit.core import options
 from graftkit.core.errors import SourceError, TraceError
 from graftkit.core.records import Inspection
 from graftkit.dendrites import build_dendrite
@@ -148,7 +149,7 @@ def fit(
     grafted = surgery.empty(model) if isinstance(model, TracedModel) else model
     learning = find_rule(rule)
     criterion, score = criterion_for(loss, rows), metric_for(metric, rows)
-    check_rows(grafted, rows, criterion, loss if isinstance(loss, str) else training.DEFAULT_LOSS[rows.labels])
+    check_rows(grafted, rows, criterion, _loss_name(loss, rows))
     settings = Settings(
         epochs=epochs,
         cycles=cycles,
@@ -180,7 +181,8 @@ def inspect(
     if isinstance(what, GraftedModel):
         return inspection.inspect_grafted(what, {})
     if isinstance(what, LoadedModel):
-        return inspection.inspect_traced(trace(what, example))
+        traced = trace(what, example)
+        return inspection.inspect_traced(traced, format="program" if traced.source is None else "module")
     path = Path(what)
     if path.is_dir():
         if not is_run(path):
@@ -206,8 +208,8 @@ def find_device(name: str) -> torch.device:
 
 
 def find_rule(rule: str | Rule) -> Rule:
-    """A learning rule by name, with its options at their defaults. Raises PlanError."""
-    return RULES.find(rule)() if isinstance(rule, str) else rule
+    """A learning rule from text such as `correlation:pool=8,train_installed=true`. Raises PlanError."""
+    return options.parse(RULES, rule) if isinstance(rule, str) else rule
 
 
 def criterion_for(loss: str | Criterion | None, rows: Data) -> Criterion:
@@ -227,6 +229,12 @@ def check_rows(model: GraftedModel, rows: Data, criterion: Criterion, loss: str)
     batch = next(iter(training.batches(rows.validation, 8)))
     expected = tuple(model.traced.inputs[0].shape[1:])
     training.check_fit(model, batch[0], batch[1], criterion, classes=rows.classes, loss=loss, expected=expected)
+
+
+def _loss_name(loss: str | Criterion | None, rows: Data) -> str:
+    if loss is None:
+        return training.DEFAULT_LOSS[rows.labels]
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", "your loss")
 
 
 def _texts(value: str | Sequence[str]) -> tuple[str, ...]:

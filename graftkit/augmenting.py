@@ -15,6 +15,7 @@ from graftkit import api, folding, inspection, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
 from graftkit.core.errors import DataError, GraftkitError, RunError, SourceError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
+from graftkit.datasets import DATASETS
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.model import GraftedModel
@@ -47,7 +48,6 @@ class Request:
     metric: str | None = None
     max_parameters: str | None = None
     join: str = "activation"
-    mask: str | None = None
     opset: int = folding.DEFAULT_OPSET
     settings: Settings = field(default_factory=Settings)
     force: bool = False
@@ -61,12 +61,17 @@ def augment(request: Request, observer: Observer) -> RunReport:
             is kept in it.
         Interrupted: the user stopped it; the best state so far is in the folder, without an ONNX file.
     """
-    folder = RunFolder(request.out)
+    folder = RunFolder(request.out.resolve())
     folder.begin(force=request.force)
     try:
         result, facts, rows, metric, notes = _fit(request, folder, observer)
-    except BaseException:
-        folder.give_up()
+    except BaseException as error:
+        if not folder.has_history:
+            folder.give_up()
+            raise
+        folder.keep()
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"stopped by the user; {request.out} keeps what was trained so far") from None
         raise
     model = result.model
     found = inspection.inspect_grafted(model, result.gains)
@@ -87,25 +92,25 @@ def augment(request: Request, observer: Observer) -> RunReport:
         phases=result.phases,
         epochs=result.epochs,
         inspection=found,
-        warnings=notes,
+        warnings=(*notes, *result.troubles),
         stopped=result.stopped,
         settings=_settings(request),
     )
     if result.interrupted:
         _write(folder, report, interrupted=True)
-        raise Interrupted(_what_is_kept(report, folder))
+        raise Interrupted(_what_is_kept(report, request.out))
     try:
         report = _ship(folder, report, model, rows, metric, facts, request.opset, observer)
     except KeyboardInterrupt:
         _write(folder, report, interrupted=True)
-        raise Interrupted(_what_is_kept(report, folder)) from None
+        raise Interrupted(_what_is_kept(report, request.out)) from None
     except GraftkitError as error:
         _write(folder, report, interrupted=False)
-        raise type(error)(f"{error}; {folder.path} keeps what was trained, without an ONNX file") from error
+        raise type(error)(f"{error}; {request.out} keeps what was trained, without an ONNX file") from error
     _write(folder, report, interrupted=False)
     if result.diverged:
         raise TrainingError(
-            f"{result.stopped}; the model was rolled back to its last good state, which {folder.path} holds"
+            f"{result.stopped}; the model was rolled back to its last good state, which {request.out} holds"
             " (try a lower --learning-rate)"
         )
     return report
@@ -147,7 +152,6 @@ def _fit(
         sites=request.sites,
         rule=rule,
         join=request.join,
-        mask=request.mask,
     )
     api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
     notes = (*loaded.warnings, *rows.warnings, *model.traced.notes, *(f"not grafted: {line}" for line in left_out))
@@ -159,7 +163,7 @@ def _fit(
         "weights": _anchored(str(request.source.weights)) if request.source.weights else None,
         "sha256": loaded.provenance.get("sha256"),
         "provenance": dict(loaded.provenance),
-        "data": _anchored(request.data),
+        "data": request.data if DATASETS["digits"].recognises(request.data) else _anchored(request.data),
         "seed": request.settings.seed,
         "loss": request.loss or DEFAULT_LOSS[rows.labels],
         "metric": request.metric or DEFAULT_METRIC[rows.labels],
@@ -168,7 +172,15 @@ def _fit(
     folder.write_json(SOURCE, facts)
     watched = replace(observer, on_phase=_keep_history(folder, observer))
     result = fit_model(
-        model, rows, additions, rule, criterion, metric, replace(request.settings, max_parameters=limit), watched
+        model,
+        rows,
+        additions,
+        rule,
+        criterion,
+        metric,
+        replace(request.settings, max_parameters=limit),
+        watched,
+        keep=lambda best: _keep(folder, best),
     )
     return result, facts, rows, metric, notes
 
@@ -192,6 +204,13 @@ def _ship(
     score = {"onnxruntime": api.runtime_metric(written, rows, metric)}
     folder.write_model(written.SerializeToString())
     return replace(report, parity=parity, runtime_metric=score)
+
+
+def _keep(folder: RunFolder, model: GraftedModel) -> None:
+    """Write what it takes to export the model as it stands, should anything go wrong later."""
+    folder.write_json(PLAN, model.plan.to_json())
+    folder.write_checkpoint(model)
+    folder.write_json(INSPECTION, inspection.inspect_grafted(model, {}).to_json())
 
 
 def _keep_history(folder: RunFolder, observer: Observer) -> Any:
@@ -273,9 +292,9 @@ def _write(folder: RunFolder, report: RunReport, *, interrupted: bool) -> None:
     folder.write_text(REPORT, report_html(report))
 
 
-def _what_is_kept(report: RunReport, folder: RunFolder) -> str:
+def _what_is_kept(report: RunReport, folder: Path) -> str:
     what = "the best state so far" if report.shipped == "grafted" else "the model as given (no graft beat it yet)"
     return (
-        f"stopped by the user; {folder.path} keeps {what}, {report.metric} {report.grafted.validation:.4f} on"
-        f" validation; `graftkit export {folder.path}` writes its ONNX file"
+        f"stopped by the user; {folder} keeps {what}, {report.metric} {report.grafted.validation:.4f} on"
+        f" validation; `graftkit export {folder}` writes its ONNX file"
     )

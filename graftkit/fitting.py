@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from lightning_fabric import Fabric
@@ -69,6 +69,7 @@ class FitResult:
     stopped: str
     interrupted: bool
     diverged: bool
+    troubles: tuple[str, ...] = ()  # every arm whose numbers went wrong, in words
 
 
 @dataclass
@@ -76,7 +77,7 @@ class _Arm:
     """What one arm left: its best states, and why it ended."""
 
     best: Best
-    best_grafted: Best | None
+    best_trained: Best | None
     history: list[PhaseRecord]
     stopped: str
     diverged: bool
@@ -152,6 +153,7 @@ class Fitter:
         size = self.settings.batch_size
         train = training.batches(self.data.train, size, seed=seed)
         parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
+        candidates = training.batches(parts[0], size, seed=seed) if parts else None
         with training.seeded(seed):
             grower = Grower(
                 self.model,
@@ -164,16 +166,16 @@ class Fitter:
                 steps_per_epoch=len(train),
                 recipe=self.settings.recipe,
                 held_out=training.batches(parts[1], 256) if parts else None,
+                candidate_steps=len(candidates) if candidates else None,
                 max_parameters=self.settings.max_parameters,
                 fabric=self.fabric,
                 observer=self.observer,
                 arm=name,
                 seed=seed,
             )
-            candidates = training.batches(parts[0], size, seed=seed) if parts else None
             training.run(grower, train, self.data.validation, self.metric, candidates=candidates)
         return _Arm(
-            grower.best, grower.best_grafted, grower.history, grower.stopped, grower.diverged, grower.interrupted
+            grower.best, grower.best_trained, grower.history, grower.stopped, grower.diverged, grower.interrupted
         )
 
     def _see_epoch(self, observer: Observer) -> Callable[[EpochRecord, int], None]:
@@ -200,8 +202,11 @@ def fit_model(
     metric: Metric,
     settings: Settings,
     observer: Observer,
+    keep: Callable[[GraftedModel], None] = lambda model: None,
 ) -> FitResult:
     """Grow, control, choose by validation alone, and measure. The model ends in the state that ships.
+
+    `keep` is called with the model in the best state so far, before anything else is done with it.
 
     Raises TrainingError where the given model's own score is not a number, or nothing may be trained.
     """
@@ -212,41 +217,45 @@ def fit_model(
         raise TrainingError(f"the model as given scores {fitter.baseline.validation} on the validation rows")
     if settings.control and not fitter.trains:
         observer.on_warning("every weight of the model is frozen, so there is nothing a control could train")
+    troubles: list[str] = []
     records: list[SeedRecord] = []
     chosen: _Arm | None = None
     own: SeedRecord | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
         grafted = fitter.grafted_arm(additions.grafts, rule, seed)
+        if chosen is None or grafted.best.validation > chosen.best.validation:
+            keep(model)  # the arm left it in its best state
         control = None
         if settings.control and fitter.trains and not grafted.interrupted:
             control = fitter.control_arm([phase.epochs for phase in grafted.history], seed)
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
+        troubles += [f"seed {seed}: {arm.stopped}" for arm in (grafted, control) if arm and arm.diverged]
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
         if chosen is None or _best(grafted).validation > _best(chosen).validation:
             chosen, own = grafted, records[-1]
         if interrupted:
             break
     assert chosen is not None and own is not None
-    return _result(fitter, chosen, own, records, interrupted)
+    return replace(_result(fitter, chosen, own, records, interrupted), troubles=tuple(troubles))
 
 
 def _best(arm: _Arm) -> Best:
-    """The arm's best state with dendrites; the given one where there is none."""
-    return arm.best_grafted or arm.best
+    """The arm's best trained state: what both arms are compared by; the given one where nothing was trained."""
+    return arm.best_trained or arm.best
 
 
 def _record(fitter: Fitter, grafted: _Arm, control: _Arm | None, seed: int) -> SeedRecord:
     return SeedRecord(
         seed=seed,
         grafted=fitter.measure_at(_best(grafted)),
-        control=fitter.measure_at(control.best) if control else None,
+        control=fitter.measure_at(_best(control)) if control else None,
         shipped="grafted" if grafted.best.cycle else "given",
     )
 
 
 def _result(fitter: Fitter, chosen: _Arm, own: SeedRecord, records: list[SeedRecord], interrupted: bool) -> FitResult:
-    best_grafted = fitter.measure_at(chosen.best_grafted) if chosen.best_grafted else None
+    best_grafted = own.grafted if chosen.best_trained else None
     ships = fitter.measure_at(chosen.best)
     return FitResult(
         model=fitter.model,

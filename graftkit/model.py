@@ -14,6 +14,8 @@ from graftkit.core.records import EdgeRecord
 from graftkit.core.sites import Site, SkippedCall
 from graftkit.plan import GraftPlan
 
+DENDRITES = "graftkit_dendrites"  # under which a graph holds them; a model's own module may be called `dendrites`
+
 # Marks that tracing leaves on graph nodes, for surgery to find them: value is the site's key.
 SITE_MARK = "graftkit_site"  # the Linear or Conv call itself
 ACTIVATION_MARK = "graftkit_activation"  # what the neuron's activation reads: the batch norm behind it, if any
@@ -102,7 +104,7 @@ class GraftedModel(nn.Module):
         # A tuple keeps them from being registered: their parameters are those in `base`.
         self.graphs = (train_graph, eval_graph)
         for graph in self.graphs:
-            graph.add_module("dendrites", self.dendrites)
+            graph.add_module(DENDRITES, self.dendrites)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         output = self.graphs[0 if self.training else 1](*inputs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from graftkit.contracts import DendriteKind, Rule
 from graftkit.core.errors import PlanError
-from graftkit.core.sites import Site, select_sites
+from graftkit.core.sites import Site, is_named, select_sites
 from graftkit.dendrites import Context, Full, Lowrank, options_of, parse_kind
 from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
@@ -51,7 +51,7 @@ def plan_cycle(
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
         offered = kinds.get("linear" if site.is_linear else "conv", ())
-        reasons = [_reason(site, kind, rule, named=bool(sites), asked=bool(dendrites)) for kind in offered]
+        reasons = [_reason(site, kind, rule, named=is_named(site, sites), asked=bool(dendrites)) for kind in offered]
         fitting = [kind for kind, reason in zip(offered, reasons, strict=True) if reason is None]
         if not fitting:
             why = reasons[0] if reasons else "no kind was given for this sort of operator"
@@ -86,7 +86,7 @@ def _kinds(texts: Sequence[str], rule: Rule) -> dict[str, tuple[DendriteKind, ..
 def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: bool) -> str | None:
     """Why a kind is not grafted at a site, None if it is. Raises PlanError where the rule cannot train the kind.
 
-    `named`: whether sites were named; `asked`: whether the kind was.
+    `named`: whether the site was named; `asked`: whether the kind was.
     """
     unfit = rule.refuses(kind.name)
     if unfit:

@@ -22,6 +22,7 @@ from graftkit.plan import GraftPlan
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
 _WEIGHTS = "model.safetensors"
+_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION})
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,50 @@ class RunFolder:
 
     def begin(self, *, force: bool) -> None:
         """Make the folder; an earlier run moves aside with `force`. Raises RunError."""
+        self._bring_back_orphan()
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; name a folder with --out")
         if self.path.is_dir() and any(self.path.iterdir()):
             if not force:
                 raise RunError(f"{self.path} is not empty; pass --force to replace it, or another --out")
-            if not (self.path / SOURCE).exists():
-                raise RunError(f"{self.path} holds other files than a run's, so --force does not replace it")
+            self._check_it_is_a_run()
         try:
             if force and self.path.is_dir():
-                shutil.rmtree(self._aside, ignore_errors=True)
                 self.path.rename(self._aside)
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe.{os.getpid()}"
             probe.touch()
             probe.unlink()
         except OSError as error:
+            if self._aside.is_dir() and not self.path.exists():
+                self._aside.rename(self.path)
             raise RunError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def _check_it_is_a_run(self) -> None:
+        """Raise RunError where the folder holds anything that a run did not put there."""
+        strangers = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
+        if strangers or not _made_by_graftkit(self.path):
+            what = f"files that no run makes ({', '.join(strangers[:3])})" if strangers else "no run of graftkit's"
+            raise RunError(f"{self.path} holds {what}, so --force does not replace it; name another --out")
+
+    def _bring_back_orphan(self) -> None:
+        """Where a run was killed while it replaced another, the earlier one comes back, if that is the finished one."""
+        if not self._aside.is_dir():
+            return
+        if self.model.exists():
+            shutil.rmtree(self._aside, ignore_errors=True)
+        elif not self.path.exists() or not {entry.name for entry in self.path.iterdir()} - _OWN:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._aside.rename(self.path)
 
     def keep(self) -> None:
         """The run is worth keeping: what it replaced goes."""
         shutil.rmtree(self._aside, ignore_errors=True)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether a phase was finished in it."""
+        return (self.path / HISTORY).exists()
 
     def give_up(self) -> None:
         """The run came to nothing: its folder goes, and what it replaced comes back."""
@@ -127,3 +151,10 @@ class RunFolder:
 def is_run(path: Path) -> bool:
     """Whether a path is a run's folder."""
     return (path / SOURCE).is_file()
+
+
+def _made_by_graftkit(path: Path) -> bool:
+    try:
+        return "graftkit" in json.loads((path / SOURCE).read_text())
+    except (OSError, ValueError, TypeError):
+        return False

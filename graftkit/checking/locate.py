@@ -77,8 +77,10 @@ class _Recorder(fx.Interpreter):
         self.values: dict[fx.Node, object] = {}
 
     def run_node(self, n: fx.Node) -> object:
-        self.values[n] = super().run_node(n)
-        return self.values[n]
+        value = super().run_node(n)
+        # a copy: an activation that works in place, further on, would change what was recorded
+        self.values[n] = value.clone() if isinstance(value, Tensor) else value
+        return value
 
 
 def _site_values(graph: fx.GraphModule, inputs: Tensor) -> Iterator[tuple[str, list[Tensor]]]:

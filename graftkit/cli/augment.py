@@ -19,7 +19,9 @@ from graftkit.cli import options
               help="context, lowrank, full, pointwise or depthwise, options as context:units=2,mode=add; conv=KIND or"
               " linear=KIND for one sort of call. Repeatable.")  # fmt: skip
 @click.option("--sites", multiple=True, metavar="GLOB", help="Sites to graft, as 'layer1.*'; ! excludes. Repeatable.")
-@click.option("--rule", default="gradient", show_default=True, help="Learning rule: gradient or correlation.")
+@click.option(
+    "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."
+)
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
 @click.option("--cycles", type=click.IntRange(1), default=2, show_default=True, help="Cycles at most.")
 @click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")

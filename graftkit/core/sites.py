@@ -128,5 +128,10 @@ def select_sites(sites: Iterable[Site], patterns: Sequence[str]) -> tuple[Site, 
     )
 
 
+def is_named(site: Site, patterns: Sequence[str]) -> bool:
+    """Whether a pattern that includes matches the site; what is only not excluded was not named."""
+    return any(_matches(site, p) for p in patterns if not p.startswith("!"))
+
+
 def _matches(site: Site, pattern: str) -> bool:
     return fnmatch.fnmatchcase(site.key, pattern) or fnmatch.fnmatchcase(site.path, pattern)

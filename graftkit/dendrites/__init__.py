@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from graftkit.contracts import Dendrite, DendriteKind
-from graftkit.core.errors import PlanError, did_you_mean
+from graftkit.core import options
+from graftkit.core.errors import PlanError
 from graftkit.core.records import Options
 from graftkit.core.sites import Site
 from graftkit.core.table import Table
@@ -26,27 +27,14 @@ DENDRITES: Table[type[DendriteKind]] = Table(
 )
 
 
-def make_kind(name: str, options: Mapping[str, Any]) -> DendriteKind:
+def make_kind(name: str, given: Mapping[str, Any]) -> DendriteKind:
     """The kind called `name` with these options. Raises PlanError for an unknown kind, option or value."""
-    kind = DENDRITES.find(name)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            names = ", ".join(known) or "none"
-            raise PlanError(f"{name} has no option {option!r}; there are {names}.{did_you_mean(option, known)}")
-    return kind(**{option: _convert(name, known[option].type, option, value) for option, value in options.items()})
+    return options.make(DENDRITES, name, given)
 
 
 def parse_kind(text: str) -> DendriteKind:
     """A kind from text such as `context:units=2,mode=add`. Raises PlanError."""
-    name, _, rest = text.partition(":")
-    options: dict[str, str] = {}
-    for part in filter(None, rest.split(",")):
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise PlanError(f"{text!r}: write options as name=value, as in 'context:units=2,mode=add'")
-        options[option.strip()] = value.strip()
-    return make_kind(name.strip(), options)
+    return options.parse(DENDRITES, text)
 
 
 def options_of(kind: DendriteKind) -> Options:
@@ -61,15 +49,6 @@ def build_dendrite(graft: Graft, site: Site, index: int) -> Dendrite:
     if reason:
         raise PlanError(f"{graft.kind} dendrites do not fit {site.key}: {reason}")
     return kind.build(site, index)
-
-
-def _convert(kind: str, annotation: Any, option: str, value: Any) -> Any:
-    if annotation in ("int", int):
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            raise PlanError(f"{kind}: {option} must be a whole number, not {value!r}") from None
-    return str(value)
 
 
 __all__ = [

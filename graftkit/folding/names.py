@@ -14,7 +14,7 @@ from graftkit.core.sites import Site
 SCOPES = "pkg.torch.onnx.name_scopes"
 SITE_KEY = "graftkit.site"
 DENDRITE_KEY = "graftkit.dendrite"
-_DENDRITE_WEIGHT = re.compile(r"^dendrites\.(?P<site>.+?)\.cascade\.(?P<rest>.+)$")
+_DENDRITE_WEIGHT = re.compile(r"^graftkit_dendrites\.(?P<site>.+?)\.cascade\.(?P<rest>.+)$")
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 

@@ -69,7 +69,8 @@ class CandidatePool:
         """Half of the held-out rows choose one candidate a site, the other half tests each of its neurons.
 
         A neuron is served if its |r| is above what 19 pairings of its activities with other rows' errors
-        give at most (a permutation test at 5%).
+        give at most (a permutation test at 5%), and none is unless the mean |r| over all neurons passes the same test:
+        among many neurons some always look good.
         """
         choosing = {(key, index): PairedSums(self.sites[key], shuffles=0) for key, index, _ in self._all()}
         testing = {(key, index): PairedSums(self.sites[key], shuffles=19) for key, index, _ in self._all()}
@@ -82,6 +83,8 @@ class CandidatePool:
                 for key, index, dendrite in self._all():
                     with torch.no_grad():
                         sums[key, index].add(self._activity(dendrite, seen[key]), errors[key])
+        if not any(sums.count for sums in testing.values()):
+            return f"too few held-out rows to test anything: {2 * MIN_ROWS} in a batch are needed"
         winners: dict[str, Dendrite] = {}
         grafts, lines = [], []
         for graft in self.grafts:
@@ -132,7 +135,8 @@ class CandidatePool:
 
 def _recorder(members: SiteDendrites, seen: dict[str, _Seen]) -> Callable[..., Tensor]:
     def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        input, neuron = args[0].detach(), args[1].detach()
+        # copies: an activation that works in place, behind the site, would change what was recorded
+        input, neuron = args[0].detach().clone(), args[1].detach().clone()
         earlier: list[Tensor] = []
         with torch.no_grad():
             for dendrite in members.members():
@@ -140,6 +144,6 @@ def _recorder(members: SiteDendrites, seen: dict[str, _Seen]) -> Callable[..., T
         # a network whose parameters are all frozen has no graph of its own to differentiate
         joined = output if output.requires_grad else output.detach().requires_grad_()
         seen[members.site] = _Seen(input, neuron, earlier, joined)
-        return joined
+        return joined.clone()
 
     return record

@@ -64,9 +64,13 @@ class PairedSums:
         return float(self.r()[1:].abs().amax(0).mean())
 
     def beats_chance(self) -> Tensor:
-        """Which neurons have a larger |r| than any of their shuffled pairings, [neurons] of bool."""
+        """Which neurons have a larger |r| than any of their shuffled pairings, [neurons] of bool.
+
+        None has unless the mean |r| over neurons is larger than that of any shuffled pairing, too.
+        """
         r = self.r().abs()
-        return r[0] > r[1:].amax(0)
+        together = r[0].mean() > r[1:].mean(1).amax()
+        return (r[0] > r[1:].amax(0)) & together
 
     def _flat(self, tensor: Tensor) -> Tensor:
         return tensor.detach().movedim(self.site.channel_dim, 0).flatten(1).double().cpu()

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graftkit.core.errors import ExportError, RuntimeMissingError
+from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,12 @@ class OnnxRuntime:
         name, *more = [value.name for value in session.get_inputs()]
         if more:
             raise ExportError(f"the file has {1 + len(more)} inputs; only models with one can be run to compare")
-        return lambda inputs: list(session.run(None, {name: inputs}))
+
+        def run(inputs: np.ndarray) -> list[np.ndarray]:
+            try:
+                return list(session.run(None, {name: inputs}))
+            except Exception as error:
+                reason = str(error).splitlines()[0][:200]
+                raise MismatchError(f"onnxruntime fails on a batch of {len(inputs)} rows: {reason}") from error
+
+        return run

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from graftkit.contracts import Build
 from graftkit.core.errors import PlanError, did_you_mean
 from graftkit.core.sites import Site
-from graftkit.model import GraftedModel, SiteDendrites, TracedModel, copied, slot
+from graftkit.model import DENDRITES, GraftedModel, SiteDendrites, TracedModel, copied, slot
 from graftkit.plan import Graft, GraftPlan
 from graftkit.surgery.insert import insert_call, placeholder, remove_call
 
@@ -105,7 +105,7 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
 def insert_all(graph: fx.GraphModule, plan: GraftPlan, dendrites: Mapping[str, SiteDendrites]) -> None:
     """Insert the calls of a whole plan into a fresh graph, in place; `dendrites` holds the modules by site."""
     modules = torch.nn.ModuleDict({slot(key): module for key, module in dendrites.items()})
-    graph.add_module("dendrites", modules)
+    graph.add_module(DENDRITES, modules)
     for key in plan.sites():
         insert_call(graph, plan.at(key)[0])
     graph.recompile()

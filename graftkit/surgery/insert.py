@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from graftkit.core.errors import PlanError, did_you_mean
-from graftkit.model import ACTIVATION_MARK, DENDRITES_MARK, SITE_MARK, slot
+from graftkit.model import ACTIVATION_MARK, DENDRITES, DENDRITES_MARK, SITE_MARK, slot
 from graftkit.plan import Graft
 
 
@@ -20,7 +20,7 @@ def insert_call(graph: fx.GraphModule, graft: Graft) -> None:
     if graft.mask is not None:
         arguments = (*arguments, placeholder(graph, graft.mask))
     with graph.graph.inserting_after(neuron):
-        joined = graph.graph.call_module(f"dendrites.{slot(graft.site)}", arguments)
+        joined = graph.graph.call_module(f"{DENDRITES}.{slot(graft.site)}", arguments)
     neuron.replace_all_uses_with(joined)
     joined.args = arguments  # the line before made it read itself
     joined.meta[DENDRITES_MARK] = graft.site

@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 from graftkit.core.errors import TraceError
 from graftkit.model import TracedModel, copied
-from graftkit.tracing.capture import capture, dynamic_batch, export_program, unlift
+from graftkit.tracing.capture import capture, check_sizes, dynamic_batch, export_program, unlift
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.sites import find_sites, mark_sites
 
@@ -28,6 +28,7 @@ def trace_module(module: nn.Module, inputs: tuple[Tensor, ...], *, name: str) ->
     """
     train = capture(module, inputs, train=True)
     evaluation = capture(module, inputs, train=False)
+    check_sizes(module, evaluation, inputs, name=name)
     return _traced(name, module, train, evaluation, inputs, ())
 
 
@@ -49,7 +50,8 @@ def trace_program(program: ExportedProgram, *, name: str) -> TracedModel:
     training = holds_training(given)
     other, notes = flipped(given, train=not training)
     train, evaluation = (given, other) if training else (other, given)
-    return _traced(name, None, train, evaluation, tuple(inputs), notes)
+    rows = tuple(x if x.ndim == 0 or len(x) > 1 else torch.cat([x, x]) for x in inputs)  # one row fixes the batch size
+    return _traced(name, None, train, evaluation, rows, notes)
 
 
 def retrace(traced: TracedModel) -> fx.GraphModule:

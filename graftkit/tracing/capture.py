@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram
 
 from graftkit.core.errors import TraceError
 from graftkit.core.pause import no_collection
 
+CHECKED_SIZES = (7, 16)
 # Harmless, and nothing a user could act on.
 _KNOWN_WARNINGS = (
     r"The tensor attributes? .*_flat_weights.* (was|were) assigned during export",
@@ -50,6 +52,52 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...], *, train: bool) -> fx
                 if name in buffers:  # a module may make one the first time it runs
                     buffer.copy_(buffers[name])
     return unlift(program)
+
+
+def check_sizes(module: nn.Module, graph: fx.GraphModule, inputs: tuple[Tensor, ...], *, name: str) -> None:
+    """Raise TraceError where the evaluation graph differs from the module itself at other batch sizes.
+
+    Tracing follows one branch of code that asks how many rows there are; the other would be lost without a word.
+    """
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        for size in CHECKED_SIZES:
+            rows = tuple(x if x.ndim == 0 else x[torch.arange(size) % len(x)] for x in inputs)
+            if not _agree(module, graph, rows):
+                raise TraceError(
+                    f"{name}, traced, gives other outputs for {size} rows than it does itself: its code asks"
+                    " how many rows there are, or draws random numbers in eval()"
+                )
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def _agree(module: nn.Module, graph: fx.GraphModule, rows: tuple[Tensor, ...]) -> bool:
+    outputs: list[object] = []
+    for run in (module, graph):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            outputs.append(_run(run, rows))
+    ours, theirs = outputs
+    if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
+        return True  # what is not one tensor is refused elsewhere
+    return bool(ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5, equal_nan=True))
+
+
+def _run(run: nn.Module, rows: tuple[Tensor, ...]) -> object:
+    try:
+        output = run(*rows)
+    except Exception as error:  # whatever the model's own code raises
+        raise TraceError(
+            f"{type(run).__name__} was traced, but fails on {len(rows[0])} rows: {_reason(error)}"
+        ) from error
+    if isinstance(output, FakeTensor):
+        raise TraceError(
+            f"{type(run).__name__} keeps tensors that were made while it was traced; it cannot run any more"
+        )
+    return output
 
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:

@@ -20,6 +20,11 @@ _FLAGS: Mapping[object, int] = {
     aten.feature_dropout.default: 2,
     aten.alpha_dropout.default: 2,
     aten.feature_alpha_dropout.default: 2,
+    aten.rrelu.default: 3,
+    aten.gru.input: 6,
+    aten.lstm.input: 6,
+    aten.rnn_tanh.input: 6,
+    aten.rnn_relu.input: 6,
 }
 _NORMS = frozenset({aten.batch_norm.default, aten.instance_norm.default})  # argument 3: the running mean
 _RANDOM = frozenset(
@@ -49,6 +54,8 @@ def flipped(graph: fx.GraphModule, *, train: bool) -> tuple[fx.GraphModule, tupl
             node.update_arg(_FLAGS[node.target], train)
         elif not train and _attention_dropout(node) > 0:
             _set_attention_dropout(node, 0.0)
+        elif str(node.target).startswith("aten._native_batch_norm_legit"):
+            notes.append(f"{node.name}: a decomposed batch norm stays as it is in both modes")
         elif not train and node.target in _RANDOM:
             notes.append(f"{node.name}: randomness of training stays in the evaluation graph")
         elif not train and node.target is _COUNTER and "num_batches_tracked" in str(node.args[0]):

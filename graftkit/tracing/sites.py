@@ -34,7 +34,12 @@ _CLOSED: Mapping[object, str] = {
     aten.rnn_tanh.input: "its Linear calls are inside one recurrent operator",
     aten.rnn_relu.input: "its Linear calls are inside one recurrent operator",
     aten.bilinear.default: "a bilinear call has two inputs",
+    aten.convolution.default: "a decomposed convolution; export without run_decompositions()",
 }  # fmt: skip
+
+_PRODUCTS = frozenset(
+    {aten.matmul.default, aten.mm.default, aten.bmm.default, aten.baddbmm.default, aten.einsum.default}
+)
 
 
 def calls(graph: fx.Graph) -> dict[str, fx.Node]:
@@ -78,9 +83,12 @@ def find_sites(
         if reason:
             skipped.append(SkippedCall(key, _operator(in_eval[key]), reason))
             continue
-        sites.append(_describe(key, in_eval[key], eval))
-        mark(key, in_train[key])
-        mark(key, in_eval[key])
+        site = _describe(key, in_eval[key], eval)
+        if _normed(in_train[key]) != _normed(in_eval[key]):  # join where both modes have the same
+            site = replace(site, followed_by=())
+        sites.append(site)
+        mark(site, in_train[key])
+        mark(site, in_eval[key])
     edges = _edges(eval, in_eval, sites)
     feeding = {edge.source for edge in edges if not edge.target}
     return tuple(replace(site, feeds_output=site.key in feeding) for site in sites), tuple(skipped), edges
@@ -91,16 +99,22 @@ def mark_sites(graph: fx.GraphModule, sites: tuple[Site, ...]) -> set[str]:
     found = calls(graph.graph)
     for site in sites:
         if site.key in found:
-            mark(site.key, found[site.key])
+            mark(site, found[site.key])
     return {site.key for site in sites} - set(found)
 
 
-def mark(key: str, call: fx.Node) -> None:
+def mark(site: Site, call: fx.Node) -> None:
     """Leave the marks by which surgery finds the call and what its activation reads."""
+    behind_norm = "batch_norm" in site.followed_by and _normed(call)
+    reads = followers(call)[0] if behind_norm else call
+    call.meta[SITE_MARK] = site.key
+    reads.meta[ACTIVATION_MARK] = site.key
+
+
+def _normed(call: fx.Node) -> bool:
+    """Whether a batch norm, and nothing else, reads the call."""
     chain = followers(call)
-    reads = chain[0] if chain and describe(chain[0]) == "batch_norm" else call
-    call.meta[SITE_MARK] = key
-    reads.meta[ACTIVATION_MARK] = key
+    return bool(chain) and describe(chain[0]) == "batch_norm"
 
 
 def _edges(graph: fx.GraphModule, named: Mapping[str, fx.Node], sites: list[Site]) -> tuple[EdgeRecord, ...]:
@@ -134,9 +148,7 @@ def _weight_name(node: fx.Node) -> str:
 
 
 def _multiplies_by_parameter(node: fx.Node) -> bool:
-    return node.target in (aten.matmul.default, aten.mm.default) and any(
-        isinstance(arg, fx.Node) and arg.op == "get_attr" for arg in node.args
-    )
+    return node.target in _PRODUCTS and any(arg.op == "get_attr" for arg in node.all_input_nodes)
 
 
 def _refusal(node: fx.Node, graph: fx.GraphModule) -> str | None:

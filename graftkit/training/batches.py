@@ -35,7 +35,7 @@ def hold_out(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows] | None
     size = len(rows)  # type: ignore[arg-type]
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tolist()
     cut = round(size * share)
-    return _take(rows, sorted(order[cut:])), _take(rows, sorted(order[:cut]))
+    return _take(rows, order[cut:]), _take(rows, order[:cut])
 
 
 def _take(rows: Dataset[Any], indices: list[int]) -> Dataset[Any]:

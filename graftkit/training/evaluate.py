@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,10 +26,11 @@ def predict(forward: Callable[[Tensor], Tensor], rows: Rows, device: torch.devic
 
 
 def evaluate(model: GraftedModel, rows: Rows, metric: Metric, device: torch.device) -> float:
-    """The metric of the model over rows; the model is left in the mode it was in."""
+    """The metric of the model over rows, NaN where an output is not finite; the model's mode stays as it was."""
     training = model.training
     model.eval()
     try:
-        return metric(*predict(model, rows, device))
+        outputs, targets = predict(model, rows, device)
+        return metric(outputs, targets) if torch.isfinite(outputs).all() else math.nan
     finally:
         model.train(training)

@@ -91,6 +91,7 @@ class Grower:
         steps_per_epoch: calls of `learn` between two calls of `step`, for the learning rate's course.
         recipe: optimizer settings, the same in every phase.
         held_out: rows kept from training, for a rule with a dendrite phase.
+        candidate_steps: calls of `learn` between two of `step` in a dendrite phase, where they are fewer.
         max_parameters: growth never goes beyond; None for no limit.
         arm: what the records call it.
         seed: decides fresh weights; every other randomness is the caller's.
@@ -112,6 +113,7 @@ class Grower:
         steps_per_epoch: int,
         recipe: Recipe = Recipe(),
         held_out: Iterable[tuple[Tensor, Tensor]] | None = None,
+        candidate_steps: int | None = None,
         max_parameters: int | None = None,
         fabric: Fabric | None = None,
         observer: Observer | None = None,
@@ -127,11 +129,12 @@ class Grower:
         self.model, self.additions, self.rule, self.schedule = model, tuple(additions), rule, schedule
         self.build, self.criterion, self.recipe, self.held_out = build, criterion, recipe, held_out
         self.steps_per_epoch, self.max_parameters = steps_per_epoch, max_parameters
+        self.candidate_steps = steps_per_epoch if candidate_steps is None else candidate_steps
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.observer, self.arm, self.seed = observer or Observer(), arm, seed
         self.history: list[PhaseRecord] = []
         self.best = Best(baseline, model.plan, model.snapshot(), cycle=0)
-        self.best_grafted: Best | None = None
+        self.best_trained: Best | None = None  # the best after an epoch, also where the given model is better
         self.stopped = ""
         self.diverged = self.interrupted = False
         self.optimizer: torch.optim.Optimizer
@@ -140,6 +143,7 @@ class Grower:
         self._epochs = 0
         self._progress = _Progress()
         self._candidates: Candidates | None = None
+        self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
         self._advance()
 
     @property
@@ -158,10 +162,13 @@ class Grower:
     def learn(self, inputs: Tensor, targets: Tensor) -> float:
         """One step on one batch; returns the objective.
 
-        After a loss that is not finite nothing is learned any more, and `step` ends growth.
+        After a loss that is not finite nothing is learned any more, and `step` ends growth. A batch of one row
+        teaches a model with batch norm nothing and is passed over.
         """
         if self.phase is None or self.diverged:
             return math.nan
+        if len(targets) < 2 and self._norms and self._candidates is None:
+            return math.nan  # traced batch norm would take the variance of one row, which is not a number
         loss = self.loss(inputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -203,10 +210,9 @@ class Grower:
             return False
         self._progress.best = max(self._progress.best, validation)
         better = validation > self.best.validation
-        first = self.model.plan.grafts and (self.best_grafted is None or validation > self.best_grafted.validation)
-        if better or first:
+        if better or self.best_trained is None or validation > self.best_trained.validation:
             found = Best(validation, self.model.plan, self.model.snapshot(), self.phase.cycle)
-            self.best_grafted = found if self.model.plan.grafts else None
+            self.best_trained = found
             self.best = found if better else self.best
         self._progress.improved = self._progress.improved or better
         return better
@@ -276,7 +282,7 @@ class Grower:
 
     def _start_optimizer(self) -> None:
         assert self.phase is not None
-        steps = self.phase.epochs * self.steps_per_epoch
+        steps = self.phase.epochs * (self.candidate_steps if self._candidates else self.steps_per_epoch)
         parameters = self._candidates.parameters() if self._candidates else self.rule.trainable(self.model)
         if not parameters:
             raise TrainingError("no parameter of the model may be trained: every requires_grad is False")

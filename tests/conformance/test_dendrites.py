@@ -383,7 +383,7 @@ def test_a_masked_context_ignores_padding(tagger: TracedModel) -> None:
 def test_an_unknown_mask_is_refused_and_changes_nothing(tagger: TracedModel) -> None:
     model = surgery.empty(tagger)
     inputs = tuple(tensor.clone() for tensor in tagger.inputs)
-    with pytest.raises(PlanError, match=r"no input 'maks' to use as a mask\\. Did you mean mask"):
+    with pytest.raises(PlanError, match=r"no input 'maks' to use as a mask\. Did you mean mask"):
         surgery.graft(model, [Graft("mix", "context", mask="maks")], build_dendrite, seed=0)
     assert model.plan == GraftPlan() and not model.dendrites
     surgery.graft(model, [Graft("mix", "context", mask="mask")], build_dendrite, seed=0)

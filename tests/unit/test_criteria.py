@@ -73,7 +73,7 @@ def test_losses() -> None:
     ("name", "words"),
     [
         ("cros_entropy", "unknown loss 'cros_entropy'; there are.*Did you mean cross_entropy"),
-        ("no_such_package:loss", "cannot be imported: No module named"),
+        ("no_such_package:loss", "cannot be imported: ModuleNotFoundError: No module named"),
         ("torch.nn:NoLoss", "cannot be imported"),
         (":loss", "cannot be imported"),
     ],

@@ -57,6 +57,7 @@ def test_the_correlation_rule_grafts_copies_and_detaches(traced: TracedModel) ->
 def test_the_output_layer_is_grafted_when_named(traced: TracedModel) -> None:
     assert set(planned(traced, sites=("*",))[0]) == {"conv", "tokens", "hidden", "head"}
     assert set(planned(traced, sites=("head",))[0]) == {"head"}
+    assert set(planned(traced, sites=("!conv",))[0]) == {"tokens", "hidden"}  # not excluded is not named
 
 
 def test_context_over_a_sequence_only_when_named(traced: TracedModel) -> None:

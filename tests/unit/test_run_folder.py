@@ -28,7 +28,7 @@ def old(tmp_path: Path) -> RunFolder:
     """A finished run."""
     folder = RunFolder(tmp_path / "run")
     folder.begin(force=False)
-    folder.write_json(SOURCE, {"old": True})
+    folder.write_json(SOURCE, {"old": True, "graftkit": "0.1.0"})
     folder.keep()
     return folder
 
