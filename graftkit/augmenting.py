@@ -98,12 +98,12 @@ def augment(request: Request, observer: Observer) -> RunReport:
     )
     if result.interrupted:
         _write(folder, report, interrupted=True)
-        raise Interrupted(_what_is_kept(report, request.out))
+        raise Interrupted(_what_is_kept(report, request))
     try:
         report = _ship(folder, report, model, rows, metric, facts, request.opset, observer)
     except KeyboardInterrupt:
         _write(folder, report, interrupted=True)
-        raise Interrupted(_what_is_kept(report, request.out)) from None
+        raise Interrupted(_what_is_kept(report, request)) from None
     except GraftkitError as error:
         _write(folder, report, interrupted=False)
         raise type(error)(f"{error}; {request.out} keeps what was trained, without an ONNX file") from error
@@ -122,6 +122,15 @@ def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Ma
     if not path.is_dir():
         raise RunError(f"{path} is not a run's folder")
     facts = folder.read_json(SOURCE)
+    try:
+        return _reopen(path, folder, facts, trust=trust)
+    except (SourceError, DataError) as error:
+        raise type(error)(f"{path} was made from {facts['source']} and {facts['data']}: {error}") from error
+
+
+def _reopen(
+    path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool
+) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
     loaded = load_source(SourceRequest(facts["source"], Path(facts["weights"]) if facts["weights"] else None, trust))
     if loaded.provenance.get("sha256") != facts["sha256"]:
         raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
@@ -292,9 +301,10 @@ def _write(folder: RunFolder, report: RunReport, *, interrupted: bool) -> None:
     folder.write_text(REPORT, report_html(report))
 
 
-def _what_is_kept(report: RunReport, folder: Path) -> str:
+def _what_is_kept(report: RunReport, request: Request) -> str:
     what = "the best state so far" if report.shipped == "grafted" else "the model as given (no graft beat it yet)"
+    trust = " --trust" if request.source.trust else ""
     return (
-        f"stopped by the user; {folder} keeps {what}, {report.metric} {report.grafted.validation:.4f} on"
-        f" validation; `graftkit export {folder}` writes its ONNX file"
+        f"stopped by the user; {request.out} keeps {what}, {report.metric} {report.grafted.validation:.4f} on"
+        f" validation; `graftkit export {request.out}{trust}` writes its ONNX file"
     )

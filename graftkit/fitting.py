@@ -217,7 +217,9 @@ def fit_model(
         raise TrainingError(f"the model as given scores {fitter.baseline.validation} on the validation rows")
     if settings.control and not fitter.trains:
         observer.on_warning("every weight of the model is frozen, so there is nothing a control could train")
-    troubles: list[str] = []
+    troubles = _about_chance(fitter, data, metric)
+    for line in troubles:
+        observer.on_warning(line)
     records: list[SeedRecord] = []
     chosen: _Arm | None = None
     own: SeedRecord | None = None
@@ -238,6 +240,16 @@ def fit_model(
             break
     assert chosen is not None and own is not None
     return replace(_result(fitter, chosen, own, records, interrupted), troubles=tuple(troubles))
+
+
+def _about_chance(fitter: Fitter, data: Data, metric: Metric) -> list[str]:
+    """A warning where the model as given does not know its data: the usual reason is that they are not its own."""
+    if metric is not training.accuracy or not data.classes or fitter.baseline.validation > 1.5 / data.classes:
+        return []
+    return [
+        f"the model as given is right for {fitter.baseline.validation:.0%} of the validation rows, about chance for"
+        f" {data.classes} classes: it was probably trained on inputs of another scale, or classes in another order"
+    ]
 
 
 def _best(arm: _Arm) -> Best:

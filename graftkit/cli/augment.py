@@ -48,7 +48,7 @@ def augment(**given: Any) -> None:
     """Graft dendrites onto MODEL, train them, and write a verified ONNX file.
 
     MODEL is a .pt or .pt2 file, or package.module:factory. The run's folder receives model.onnx, report.html,
-    metrics.json and all it takes to export again.
+    metrics.json and, with model and data where they are now, all it takes to export again.
     """
     from graftkit.augmenting import augment as run
     from graftkit.cli.progress import Watcher
@@ -68,6 +68,7 @@ def augment(**given: Any) -> None:
     for sentence in verdict(report):
         console.print(sentence, markup=False)
     console.print(result_table(report))
+    console.print(f"Growth ended: {report.stopped}.", markup=False)
     parity = ", ".join(f"{name} {worst:.1e}" for name, worst in report.parity.items())
     console.print(f"Verified against the trained model (largest relative difference): {parity}", markup=False)
     console.print(f"Written: {request.out / 'model.onnx'} and {request.out / 'report.html'}", markup=False)

@@ -25,6 +25,8 @@ def verify(run: Path, model: Path | None, runtimes: tuple[str, ...], trust: bool
     from graftkit.core.errors import RunError
     from graftkit.run_folder import RunFolder
 
+    if run.is_file():
+        raise RunError(f"{run} is a file; name the run's folder, and this file with --model")
     target = model or RunFolder(run).model
     if not target.is_file():
         raise RunError(f"{target} is not there; `graftkit export {run}` writes it")

@@ -39,6 +39,8 @@ def load_data(spec: str, *, seed: int, input_shape: tuple[int, ...] | None) -> D
     for source in DATASETS.values():
         if source.recognises(spec):
             return source.load(spec, seed=seed, input_shape=input_shape)
+    if Path(spec).suffix == ".py" and Path(spec).is_file():
+        raise DataError(f"--data {spec!r}: name the function in it that makes the data, as {spec}:make")
     state = "cannot be read as data" if Path(spec).exists() else "is not there"
     raise DataError(
         f"--data {spec!r} {state}; give digits, file.npz, folder/ (a subfolder of images for each class) or"

@@ -11,6 +11,7 @@ from graftkit.core.records import DendriteRecord, Inspection, SiteRecord, Skippe
 from graftkit.core.sites import Site
 from graftkit.model import GraftedModel, TracedModel
 
+GAIN = "gain is the validation metric lost when a site's dendrites are switched off and all else stays as trained"
 COUNTED = "multiply-adds count Linear and Conv calls and dendrites, nothing else"
 
 
@@ -41,7 +42,7 @@ def inspect_grafted(model: GraftedModel, gains: Mapping[str, float], *, format: 
         edges=plain.edges,
         parameters=model.parameter_count(),
         macs=model.macs(),
-        notes=plain.notes,
+        notes=(*plain.notes, GAIN) if gains else plain.notes,
     )
 
 

@@ -15,7 +15,7 @@ PLAIN_HEIGHT = 42.0
 CHIP_HEIGHT = 18.0
 PILL = (84.0, 26.0)
 MARGIN = 24.0
-LEGEND = 40.0
+LEGEND = 54.0
 NAME_LETTERS = 22  # of 11 px monospace in a node
 CALL_LETTERS = 21  # of 10.5 px, beside the number of parameters
 CHIP_LETTERS = 17
@@ -222,7 +222,8 @@ def _legend(inspection: Inspection, ranking: Ranking, plan: routes.Plan) -> str:
     words += [f"green: {grafted} with dendrites, their mean strength on the right"] * bool(grafted)
     words += ["blue: skip connections"] * bool(ranking.skips) + ["dashed: backwards"] * bool(ranking.back)
     words += [f"{ranking.hidden} longer skips not drawn"] * bool(ranking.hidden)
-    return _words("gk-text", MARGIN, y, " · ".join(words))
+    lines = [" · ".join(part) for part in (words[:2], words[2:]) if part]  # one line would be cut off
+    return "".join(_words("gk-text", MARGIN, y + 15 * index, line) for index, line in enumerate(lines))
 
 
 def _rect(name: str, x: float, y: float, width: float, height: float, round_by: float) -> str:

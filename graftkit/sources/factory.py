@@ -43,7 +43,8 @@ class Factory:
             model = _make(found, request.spec)
         if request.weights is not None:
             fill(model, request.weights, request.spec)
-        return LoadedModel(model, self._provenance(request), factory)
+        untrained = "no --weights were given: the weights that the factory makes are taken as trained"
+        return LoadedModel(model, self._provenance(request), factory, () if request.weights else (untrained,))
 
     def _provenance(self, request: SourceRequest) -> dict[str, Any]:
         weights = request.weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 
@@ -121,6 +122,8 @@ def quiet() -> Iterator[None]:
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # torch logs the traceback of what is raised, and told in a line, anyway
     try:
         with no_collection(), warnings.catch_warnings():
             for message in _KNOWN_WARNINGS:
@@ -128,6 +131,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        logging.disable(before)
 
 
 def _reason(error: Exception) -> str:

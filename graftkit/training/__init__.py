@@ -1,7 +1,7 @@
 """Training: the Grower, the thin loop over it, losses, metrics and checkpoints."""
 
 from graftkit.training.batches import all_rows, batches, hold_out
-from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, check_fit, find_loss, find_metric
+from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, accuracy, check_fit, find_loss, find_metric
 from graftkit.training.evaluate import evaluate, predict
 from graftkit.training.grower import Best, Grower, Recipe, Step
 from graftkit.training.loop import run, seeded
@@ -13,6 +13,7 @@ __all__ = [
     "Grower",
     "Recipe",
     "Step",
+    "accuracy",
     "all_rows",
     "batches",
     "check_fit",

@@ -113,7 +113,7 @@ def check_fit(
     if loss in ("mse", "l1") and output.shape != targets.shape:
         raise DataError(
             f"the targets are {list(targets.shape[1:])} a row, but the model gives {list(output.shape[1:])};"
-            " reshape one of them"
+            " reshape one of them, or store labels that name classes as integers"
         )
     _check_loss(output, targets, criterion, loss)
 

@@ -276,6 +276,9 @@ class Grower:
         wanted = surgery.affordable(self.model, self.additions, self.build, self.max_parameters)
         if not wanted:
             return False
+        left = [graft.site for graft in self.additions if graft not in wanted]
+        if left:
+            self.observer.on_warning(f"the limit of {self.max_parameters:,} parameters leaves out {', '.join(left)}")
         seed = self.seed * 1000 + self.phase.cycle
         self._candidates = self.rule.grow(self.model, wanted, self.build, self.criterion, seed=seed)
         return True

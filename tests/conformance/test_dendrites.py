@@ -401,11 +401,11 @@ def assert_equal_everywhere(model: GraftedModel, proto: onnx.ModelProto) -> None
         assert worst < 1e-5, f"{name}: {worst}"
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_folded_equals_grafted_in_every_runtime(zoo: TracedModel, kind: str, count: int) -> None:
     """All operators at once, each with a cascade; a site is checked by itself in what the error names."""
-    activations = ("relu", "tanh", "gelu") if count > 1 else ("relu",)
+    activations = ("relu", "gelu")[:count]
     grafts = [
         graft_at(kind, site, activation=activation)
         for activation in activations

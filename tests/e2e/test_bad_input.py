@@ -128,7 +128,7 @@ def test_an_earlier_run_is_kept_without_force_and_after_a_failure(workshop):
     folder = workshop / "earlier"
     folder.mkdir()
     for name in ("source.json", "plan.json", "model.onnx"):
-        (folder / name).write_text(name)
+        (folder / name).write_text('{"graftkit": "0.1.0"}')
     kept = {path.name: path.read_text() for path in folder.iterdir()}
     line = ("augment", "weak.pt", "--epochs", "1", "--no-control", "--out", "earlier")
     check_refusal(run_cli(*line, cwd=workshop), "earlier is not empty; pass --force")
@@ -141,18 +141,19 @@ def test_an_earlier_run_is_kept_without_force_and_after_a_failure(workshop):
 def test_force_does_not_replace_what_is_no_run(workshop):
     line = ("augment", "weak.pt", "--epochs", "1", "--no-control", "--out", "images", "--force")
     before = sorted(workshop.glob("images/**/*"))
-    check_refusal(run_cli(*line, cwd=workshop), "other files than a run's")
+    check_refusal(run_cli(*line, cwd=workshop), "files that no run makes")
     assert sorted(workshop.glob("images/**/*")) == before
 
 
 def test_force_replaces_an_earlier_run(workshop):
     folder = workshop / "replaced"
     folder.mkdir()
-    (folder / "source.json").write_text("{}")
-    (folder / "old.txt").write_text("old")
+    (folder / "source.json").write_text('{"graftkit": "0.1.0"}')
+    (folder / "history.jsonl").write_text("old")
     line = ("augment", "weak.pt", "--epochs", "1", "--cycles", "1", "--no-control", "--out", "replaced", "--force")
     done = run_cli(*line, cwd=workshop)
-    assert done.returncode == 0 and not (folder / "old.txt").exists() and (folder / "model.onnx").exists(), done
+    assert done.returncode == 0 and (folder / "history.jsonl").read_text() != "old", done
+    assert (folder / "model.onnx").exists()
     assert not list(workshop.glob(".replaced*"))
 
 
