@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from graftkit import datasets, folding, inspection, sources, surgery, tracing, training
-from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer, Rule, SourceRequest
+from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer, SourceRequest
 from graftkit.core import options
 from graftkit.core.errors import SourceError, TraceError
 from graftkit.core.records import Inspection
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
+from graftkit.learning import Rule
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle

@@ -1,11 +1,11 @@
-"""What the families promise: a source, data, a dendrite, a learning rule, a growth schedule, a runtime."""
+"""What the families promise: a source, data, a dendrite, a growth schedule, a runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.core.sites import Site
 from graftkit.plan import Graft
-
-if TYPE_CHECKING:
-    from graftkit.model import GraftedModel
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (model output, targets) -> scalar loss, to be made small
 Metric = Callable[[Tensor, Tensor], float]  # (all outputs, all targets) -> one number, higher is better
@@ -162,7 +159,7 @@ class DendriteKind(Protocol):
 Build = Callable[[Graft, Site, int], Dendrite]  # (graft, site, how many are before it) -> a fresh dendrite
 
 
-# ── learning rules and schedules ─────────────────────────────────────────────────────────────────
+# ── schedules (learning rules are in learning.py) ─────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -173,38 +170,6 @@ class Phase:
     cycle: int
     epochs: int
     grow: bool
-
-
-class Candidates(Protocol):
-    """Dendrites in training beside a network that stands still, not yet joined to it."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer trains."""
-
-    def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """The objective on one batch, to be made small."""
-
-    def install(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> str:
-        """Graft those that prove themselves on rows they never saw; says in a line what came of it."""
-
-
-class Rule(Protocol):
-    """How a dendrite's weights are found. A kind is a frozen dataclass whose fields are its options."""
-
-    name: ClassVar[str]
-    detaches: ClassVar[bool]  # whether errors are kept from flowing through dendrites, in any phase
-    phases: ClassVar[tuple[Literal["neuron", "dendrite"], ...]]  # of one cycle, in order
-
-    def refuses(self, kind: str) -> str | None:
-        """Why it cannot train a dendrite kind, None if it can."""
-
-    def grow(
-        self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int
-    ) -> Candidates | None:
-        """Begin a cycle: graft at once and return None, or return candidates for a dendrite phase."""
-
-    def trainable(self, model: GraftedModel) -> list[nn.Parameter]:
-        """What the optimizer trains in a neuron phase."""
 
 
 class GrowthSchedule(Protocol):

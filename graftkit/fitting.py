@@ -10,10 +10,11 @@ import torch
 from lightning_fabric import Fabric
 
 from graftkit import surgery, training
-from graftkit.contracts import Criterion, Data, Metric, Observer, Rule
+from graftkit.contracts import Criterion, Data, Metric, Observer
 from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord, SeedRecord
 from graftkit.dendrites import build_dendrite
+from graftkit.learning import Rule
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Gradient

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graftkit.contracts import DendriteKind, Rule
+from graftkit.contracts import DendriteKind
 from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site, is_named, select_sites
 from graftkit.dendrites import Context, Full, Lowrank, options_of, parse_kind
+from graftkit.learning import Rule
 from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
 

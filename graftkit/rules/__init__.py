@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graftkit.contracts import Rule
 from graftkit.core.errors import PlanError
 from graftkit.core.table import Table
+from graftkit.learning import Rule
 from graftkit.rules.correlation import Correlation
 from graftkit.rules.gradient import Gradient
 

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from graftkit.contracts import Build, Candidates, Criterion
+from graftkit.contracts import Build, Criterion
 from graftkit.core.errors import PlanError
+from graftkit.learning import Candidates
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
 from graftkit.rules.candidates import CandidatePool

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from graftkit import surgery
-from graftkit.contracts import Build, Candidates, Criterion
+from graftkit.contracts import Build, Criterion
+from graftkit.learning import Candidates
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
 

@@ -11,9 +11,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from graftkit import surgery
-from graftkit.contracts import Build, Candidates, Criterion, GrowthSchedule, Observer, Phase, Rule
+from graftkit.contracts import Build, Criterion, GrowthSchedule, Observer, Phase
 from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.learning import Candidates, Rule
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 

@@ -1,0 +1,44 @@
+"""What a learning rule promises: it knows the live model, so it stands above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+from graftkit.contracts import Build, Criterion
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft
+
+
+class Candidates(Protocol):
+    """Dendrites in training beside a network that stands still, not yet joined to it."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer trains."""
+
+    def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """The objective on one batch, to be made small."""
+
+    def install(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> str:
+        """Graft those that prove themselves on rows they never saw; says in a line what came of it."""
+
+
+class Rule(Protocol):
+    """How a dendrite's weights are found. A kind is a frozen dataclass whose fields are its options."""
+
+    name: ClassVar[str]
+    detaches: ClassVar[bool]  # whether errors are kept from flowing through dendrites, in any phase
+    phases: ClassVar[tuple[Literal["neuron", "dendrite"], ...]]  # of one cycle, in order
+
+    def refuses(self, kind: str) -> str | None:
+        """Why it cannot train a dendrite kind, None if it can."""
+
+    def grow(
+        self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int
+    ) -> Candidates | None:
+        """Begin a cycle: graft at once and return None, or return candidates for a dendrite phase."""
+
+    def trainable(self, model: GraftedModel) -> list[nn.Parameter]:
+        """What the optimizer trains in a neuron phase."""
