@@ -9,7 +9,7 @@ NEEDS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test check zoo fuzz
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,11 +20,23 @@ demo: .venv/.installed-demo ## graft dendrites onto a sample model, and write ru
 test: .venv/.installed-test ## run the tests
 	$(BIN)/pytest
 
+zoo: .venv/.installed-zoo ## try some 150 architectures, and write docs/coverage.md (an hour)
+	$(BIN)/python -m tests.zoo --write docs/coverage.md
+
+fuzz: .venv/.installed-test ## give every reader 10,000 broken and hostile files (half an hour)
+	$(BIN)/python -m tests.fuzz --cases 10000
+
 check: .venv/.installed-dev ## lint, formatting, types, import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# torchvision's own dependencies would replace the pinned torch.
+.venv/.installed-zoo: .venv/.installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[hf]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt torchvision timm
+	@touch $@
 
 # Each extra contains the ones before it, so installing one counts for those as well.
 .venv/.installed-demo: INSTALLS := demo

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from graftkit import datasets, folding, inspection, sources, surgery, tracing, training
+from graftkit.calling import SINGLE
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer, SourceRequest
 from graftkit.core import options
 from graftkit.core.errors import SourceError, TraceError
@@ -26,18 +30,31 @@ from graftkit.shipping import export, fresh_graph, read_onnx, runtime_metric, to
 from graftkit.training import Recipe
 
 
-def load(source: str | Path, *, weights: str | Path | None = None, trust: bool = False) -> LoadedModel:
-    """Read a model: a `.pt` or `.pt2` file by its content, or `package.module:factory`.
+def load(
+    source: str | Path,
+    *,
+    weights: str | Path | None = None,
+    trust: bool = False,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
+    allow: Sequence[str] = (),
+) -> LoadedModel:
+    """Read a model: a file by its content, or an architecture.
 
     Args:
-        source: the path, or the factory.
-        weights: a state dict or safetensors file for a factory.
+        source: a path, or "package.module:factory", "timm:NAME", "hf:FOLDER".
+        weights: a state dict or safetensors file for an architecture.
         trust: run code that the file brings along. Only for files whose maker you trust.
+        arch: the architecture for a file that holds weights alone.
+        arch_args: arguments for the architecture.
+        allow: further classes that a pickle may name, as "package.module.Class".
 
     Raises:
         SourceError: it cannot be read, or wants to run code and `trust` is not set.
     """
-    return sources.load(SourceRequest(str(source), Path(weights) if weights else None, trust))
+    given = tuple((arch_args or {}).items())
+    path = Path(weights) if weights else None
+    return sources.load(SourceRequest(str(source), path, trust, arch, given, tuple(allow)))
 
 
 def load_data(spec: str, *, seed: int = 0, input_shape: tuple[int, ...] | None = None) -> Data:
@@ -47,39 +64,57 @@ def load_data(spec: str, *, seed: int = 0, input_shape: tuple[int, ...] | None =
 
 def trace(
     model: LoadedModel | nn.Module | ExportedProgram,
-    example: Tensor | tuple[Tensor, ...] | None = None,
+    example: Any = None,
     *,
     device: str = "cpu",
     name: str | None = None,
+    output: str | None = None,
+    dynamic: str = "auto",
+    parts: bool = False,
 ) -> TracedModel:
     """Trace a model into a training and an evaluation graph that share its parameters.
 
     Args:
         model: as `load` gives it, or a live module, or an exported program.
-        example: example inputs, at least two rows; an exported program brings its own.
+        example: example inputs, at least two rows: a tensor, a tuple of positional arguments, or a dict of keyword
+            arguments, with tensors at any depth; an exported program brings its own.
         device: where the graphs are to live; a graph stays on the device it was traced on.
         name: what to call it.
+        output: which output feeds the loss; found where it is None.
+        dynamic: "auto" leaves every size free that the model leaves open (sequence length, image size), "batch" the
+            batch alone, "none" nothing: then the model takes the example's sizes and no other.
+        parts: where the whole cannot be traced (a detector), trace its largest part that can be, and say in the
+            notes what stays outside.
 
     Raises:
-        TraceError: it cannot be captured with a free batch size, or returns something else than one tensor.
+        TraceError: it cannot be captured.
     """
     loaded = model if isinstance(model, LoadedModel) else LoadedModel(model, {}, name or type(model).__name__)
     title = name or loaded.name
+    if dynamic not in ("auto", "batch", "none"):
+        raise TraceError(f"dynamic {dynamic!r}: choose auto, batch or none")
     if isinstance(loaded.model, ExportedProgram):
         if find_device(device).type != "cpu":
             raise TraceError(f"{title} is an exported program, which stays on the device it was exported on")
-        return tracing.trace_program(loaded.model, name=title)
+        return _as_in_file(tracing.trace_program(loaded.model, name=title, output=_own(output, loaded)), loaded)
     if example is None:
         raise TraceError("a module is traced by running it: give an example input of at least two rows")
-    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    if any(tensor.ndim == 0 or len(tensor) < 2 for tensor in inputs):
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+    if not tensors or tensors[0].ndim == 0 or len(tensors[0]) < 2:
         raise TraceError("the example input needs at least two rows, or the batch size could not stay free")
-    odd = {p.dtype for p in loaded.model.parameters() if p.is_floating_point()} - {torch.float32, torch.float64}
-    if odd:
-        raise TraceError(f"{title} has {', '.join(map(str, odd))} weights; convert it with model.float() first")
     place = find_device(device)
-    module = loaded.model.to(place)
-    return tracing.trace_module(module, tuple(tensor.to(place) for tensor in inputs), name=title)
+    module, notes = tracing.in_single_precision(loaded.model, copies=loaded is not model)  # what was read is ours
+    example = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(place), in_order(example, loaded))
+    wanted = _own(output, loaded)
+    traced = tracing.trace_module(
+        module.to(place),
+        example,
+        name=title,
+        output=wanted,
+        free=dynamic,  # type: ignore[arg-type]
+        parts=parts,
+    )
+    return _as_in_file(replace(traced, notes=(*notes, *traced.notes)), loaded)
 
 
 def make_plan(
@@ -101,10 +136,12 @@ def make_plan(
 def graft(traced: TracedModel, plan: GraftPlan | None = None, *, seed: int = 0) -> GraftedModel:
     """A trainable model with the plan's dendrites at zero strength, so that it computes what it did before.
 
-    Raises PlanError where the plan does not fit the model.
+    Raises PlanError where the plan does not fit the model, or no error would reach a dendrite.
     """
     model = surgery.empty(traced)
-    surgery.graft(model, (plan or GraftPlan()).grafts, build_dendrite, seed=seed)
+    grafts = (plan or GraftPlan()).grafts
+    surgery.check_reached(model, grafts, build_dendrite)
+    surgery.graft(model, grafts, build_dendrite, seed=seed)
     return model
 
 
@@ -168,21 +205,28 @@ def fit(
 
 def inspect(
     what: str | Path | TracedModel | GraftedModel | LoadedModel,
-    example: Tensor | None = None,
+    example: Any = None,
     *,
-    trust: bool = False,
-    weights: str | Path | None = None,
+    output: str | None = None,
+    dynamic: str = "auto",
+    **how: Any,
 ) -> Inspection:
     """Which sites there are, and what each received: of a model, a model file, a run's folder or any ONNX file.
 
-    `example` is what a model file is traced with. Raises SourceError, TraceError, RunError.
+    Args:
+        what: a live object, or a path, or an architecture.
+        example: what a model file is traced with. An ONNX file is read as it is where there is none.
+        output, dynamic: as `trace` takes them.
+        how: as `load` takes it: `trust`, `weights`, `arch`, `arch_args`, `allow`.
+
+    Raises SourceError, TraceError, RunError.
     """
     if isinstance(what, TracedModel):
         return inspection.inspect_traced(what)
     if isinstance(what, GraftedModel):
         return inspection.inspect_grafted(what, {})
     if isinstance(what, LoadedModel):
-        traced = trace(what, example)
+        traced = trace(what, example, output=output, dynamic=dynamic, parts=True)
         return inspection.inspect_traced(traced, format="program" if traced.source is None else "module")
     path = Path(what)
     if path.is_dir():
@@ -192,7 +236,28 @@ def inspect(
     if path.is_file() and sources.looks_like_onnx(path):
         proto = read_onnx(path)
         return inspection.inspect_onnx(proto, folding.read_description(proto), name=path.name)
-    return inspect(load(what, weights=weights, trust=trust), example)
+    return inspect(load(what, **how), example, output=output, dynamic=dynamic)
+
+
+def in_order(example: Any, loaded: LoadedModel) -> Any:
+    """An example by the names that the model's file uses, in the order of its inputs."""
+    names = loaded.signature.input_names if loaded.signature else ()
+    if isinstance(example, Mapping) and names and set(names) <= set(example):
+        return tuple(example[name] for name in names)
+    return example
+
+
+def _own(output: str | None, loaded: LoadedModel) -> str | None:
+    """What tracing calls the output that the model's file calls `output`."""
+    names = loaded.signature.output_names if loaded.signature else ()
+    if output not in names:
+        return output
+    return SINGLE if len(names) == 1 else f"{SINGLE}_{names.index(output)}"
+
+
+def _as_in_file(traced: TracedModel, loaded: LoadedModel) -> TracedModel:
+    named = tracing.named_as(traced, loaded.signature) if loaded.signature else traced
+    return replace(named, metadata=dict(loaded.metadata))
 
 
 def find_device(name: str) -> torch.device:
@@ -227,9 +292,9 @@ def metric_for(metric: str | Metric | None, rows: Data) -> Metric:
 
 def check_rows(model: GraftedModel, rows: Data, criterion: Criterion, loss: str) -> None:
     """Raise DataError where the rows' shapes or labels do not fit the model."""
-    batch = next(iter(training.batches(rows.validation, 8)))
-    expected = tuple(model.traced.inputs[0].shape[1:])
-    training.check_fit(model, batch[0], batch[1], criterion, classes=rows.classes, loss=loss, expected=expected)
+    inputs, targets = next(iter(training.batches(rows.validation, 8)))
+    ports = model.traced.signature.inputs
+    training.check_fit(model, inputs, targets, criterion, classes=rows.classes, loss=loss, expected=ports)
 
 
 def _loss_name(loss: str | Criterion | None, rows: Data) -> str:

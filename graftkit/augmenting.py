@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from graftkit import api, folding, inspection, surgery
-from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
+from graftkit import api, folding, inspection, surgery, tracing
+from graftkit.contracts import Data, Inputs, LoadedModel, Metric, Observer, SourceRequest
 from graftkit.core.errors import DataError, GraftkitError, RunError, SourceError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.datasets import DATASETS
@@ -46,6 +46,8 @@ class Request:
     rule: str = "gradient"
     loss: str | None = None
     metric: str | None = None
+    output: str | None = None
+    dynamic: str = "auto"
     max_parameters: str | None = None
     join: str = "activation"
     opset: int = folding.DEFAULT_OPSET
@@ -131,11 +133,13 @@ def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Ma
 def _reopen(
     path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool
 ) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
-    loaded = load_source(SourceRequest(facts["source"], Path(facts["weights"]) if facts["weights"] else None, trust))
+    loaded = load_source(_source_of(facts, trust=trust))
     if loaded.provenance.get("sha256") != facts["sha256"]:
         raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
     rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=_input_shape(loaded))
-    traced = api.trace(loaded, rows.example())
+    traced = api.trace(
+        loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"), parts=False
+    )
     model = surgery.empty(traced)
     try:
         surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
@@ -154,7 +158,14 @@ def _fit(
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
     _check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
-    model = surgery.empty(api.trace(loaded, rows.example(), device=request.settings.device))
+    traced = api.trace(
+        loaded,
+        rows.example(),
+        device=request.settings.device,
+        output=request.output,
+        dynamic=request.dynamic,
+    )
+    model = surgery.empty(traced)
     additions, left_out = plan_cycle(
         model.traced,
         dendrites=request.dendrites,
@@ -163,13 +174,20 @@ def _fit(
         join=request.join,
     )
     api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
-    notes = (*loaded.warnings, *rows.warnings, *model.traced.notes, *(f"not grafted: {line}" for line in left_out))
+    surgery.check_reached(model, additions.grafts, build_dendrite)
+    skipped = (f"not grafted: {line}" for line in left_out)
+    notes = (*loaded.warnings, *rows.warnings, *traced.notes, inspection.coverage(traced), *skipped)
     for line in notes:
         observer.on_warning(line)
     limit = parameter_limit(request.max_parameters, model.parameter_count())
     facts = {
         "source": _anchored(request.source.spec),
         "weights": _anchored(str(request.source.weights)) if request.source.weights else None,
+        "arch": request.source.arch,
+        "arch_args": dict(request.source.arch_args),
+        "allow": list(request.source.allow),
+        "output": request.output,
+        "dynamic": request.dynamic,
         "sha256": loaded.provenance.get("sha256"),
         "provenance": dict(loaded.provenance),
         "data": request.data if DATASETS["digits"].recognises(request.data) else _anchored(request.data),
@@ -215,6 +233,18 @@ def _ship(
     return replace(report, parity=parity, runtime_metric=score)
 
 
+def _source_of(facts: Mapping[str, Any], *, trust: bool) -> SourceRequest:
+    """What was read when the run was made."""
+    return SourceRequest(
+        spec=facts["source"],
+        weights=Path(facts["weights"]) if facts["weights"] else None,
+        trust=trust,
+        arch=facts.get("arch"),
+        arch_args=tuple(facts.get("arch_args", {}).items()),
+        allow=tuple(facts.get("allow", ())),
+    )
+
+
 def _keep(folder: RunFolder, model: GraftedModel) -> None:
     """Write what it takes to export the model as it stands, should anything go wrong later."""
     folder.write_json(PLAN, model.plan.to_json())
@@ -247,20 +277,17 @@ def _check_shapes(loaded: LoadedModel, rows: Data, spec: str) -> None:
     """Raise DataError where the module cannot take two rows; tracing would say so less plainly."""
     if isinstance(loaded.model, ExportedProgram):
         return  # it knows its shapes, and is asked for them once it is traced
-    example = rows.example()
-    modes = {module: module.training for module in loaded.model.modules()}
-    loaded.model.eval()
-    try:
-        with torch.no_grad():
-            loaded.model(example)
-    except Exception as error:  # whatever the user's own forward raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"the model cannot take the rows of --data {spec}, {list(example.shape[1:])}: {reason}"
-        ) from None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    reason = tracing.cannot_take(loaded.model, api.in_order(rows.example(), loaded))
+    if reason:
+        raise DataError(f"the model cannot take the rows of --data {spec}, {_shapes(rows.example())}: {reason}")
+
+
+def _shapes(inputs: Inputs) -> str:
+    """The shape of one row of each input."""
+    if isinstance(inputs, torch.Tensor):
+        return str(list(inputs.shape[1:]))
+    named = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+    return ", ".join(f"{name} {list(tensor.shape[1:])}" for name, tensor in named)
 
 
 def _anchored(spec: str) -> str:

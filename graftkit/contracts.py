@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils.data import DataLoader, Dataset
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.core.signature import Signature
 from graftkit.core.sites import Site
 from graftkit.plan import Graft
 
+Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]  # a batch: of one input, of several in order, or by name
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (model output, targets) -> scalar loss, to be made small
 Metric = Callable[[Tensor, Tensor], float]  # (all outputs, all targets) -> one number, higher is better
 
@@ -30,21 +33,42 @@ class LoadedModel:
 
     `provenance` is JSON-able and goes into source.json: `path` or `factory`, `format`, `sha256` (hex,
     of the file, or of the weights file for a factory; None where there is neither), `weights`.
+
+    Attributes:
+        model: a module (TorchScript modules are modules, too), or an exported program.
+        name: what to call it.
+        warnings: what a user has to know about how it was read, one line each.
+        signature: names, types and sizes where the file itself knows them (ONNX); its ONNX output keeps them.
+        metadata: the user's own metadata of an ONNX file, which its ONNX output keeps.
     """
 
     model: nn.Module | ExportedProgram
     provenance: Mapping[str, Any]
     name: str
     warnings: tuple[str, ...] = ()
+    signature: Signature | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What the user asked to have read."""
+    """What the user asked to have read.
 
-    spec: str  # a path, or "package.module:factory"
+    Attributes:
+        spec: a path, or an architecture: "package.module:factory", "timm:NAME", "hf:FOLDER".
+        weights: the weights for an architecture.
+        trust: run code that the file brings along.
+        arch: the architecture for a file that holds weights alone.
+        arch_args: arguments for the architecture, name and value as text.
+        allow: further classes a pickle may name, as "package.module.Class".
+    """
+
+    spec: str
     weights: Path | None = None
     trust: bool = False
+    arch: str | None = None
+    arch_args: tuple[tuple[str, str], ...] = ()
+    allow: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -61,7 +85,8 @@ class Source(Protocol):
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────
 
-Rows = Dataset[Any] | DataLoader[Any]  # of (inputs, targets)
+# Of (inputs, targets); inputs are a tensor, a tuple of tensors in the model's order, or a dict of them by name.
+Rows = Dataset[Any] | DataLoader[Any]
 
 
 @dataclass(frozen=True)
@@ -85,12 +110,12 @@ class Data:
     name: str
     warnings: tuple[str, ...] = ()
 
-    def example(self, rows: int = 2) -> Tensor:
-        """The inputs of the first validation rows, [rows, ...]."""
+    def example(self, rows: int = 2) -> Inputs:
+        """The inputs of the first validation rows, each tensor [rows, ...]."""
         if isinstance(self.validation, DataLoader):
             inputs = next(iter(self.validation))[0]
-            return torch.as_tensor(inputs)[:rows]
-        return torch.stack([torch.as_tensor(self.validation[index][0]) for index in range(rows)])
+            return tree_map(lambda tensor: torch.as_tensor(tensor)[:rows], inputs)  # type: ignore[no-any-return]
+        return default_collate([self.validation[index][0] for index in range(rows)])  # type: ignore[no-any-return]
 
 
 class DataSource(Protocol):
@@ -185,13 +210,19 @@ class GrowthSchedule(Protocol):
 # ── runtimes ─────────────────────────────────────────────────────────────────────────────────────
 
 
+Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]  # inputs by name -> all outputs in the file's order
+
+
 class Runtime(Protocol):
     """An inference runtime that loads an ONNX file."""
 
     name: ClassVar[str]
 
-    def open(self, model: bytes, *, threads: int | None = None) -> Callable[[np.ndarray], list[np.ndarray]]:
-        """A function from one input batch to all outputs. Raises RuntimeMissingError or ExportError."""
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Run:
+        """A function that runs one batch. A model with external data has to be given as its path.
+
+        Raises RuntimeMissingError, or ExportError where the file is not loaded.
+        """
 
 
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────

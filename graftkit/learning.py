@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
-from graftkit.contracts import Build, Criterion
+from graftkit.contracts import Build, Criterion, Inputs
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
 
@@ -21,7 +21,7 @@ class Candidates(Protocol):
     def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """The objective on one batch, to be made small."""
 
-    def install(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> str:
+    def install(self, held_out: Iterable[tuple[Inputs, Tensor]]) -> str:
         """Graft those that prove themselves on rows they never saw; says in a line what came of it."""
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from graftkit.contracts import Dendrite
-from graftkit.core.errors import TraceError
+from graftkit.calling import Calling
+from graftkit.contracts import Dendrite, Inputs
+from graftkit.core.errors import DataError
 from graftkit.core.records import EdgeRecord
+from graftkit.core.signature import Signature
 from graftkit.core.sites import Site, SkippedCall
 from graftkit.plan import GraftPlan
 
@@ -30,23 +33,34 @@ class TracedModel:
     Attributes:
         name: what the model is called in messages and titles.
         source: the live module it was traced from; None for an exported program.
+        calling: how the live module takes its arguments; None where there is none.
+        how: the way in which it was captured, for capturing it again.
         train_graph, eval_graph: the same network as it behaves in `train()` and in `eval()`.
         sites: every Linear and Conv call where a dendrite can be grafted, in the order of the graph.
         skipped: every other call with weights, with the reason.
         edges: data flow between sites.
-        inputs: an example of the model's inputs.
+        inputs: an example of the model's inputs, in the signature's order.
+        signature: what goes in and what comes out.
+        output_at: where the output that feeds the loss is among the outputs of (train_graph, eval_graph); a graph
+            with one output returns it as it is, one with more returns a tuple.
         notes: what could not be had from this source, one line each.
+        metadata: what an ONNX file that it came from said in its own metadata.
     """
 
     name: str
     source: nn.Module | None
+    calling: Calling | None
+    how: tuple[Any, ...]
     train_graph: fx.GraphModule
     eval_graph: fx.GraphModule
     sites: tuple[Site, ...]
     skipped: tuple[SkippedCall, ...]
     edges: tuple[EdgeRecord, ...]
     inputs: tuple[Tensor, ...]
+    signature: Signature
+    output_at: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def site(self, key: str) -> Site:
         """The site called `key`; raises KeyError."""
@@ -107,13 +121,17 @@ class GraftedModel(nn.Module):
             graph.add_module(DENDRITES, self.dendrites)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        output = self.graphs[0 if self.training else 1](*inputs)
-        if not isinstance(output, Tensor):
-            raise TraceError(
-                f"the model returns {type(output).__name__}, not one tensor; wrap it so that forward returns"
-                " the tensor that feeds the loss"
-            )
-        return output
+        """The output that feeds the loss; inputs in the signature's order."""
+        return self.outputs(*inputs)[self.traced.output_at[0 if self.training else 1]]
+
+    def outputs(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """All outputs of the graph of its own mode, in evaluation those that the signature names."""
+        found = self.graphs[0 if self.training else 1](*inputs)
+        return (found,) if isinstance(found, Tensor) else tuple(found)
+
+    def arrange(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """A batch as data give it, in the order in which `forward` takes it. Raises DataError."""
+        return arranged(inputs, self.traced.signature)
 
     def at(self, site: str) -> SiteDendrites:
         """The dendrites of a site; raises KeyError where there are none."""
@@ -153,6 +171,21 @@ class GraftedModel(nn.Module):
         with torch.no_grad():
             for p, value in zip(strengths, kept, strict=True):
                 p.copy_(value)
+
+
+def arranged(inputs: Inputs, signature: Signature) -> tuple[Tensor, ...]:
+    """A batch as data give it, in the order of the signature's inputs. Raises DataError where one is missing."""
+    names = signature.input_names
+    if isinstance(inputs, Mapping):
+        missing = [name for name in names if name not in inputs]
+        if missing:
+            there = ", ".join(map(str, inputs)) or "none"
+            raise DataError(f"the model takes {', '.join(names)}, but the rows have no {missing[0]}; they have {there}")
+        return tuple(inputs[name] for name in names)
+    found = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    if len(found) != len(names):
+        raise DataError(f"the model takes {len(names)} inputs ({', '.join(names)}), but the rows have {len(found)}")
+    return found
 
 
 def slot(site: str) -> str:

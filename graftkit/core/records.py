@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from graftkit.core.signature import Signature
+
 Options = tuple[tuple[str, str | int | float | bool | None], ...]
 
 
@@ -117,6 +119,7 @@ class Inspection:
     parameters: int  # of the whole model, dendrites included
     macs: int  # of all sites and dendrites, for one row of data
     notes: tuple[str, ...] = ()
+    signature: Signature | None = None  # None for what was not traced
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form; the inverse of `from_json`."""
@@ -152,6 +155,7 @@ class Inspection:
             parameters=value["parameters"],
             macs=value["macs"],
             notes=tuple(value["notes"]),
+            signature=Signature.from_json(value["signature"]) if value.get("signature") else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
 
@@ -15,6 +16,23 @@ GAIN = "gain is the validation metric lost when a site's dendrites are switched 
 COUNTED = "multiply-adds count Linear and Conv calls and dendrites, nothing else"
 
 
+def coverage(traced: TracedModel) -> str:
+    """How many Linear and Conv calls there are, how many are sites, and why each other is not."""
+    calls = len(traced.sites) + len(traced.skipped)
+    if not traced.skipped:
+        return f"all {calls} Linear and Conv calls are sites"
+    reasons = Counter(call.reason for call in traced.skipped)
+    left = "; ".join(
+        f"{count} not: {reason} ({', '.join(_keys(traced, reason))})" for reason, count in reasons.most_common()
+    )
+    return f"{len(traced.sites)} of {calls} Linear and Conv calls are sites; {left}"
+
+
+def _keys(traced: TracedModel, reason: str, most: int = 3) -> list[str]:
+    keys = [call.key for call in traced.skipped if call.reason == reason]
+    return [*keys[:most], f"{len(keys) - most} more"] if len(keys) > most else keys
+
+
 def inspect_traced(traced: TracedModel, *, format: str = "module") -> Inspection:
     """What a traced model consists of, before anything is grafted."""
     names = {id(tensor): tensor for tensor in traced.tensors().values() if isinstance(tensor, torch.nn.Parameter)}
@@ -26,7 +44,8 @@ def inspect_traced(traced: TracedModel, *, format: str = "module") -> Inspection
         edges=traced.edges,
         parameters=sum(parameter.numel() for parameter in names.values()),
         macs=sum(site.macs for site in traced.sites),
-        notes=(*traced.notes, COUNTED),
+        notes=(coverage(traced), *traced.notes, COUNTED),
+        signature=traced.signature,
     )
 
 
@@ -43,6 +62,7 @@ def inspect_grafted(model: GraftedModel, gains: Mapping[str, float], *, format: 
         parameters=model.parameter_count(),
         macs=model.macs(),
         notes=(*plain.notes, GAIN) if gains else plain.notes,
+        signature=plain.signature,
     )
 
 

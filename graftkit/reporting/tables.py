@@ -79,7 +79,7 @@ def inspection_table(inspection: Inspection) -> RenderableType:
     lines = [Line(header, style="bold")]
     for site in inspection.sites:
         lines += _site_lines(site, gains)
-    lines += [Line(text=""), *_totals(inspection), *_skipped(inspection)]
+    lines += [Line(text=""), *_signature(inspection), *_totals(inspection), *_skipped(inspection)]
     lines += [Line(text=f"Note: {note}") for note in inspection.notes]
     return Lines(tuple(lines), frozenset({0, 1}))
 
@@ -104,6 +104,14 @@ def _site_lines(site: SiteRecord, gains: bool) -> Iterable[Line]:
     yield Line((site.site, f"{site.operator} {wording.shape(site)}", *numbers, *gain))
     for dendrite in site.dendrites:
         yield Line(text=f"└ {wording.dendrite_words(site, dendrite)}", style="green", indent=2)
+
+
+def _signature(inspection: Inspection) -> Iterable[Line]:
+    if inspection.signature is None:
+        return
+    yield Line(text=f"Takes {'; '.join(port.text() for port in inspection.signature.inputs)}")
+    trained = f", trained by {inspection.signature.output}" if len(inspection.signature.outputs) > 1 else ""
+    yield Line(text=f"Gives {'; '.join(port.text() for port in inspection.signature.outputs)}{trained}")
 
 
 def _totals(inspection: Inspection) -> Iterable[Line]:

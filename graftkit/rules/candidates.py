@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from graftkit import surgery
-from graftkit.contracts import Build, Criterion, Dendrite
+from graftkit.contracts import Build, Criterion, Dendrite, Inputs
 from graftkit.model import GraftedModel, SiteDendrites
 from graftkit.plan import Graft
 from graftkit.rules.statistics import PairedSums, correlation
@@ -65,7 +65,7 @@ class CandidatePool:
         ]
         return -torch.stack(scores).mean()
 
-    def install(self, held_out: Iterable[tuple[Tensor, Tensor]]) -> str:
+    def install(self, held_out: Iterable[tuple[Inputs, Tensor]]) -> str:
         """Half of the held-out rows choose one candidate a site, the other half tests each of its neurons.
 
         A neuron is served if its |r| is above what 19 pairings of its activities with other rows' errors
@@ -79,7 +79,8 @@ class CandidatePool:
             if half < MIN_ROWS:
                 continue
             for sums, part in ((choosing, slice(0, half)), (testing, slice(half, 2 * half))):
-                seen, errors = self._watch((inputs[part],), targets[part])
+                rows = tuple(tensor[part] for tensor in self.model.arrange(inputs))
+                seen, errors = self._watch(rows, targets[part])
                 for key, index, dendrite in self._all():
                     with torch.no_grad():
                         sums[key, index].add(self._activity(dendrite, seen[key]), errors[key])

@@ -13,8 +13,19 @@ from graftkit.core.sites import Site
 from graftkit.model import DENDRITES, GraftedModel, SiteDendrites, TracedModel, copied, slot
 from graftkit.plan import Graft, GraftPlan
 from graftkit.surgery.insert import insert_call, placeholder, remove_call
+from graftkit.surgery.probe import check_unreached, unreached
 
-__all__ = ["affordable", "empty", "graft", "insert_all", "open_sites", "put_back", "truncate"]
+__all__ = [
+    "affordable",
+    "check_reached",
+    "empty",
+    "graft",
+    "insert_all",
+    "open_sites",
+    "put_back",
+    "truncate",
+    "unreached",
+]
 
 
 def empty(traced: TracedModel) -> GraftedModel:
@@ -100,6 +111,16 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
             left -= costs[index]
             taken.add(index)
     return tuple(graft for index, graft in enumerate(new) if index in taken)
+
+
+def check_reached(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> None:
+    """Raise PlanError where dendrites so grafted would never learn; the model is left as it was."""
+    before, new = model.plan, tuple(grafts)
+    graft(model, new, build, seed=0)
+    try:
+        check_unreached(model, dict.fromkeys(one.site for one in new))
+    finally:
+        truncate(model, before)
 
 
 def insert_all(graph: fx.GraphModule, plan: GraftPlan, dendrites: Mapping[str, SiteDendrites]) -> None:

@@ -2,56 +2,103 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+from typing import Any
+
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from graftkit.calling import Calling, calling_of, choose_output, same_output
 from graftkit.core.errors import TraceError
+from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
-from graftkit.tracing.capture import capture, check_sizes, dynamic_batch, export_program, unlift
+from graftkit.tracing.capture import Captured, How, capture, capture_as, output_nodes
+from graftkit.tracing.checks import SizeError, cannot_take, check_sizes, eager, run_graph
+from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
+from graftkit.tracing.free import BATCH, Free, Names, resized
+from graftkit.tracing.precision import in_single_precision
+from graftkit.tracing.programs import plain_program
+from graftkit.tracing.reasons import reason
+from graftkit.tracing.renaming import named_as
 from graftkit.tracing.sites import find_sites, mark_sites
 
-__all__ = ["dynamic_batch", "export_program", "retrace", "trace_module", "trace_program"]
+__all__ = [
+    "call_source",
+    "cannot_take",
+    "flat_inputs",
+    "in_single_precision",
+    "named_as",
+    "resized",
+    "retrace",
+    "trace_module",
+    "trace_program",
+]
 
 
-def trace_module(module: nn.Module, inputs: tuple[Tensor, ...], *, name: str) -> TracedModel:
+def trace_module(
+    module: nn.Module,
+    example: Any,
+    *,
+    name: str,
+    output: str | None = None,
+    free: Free = "auto",
+    parts: bool = False,
+) -> TracedModel:
     """Trace a live module by exporting it in `train()` and in `eval()`.
 
     Args:
-        module: any module that `torch.export` can capture with a free batch size; it is not changed.
-        inputs: positional inputs; the first dimension of each is the batch, at least 2.
+        module: any module that `torch.export` can capture; it is not changed.
+        example: a tensor, a tuple of positional arguments or a dict of keyword arguments; the first dimension of
+            each tensor is the batch, at least 2.
         name: what to call it.
+        output: which output feeds the loss; found where it is None.
+        free: "auto": the batch, and each other size that the model leaves open; "batch": the batch alone; "none".
+        parts: where the whole cannot be traced, take the largest part that can, and say what stays outside.
 
     Raises:
-        TraceError: it cannot be captured, or returns something else than one tensor.
+        TraceError: it cannot be captured.
     """
-    train = capture(module, inputs, train=True)
-    evaluation = capture(module, inputs, train=False)
-    check_sizes(module, evaluation, inputs, name=name)
-    return _traced(name, module, train, evaluation, inputs, ())
+    calling, inputs = calling_of(module, example)
+    failure = cannot_take(module, example)  # and what the module makes when it first runs is there from now on
+    if failure:
+        raise TraceError(f"{name} cannot be traced: it fails itself on the example: {failure}")
+    try:
+        return _trace(module, calling, inputs, name=name, output=output, free=free)
+    except TraceError as error:
+        found = _trace_part(module, calling, inputs, error, name=name, free=free) if parts else None
+        if found is None:
+            raise
+        return found
 
 
-def trace_program(program: ExportedProgram, *, name: str) -> TracedModel:
+def _trace_part(
+    module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], error: TraceError, *, name: str, free: Free
+) -> TracedModel | None:
+    """The largest part that can be traced, with what a user has to know of it."""
+
+    def trace(part: nn.Module, example: Any, path: str) -> TracedModel:
+        return trace_module(part, example, name=f"{name}.{path}", free=free)
+
+    found = trace_core(module, calling, inputs, trace)
+    if found is None:
+        return None
+    traced, path, share = found
+    beside = ", ".join(outside(module, path))
+    notes = (f"only {path} is traced, {share:.0%} of the weights: {error}", f"outside stay {beside}")
+    return replace(traced, notes=(*notes, *traced.notes))
+
+
+def trace_program(program: ExportedProgram, *, name: str, output: str | None = None) -> TracedModel:
     """Trace an exported program: its own graph, and the other mode's by flipping. Raises TraceError."""
-    given = unlift(program)
-    if program.example_inputs is None:
-        raise TraceError(f"{name} was saved without example inputs; export it again with them")
-    inputs, keywords = program.example_inputs
-    if keywords or not all(isinstance(value, Tensor) for value in inputs):
-        raise TraceError(f"{name} takes inputs that are not plain positional tensors, which is not supported")
-    placeholders = [node for node in given.graph.nodes if node.op == "placeholder"]
-    fixed = next((n for n in placeholders if n.meta["val"].ndim and isinstance(n.meta["val"].shape[0], int)), None)
-    if fixed is not None:
-        raise TraceError(
-            f"{name} fixes the batch size of {fixed.name!r} to {fixed.meta['val'].shape[0]}; export it again with"
-            " dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
-        )
+    given, inputs, names = plain_program(program, name=name)
     training = holds_training(given)
     other, notes = flipped(given, train=not training)
     train, evaluation = (given, other) if training else (other, given)
-    rows = tuple(x if x.ndim == 0 or len(x) > 1 else torch.cat([x, x]) for x in inputs)  # one row fixes the batch size
-    return _traced(name, None, train, evaluation, rows, notes)
+    how = How()
+    return _traced(
+        name, None, None, Captured(train, names, how), Captured(evaluation, names, how, notes), inputs, output
+    )
 
 
 def retrace(traced: TracedModel) -> fx.GraphModule:
@@ -59,29 +106,111 @@ def retrace(traced: TracedModel) -> fx.GraphModule:
 
     Models that cache values in `eval()` would otherwise ship what they cached before training.
     """
-    if traced.source is None:
+    if traced.source is None or traced.calling is None:
         return copied(traced.eval_graph)
-    graph = capture(traced.source, traced.inputs, train=False)
+    how = How(*traced.how)
+    graph = capture_as(traced.source, traced.calling, traced.inputs, train=False, how=how).graph
     missing = mark_sites(graph, traced.sites)
     if missing:
         raise TraceError(f"traced again after training, the model no longer calls {', '.join(sorted(missing))}")
     return graph
 
 
+def call_source(traced: TracedModel, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What the live module itself gives in `eval()`, all outputs in the signature's order.
+
+    Raises TraceError where the model did not come from a live module.
+    """
+    if traced.source is None or traced.calling is None:
+        raise TraceError(f"{traced.name} did not come from a live module")
+    modes = {m: m.training for m in traced.source.modules()}
+    # a value cached in eval() is dropped by whoever passes through train(), as a training loop does
+    traced.source.train()
+    traced.source.eval()
+    try:
+        return tuple(eager(traced.source, traced.calling, inputs).values())
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def flat_inputs(module: nn.Module, example: Any) -> tuple[Tensor, ...]:
+    """An example's tensors in the order in which a traced model takes them. Raises TraceError."""
+    return calling_of(module, example)[1]
+
+
+def _trace(
+    module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, name: str, output: str | None, free: Free
+) -> TracedModel:
+    """With as many free sizes as prove right."""
+    try:
+        return _trace_as(module, calling, inputs, name=name, output=output, free=free)
+    except SizeError as error:
+        found = _trace_as(module, calling, inputs, name=name, output=output, free="batch")
+        return replace(found, notes=(*found.notes, f"sizes other than the batch's are fixed: {error}"))
+
+
+def _trace_as(
+    module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, name: str, output: str | None, free: Free
+) -> TracedModel:
+    evaluation = capture(module, calling, inputs, train=False, how=How(free))
+    train = capture(module, calling, inputs, train=True, how=evaluation.how)
+    if train.how != evaluation.how:  # what only one mode needs, both get
+        evaluation = capture_as(module, calling, inputs, train=False, how=train.how)
+    traced = _traced(name, module, calling, train, evaluation, inputs, output)
+    check_sizes(module, calling, traced.eval_graph, inputs, traced.signature.inputs, name=name)
+    return traced
+
+
 def _traced(
     name: str,
     source: nn.Module | None,
-    train: fx.GraphModule,
-    evaluation: fx.GraphModule,
+    calling: Calling | None,
+    train: Captured,
+    evaluation: Captured,
     inputs: tuple[Tensor, ...],
-    notes: tuple[str, ...],
+    output: str | None,
 ) -> TracedModel:
-    with torch.no_grad():
-        output = evaluation(*inputs)
-    if not isinstance(output, Tensor):
-        raise TraceError(
-            f"{name} returns {type(output).__name__}, not one tensor; wrap it so that forward returns the tensor"
-            " that feeds the loss"
-        )
-    sites, skipped, edges = find_sites(train, evaluation)
-    return TracedModel(name, source, train, evaluation, sites, skipped, edges, inputs, notes)
+    values = dict(zip(evaluation.outputs, _first_run(evaluation.graph, inputs, name), strict=True))
+    chosen = choose_output(values, output)
+    trained = {n: node.meta["val"] for n, node in zip(train.outputs, output_nodes(train.graph), strict=True)}
+    places = (same_output(trained, chosen, values[chosen]), list(values).index(chosen))
+    sizes = Names(evaluation.graph, inputs)
+    names = [str(n.target) for n in evaluation.graph.graph.nodes if n.op == "placeholder"]
+    signature = Signature(
+        tuple(sizes.port(n, value) for n, value in zip(names, sizes.values, strict=True)),
+        tuple(sizes.port(n, v.meta["val"]) for n, v in zip(values, output_nodes(evaluation.graph), strict=True)),
+        chosen,
+    )
+    if not any(BATCH in port.shape for port in signature.inputs) and evaluation.how.free != "none":
+        raise TraceError(f"{name} fixes its batch size, which has to stay free")
+    sites, skipped, edges = find_sites(train.graph, evaluation.graph, inputs, places)
+    notes = tuple(dict.fromkeys((*evaluation.notes, *train.notes, *_fixed(evaluation.how))))
+    return TracedModel(
+        name=name,
+        source=source,
+        calling=calling,
+        how=(evaluation.how.free, evaluation.how.gradients, evaluation.how.scripted),
+        train_graph=train.graph,
+        eval_graph=evaluation.graph,
+        sites=sites,
+        skipped=skipped,
+        edges=edges,
+        inputs=inputs,
+        signature=signature,
+        output_at=places,
+        notes=notes,
+    )
+
+
+def _first_run(graph: fx.GraphModule, inputs: tuple[Tensor, ...], name: str) -> tuple[Tensor, ...]:
+    try:
+        return run_graph(graph, inputs)
+    except Exception as error:  # torch.export may write a graph that does not run
+        raise TraceError(f"{name} was traced, but its graph does not run: {reason(error)}") from error
+
+
+def _fixed(how: How) -> tuple[str, ...]:
+    if how.free == "none":
+        return ("it traces with fixed sizes alone: its ONNX file takes what the example had, batch included",)
+    return ("its control flow was read by TorchScript",) if how.scripted else ()

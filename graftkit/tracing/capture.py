@@ -6,112 +6,188 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from io import StringIO
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
+from torch.fx.graph import CodeGen
+from torch.random import fork_rng
 
+from graftkit.calling import Calling, flat_forward
 from graftkit.core.errors import TraceError
 from graftkit.core.pause import no_collection
+from graftkit.tracing.free import Free, dynamic_shapes
+from graftkit.tracing.reasons import reason
+from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
 
-CHECKED_SIZES = (7, 16)
 # Harmless, and nothing a user could act on.
 _KNOWN_WARNINGS = (
     r"The tensor attributes? .*_flat_weights.* (was|were) assigned during export",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
+_DATA_DEPENDENT = ("data-dependent", "GuardOnDataDependent", "u0")
+_NO_VIEW = ("Cannot view a tensor", "a leaf Variable that requires grad")
 
 
-def dynamic_batch(inputs: tuple[Tensor, ...]) -> tuple[dict[int, Dim], ...]:
-    """What tells `torch.export` that the first dimension of every input is free."""
-    return tuple({0: Dim.DYNAMIC} if tensor.ndim else {} for tensor in inputs)
+@dataclass(frozen=True)
+class How:
+    """A way to capture: which sizes stay free, whether gradients are recorded, whether TorchScript reads the code."""
+
+    free: Free = "auto"
+    gradients: bool = True
+    scripted: bool = False
 
 
-def export_program(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    """Export a module as it is now, with a dynamic batch. Raises TraceError."""
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """A graph, the names of its outputs, the way it was captured, and what a user has to know of that."""
+
+    graph: fx.GraphModule
+    outputs: tuple[str, ...]
+    how: How
+    notes: tuple[str, ...] = ()
+
+
+def capture(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, train: bool, how: How) -> Captured:
+    """The module's graph in one mode, in this way or the first other that works; the module stays as it was.
+
+    Raises TraceError, with the reason why the first way failed.
+    """
+    first: TraceError | None = None
+    waiting, tried = [how], set()
+    while waiting:
+        way = waiting.pop(0)
+        tried.add(way)
+        try:
+            return capture_as(module, calling, inputs, train=train, how=way)
+        except TraceError as error:
+            first = first or error
+            waiting += [other for other in _others(way, error) if other not in tried and other not in waiting]
+    assert first is not None
+    raise first
+
+
+def capture_as(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, train: bool, how: How) -> Captured:
+    """The module's graph in one mode, in this way alone. Raises TraceError."""
+    with untouched(module, train=train), contextlib.ExitStack() as stack:
+        names: tuple[str, ...] = ()
+        notes = [stack.enter_context(repair(module, train)) for repair in MODULE_REPAIRS.values()]
+        if how.scripted:
+            program = _script(module, calling, inputs)
+        else:
+            with flat_forward(module, calling) as seen:
+                program = _export(module, inputs, how)
+            names = tuple(seen[-1].tensors)
+            notes += [f"its output of type {other} stays outside" for other in seen[-1].others]
+    graph = unlift(program)
+    count = len(output_nodes(graph))
+    if len(names) != count:
+        names = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
+    notes += [rewrite(graph) for rewrite in GRAPH_REPAIRS.values()]
+    graph.recompile()
+    return Captured(graph, names, how, tuple(note for note in notes if note))
+
+
+def _others(how: How, error: TraceError) -> list[How]:
+    """What to try after a failure."""
+    told = f"{error} {error.__cause__}"
+    if how.scripted:
+        return []
+    if how.gradients and any(words in told for words in _NO_VIEW):
+        return [replace(how, gradients=False)]
+    if any(words in told for words in _DATA_DEPENDENT):
+        return [How("batch", scripted=True)]
+    return [replace(how, free="batch")] if how.free == "auto" else []
+
+
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> ExportedProgram:
     try:
-        with quiet(), torch.random.fork_rng(devices=[]):
-            return torch.export.export(module, inputs, dynamic_shapes=dynamic_batch(inputs), strict=False)
+        # torch prints the graph as far as it came on stderr; the reason is told in a line anyway
+        with quiet(), redirect_stderr(StringIO()), fork_rng(devices=[]), torch.set_grad_enabled(how.gradients):
+            return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(inputs, how.free), strict=False)
     except Exception as error:  # torch.export raises what the model's own code raises
-        raise TraceError(f"{type(module).__name__} cannot be traced: {_reason(error)}") from error
+        raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
 
 
-def capture(module: nn.Module, inputs: tuple[Tensor, ...], *, train: bool) -> fx.GraphModule:
-    """The module's graph in one mode; the module's mode and buffers stay as they were. Raises TraceError."""
-    modes = {m: m.training for m in module.modules()}
+def _script(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The module read by TorchScript, which keeps an `if` over a tensor's values. Raises TraceError."""
+    from graftkit.tracing.scripted import capture_scripted
+
+    args, keywords = calling.arguments(inputs)
+    if keywords or len(args) != len(inputs):
+        raise TraceError(f"{type(module).__name__} takes arguments by name, which TorchScript does not keep")
+    if isinstance(module, torch.jit.ScriptModule):
+        return capture_scripted(module, inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            script = torch.jit.script(module)
+    except Exception as error:  # the compiler raises what it likes
+        raise TraceError(f"{type(module).__name__} cannot be read by TorchScript either: {reason(error)}") from error
+    return capture_scripted(script, inputs)
+
+
+@contextlib.contextmanager
+def untouched(module: nn.Module, *, train: bool) -> Iterator[None]:
+    """The module in a mode; afterwards modes, buffers and attributes are what they were."""
+    modules = list(module.modules())
+    modes = [(m, m.training) for m in modules]
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    attributes = [] if scripted else [(m, dict(m.__dict__), dict(m._buffers)) for m in modules]
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     module.train(not train)  # a model that caches values in one mode drops them when it passes through the other
     module.train(train)
     try:
-        program = export_program(module, inputs)
+        yield
     finally:
-        for m, mode in modes.items():
+        for m, own, held in attributes:
+            m.__dict__.clear()  # a module may keep what it made while it was traced
+            m.__dict__.update(own)
+            m._buffers.clear()
+            m._buffers.update(held)
+        for m, mode in modes:
             m.training = mode
         with torch.no_grad():
             for name, buffer in module.named_buffers():
-                if name in buffers:  # a module may make one the first time it runs
+                if name in buffers:
                     buffer.copy_(buffers[name])
-    return unlift(program)
-
-
-def check_sizes(module: nn.Module, graph: fx.GraphModule, inputs: tuple[Tensor, ...], *, name: str) -> None:
-    """Raise TraceError where the evaluation graph differs from the module itself at other batch sizes.
-
-    Tracing follows one branch of code that asks how many rows there are; the other would be lost without a word.
-    """
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        for size in CHECKED_SIZES:
-            rows = tuple(x if x.ndim == 0 else x[torch.arange(size) % len(x)] for x in inputs)
-            if not _agree(module, graph, rows):
-                raise TraceError(
-                    f"{name}, traced, gives other outputs for {size} rows than it does itself: its code asks"
-                    " how many rows there are, or draws random numbers in eval()"
-                )
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
-
-
-def _agree(module: nn.Module, graph: fx.GraphModule, rows: tuple[Tensor, ...]) -> bool:
-    outputs: list[object] = []
-    for run in (module, graph):
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            outputs.append(_run(run, rows))
-    ours, theirs = outputs
-    if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
-        return True  # what is not one tensor is refused elsewhere
-    return bool(ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5, equal_nan=True))
-
-
-def _run(run: nn.Module, rows: tuple[Tensor, ...]) -> object:
-    try:
-        output = run(*rows)
-    except Exception as error:  # whatever the model's own code raises
-        raise TraceError(
-            f"{type(run).__name__} was traced, but fails on {len(rows[0])} rows: {_reason(error)}"
-        ) from error
-    if isinstance(output, FakeTensor):
-        raise TraceError(
-            f"{type(run).__name__} keeps tensors that were made while it was traced; it cannot run any more"
-        )
-    return output
 
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
-    """An exported program as a plain graph module that shares its parameters and buffers."""
+    """An exported program as a plain graph module that shares its parameters and buffers.
+
+    It takes its tensors one by one, and gives one tensor, or a tuple where there are more.
+    """
     with quiet():
         lifted = program.module(check_guards=False)
     graph = fx.GraphModule(lifted, lifted.graph)  # a plain one: the lifted one refuses train() and eval()
+    graph.graph.set_codegen(CodeGen())
     for node in list(graph.graph.nodes):
         # They pin dtype and device, which autocast changes on purpose.
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             graph.graph.erase_node(node)
+    _flatten_output(graph)
     graph.recompile()
     return graph
+
+
+def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """The nodes whose tensors a graph gives, in order."""
+    (given,) = next(node for node in graph.graph.nodes if node.op == "output").args
+    return (given,) if isinstance(given, fx.Node) else tuple(given)
+
+
+def _flatten_output(graph: fx.GraphModule) -> None:
+    """Leave nothing but tensors in the output; one stands alone."""
+    node = next(node for node in graph.graph.nodes if node.op == "output")
+    given = node.args[0] if isinstance(node.args[0], tuple | list) else (node.args[0],)
+    tensors = tuple(n for n in given if isinstance(n, fx.Node) and isinstance(n.meta.get("val"), Tensor))
+    if not tensors:
+        raise TraceError("the traced model returns no tensor")
+    node.args = (tensors[0] if len(tensors) == 1 else tensors,)
 
 
 @contextlib.contextmanager
@@ -132,13 +208,3 @@ def quiet() -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         logging.disable(before)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = lines[0] if lines else "no reason given"
-    if "specialized" in text or "Constraints violated" in text:
-        return f"it fixes its batch size, which has to stay free ({first[:200]})"
-    where = next((line for line in reversed(lines) if line.startswith("File ") and "site-packages" not in line), "")
-    return f"{type(error).__name__}: {first[:300]}" + (f" (at {where})" if where else "")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import prod
 
 import torch
 from torch import Tensor, fx
 
 from graftkit.core.records import EdgeRecord
-from graftkit.core.sites import Geometry, Site, SkippedCall
+from graftkit.core.sites import Site, SkippedCall
 from graftkit.model import ACTIVATION_MARK, SITE_MARK
+from graftkit.tracing.capture import output_nodes
 from graftkit.tracing.dataflow import data_flow, describe, followers, site_edges
+from graftkit.tracing.measure import Sizes, describe_site
+from graftkit.tracing.reach import reached
 
 aten = torch.ops.aten
 
@@ -47,7 +49,7 @@ def calls(graph: fx.Graph) -> dict[str, fx.Node]:
     by_path: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph.nodes:
         if node.target in _CALLS or node.target in _CLOSED or _multiplies_by_parameter(node):
-            by_path[module_path(node) or _weight_name(node) or node.name].append(node)
+            by_path[_place(node)].append(node)
     named = {
         (path if len(nodes) == 1 else f"{path}:{ordinal}"): node
         for path, nodes in by_path.items()
@@ -64,11 +66,12 @@ def module_path(node: fx.Node) -> str:
 
 
 def find_sites(
-    train: fx.GraphModule, eval: fx.GraphModule
+    train: fx.GraphModule, eval: fx.GraphModule, inputs: Sequence[Tensor], output_at: tuple[int, int]
 ) -> tuple[tuple[Site, ...], tuple[SkippedCall, ...], tuple[EdgeRecord, ...]]:
     """The sites both graphs have, every other call with its reason, and the data flow between sites.
 
-    Marks the nodes of both graphs.
+    Marks the nodes of both graphs. `inputs` are those of the example; `output_at` says which output of (train, eval)
+    feeds the loss.
     """
     in_train, in_eval = calls(train.graph), calls(eval.graph)
     skipped = [
@@ -77,18 +80,21 @@ def find_sites(
         for key, node in ours.items()
         if key not in others
     ]
-    sites = []
+    skipped += [SkippedCall(*hidden) for hidden in _hidden(eval)]
+    unfit_eval, unfit_train = _Refusals(eval, output_at[1]), _Refusals(train, output_at[0])
+    sites, sizes = [], Sizes(eval, inputs)
     for key in (key for key in in_eval if key in in_train):
-        reason = _refusal(in_eval[key], eval) or _refusal(in_train[key], train)
+        call = in_eval[key]
+        reason = unfit_eval(call) or unfit_train(in_train[key])
         if reason:
-            skipped.append(SkippedCall(key, _operator(in_eval[key]), reason))
+            skipped.append(SkippedCall(key, _operator(call), reason))
             continue
-        site = _describe(key, in_eval[key], eval)
-        if _normed(in_train[key]) != _normed(in_eval[key]):  # join where both modes have the same
+        site = describe_site(key, _path(call), _CALLS[call.target], _arguments(call), _weight_name(call), call, sizes)
+        if _normed(in_train[key]) != _normed(call):  # join where both modes have the same
             site = replace(site, followed_by=())
         sites.append(site)
         mark(site, in_train[key])
-        mark(site, in_eval[key])
+        mark(site, call)
     edges = _edges(eval, in_eval, sites)
     feeding = {edge.source for edge in edges if not edge.target}
     return tuple(replace(site, feeds_output=site.key in feeding) for site in sites), tuple(skipped), edges
@@ -134,99 +140,90 @@ def _arguments(node: fx.Node) -> tuple[object, object, object]:
     return args[0], args[1], args[2] if len(node.args) > 2 else node.kwargs.get("bias")
 
 
-def _parameter(value: object, graph: fx.GraphModule) -> Tensor | None:
-    if isinstance(value, fx.Node) and value.op == "get_attr":
-        owner, _, leaf = str(value.target).rpartition(".")
-        found = getattr(graph.get_submodule(owner), leaf)
-        return found if isinstance(found, torch.nn.Parameter) else None
-    return None
+def _path(node: fx.Node) -> str:
+    """The module that makes the call, or holds its weight where the graph does not say."""
+    return module_path(node) or _weight_name(node).removesuffix(".weight")
+
+
+def _place(node: fx.Node) -> str:
+    path = module_path(node)
+    if path or (node.meta.get("nn_module_stack") and not _weight_name(node)):
+        return path or node.name
+    return _weight_name(node).removesuffix(".weight") or node.name
 
 
 def _weight_name(node: fx.Node) -> str:
-    weights = [n for n in node.all_input_nodes if n.op == "get_attr"]
-    return str(weights[0].target) if weights else ""
+    """The parameter that the call's weight is, or is computed from; "" where there is none."""
+    if node.target in _CALLS:
+        weight = _arguments(node)[1]
+        start = [weight] if isinstance(weight, fx.Node) else []
+    else:
+        start = [n for n in node.all_input_nodes if n.op == "get_attr"]
+    return next((str(n.target) for n in _ancestors(start) if n.op == "get_attr"), "")
+
+
+def _ancestors(start: list[fx.Node]) -> Iterator[fx.Node]:
+    """The nodes and everything they are computed from, nearest first."""
+    seen: set[fx.Node] = set()
+    waiting = list(start)
+    while waiting:
+        node = waiting.pop(0)
+        if node not in seen:
+            seen.add(node)
+            yield node
+            waiting += node.all_input_nodes
 
 
 def _multiplies_by_parameter(node: fx.Node) -> bool:
     return node.target in _PRODUCTS and any(arg.op == "get_attr" for arg in node.all_input_nodes)
 
 
-def _refusal(node: fx.Node, graph: fx.GraphModule) -> str | None:
-    if node.target in _CLOSED:
-        return _CLOSED[node.target]
-    if node.target not in _CALLS:
-        return "a matrix product with a parameter, not a Linear call"
-    _, weight, _ = _arguments(node)
-    if _parameter(weight, graph) is None:
-        return "its weight is computed on the fly"
-    if node.target in _CONVS and node.meta["val"].ndim != _parameter(weight, graph).ndim:  # type: ignore[union-attr]
-        return "called without a batch dimension"
-    return None
+def _hidden(graph: fx.GraphModule) -> Iterator[tuple[str, str, str]]:
+    """(key, operator, reason) of the calls in graphs within the graph: branches, loops, autocast regions."""
+    for holder in graph.graph.nodes:
+        inner = getattr(graph, str(holder.target), None) if holder.op == "get_attr" else None
+        if isinstance(inner, fx.GraphModule):
+            for key, node in calls(inner.graph).items():
+                yield key, _operator(node), "inside a branch, a loop or a region that the graph keeps as one operation"
+            yield from _hidden(inner)
 
 
-def _per_row(size: object) -> int:
-    """A dimension's size for one row of data: every free size counts as one."""
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr  # type: ignore[attr-defined]
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
+class _Refusals:
+    """Why a call of a graph cannot be a site; None if it can."""
 
+    def __init__(self, graph: fx.GraphModule, output_at: int):
+        self.graph = graph
+        output = output_nodes(graph)[output_at]
+        self.used = reached(graph, output, through_detach=True)
+        self.taught = reached(graph, output)
 
-def _batch_dim(shape: tuple[object, ...]) -> int | None:
-    for dim, size in enumerate(shape):
-        if not isinstance(size, int):
-            plain = size.node.expr.is_Symbol  # type: ignore[attr-defined]
-            return dim if plain or len(shape) > 2 else None
-    return None
+    def __call__(self, node: fx.Node) -> str | None:
+        if node.target in _CLOSED:
+            return _CLOSED[node.target]
+        if node.target not in _CALLS:
+            return "a matrix product with a parameter, not a Linear call"
+        return self._weightless(node) or self._unreached(node)
 
+    def _weightless(self, node: fx.Node) -> str | None:
+        source, weight, _ = _arguments(node)
+        assert isinstance(source, fx.Node)
+        if not isinstance(weight, fx.Node):
+            return "it has no weight"
+        if any(n.op == "placeholder" for n in _ancestors([weight])):
+            return "its weight is computed from the input"
+        if not any(n.op == "get_attr" and self._is_parameter(n) for n in _ancestors([weight])):
+            return "its weight is fixed, no parameter"
+        if not node.meta["val"].is_floating_point():
+            return f"it computes with {node.meta['val'].dtype}, not with real numbers".replace("torch.", "")
+        if node.target in _CONVS and node.meta["val"].ndim != weight.meta["val"].ndim:
+            return "called without a batch dimension"
+        return None
 
-def _describe(key: str, node: fx.Node, graph: fx.GraphModule) -> Site:
-    source, weight_node, bias_node = _arguments(node)
-    assert isinstance(source, fx.Node) and isinstance(weight_node, fx.Node)
-    weight, bias = _parameter(weight_node, graph), _parameter(bias_node, graph)
-    assert weight is not None
-    operator = _CALLS[node.target]
-    shape = tuple(node.meta["val"].shape)
-    geometry = None if operator == "linear" else _geometry(node, weight)
-    channel_dim = len(shape) - 1 if geometry is None else 1
-    positions = prod(_per_row(size) for dim, size in enumerate(shape) if dim != channel_dim)
-    read = source.meta["val"].shape
-    transposed = operator.startswith("conv_transpose")
-    touched = prod(_per_row(s) for d, s in enumerate(read) if d != 1) if transposed else positions
-    return Site(
-        key=key,
-        path=module_path(node),
-        operator=operator,
-        in_channels=int(read[-1] if geometry is None else read[1]),
-        out_channels=int(shape[channel_dim]),
-        geometry=geometry,
-        weight=str(weight_node.target),
-        parameters=weight.numel() + (0 if bias is None else bias.numel()),
-        macs=weight.numel() * touched,
-        input_shape=tuple(s if isinstance(s, int) else -1 for s in read),
-        output_shape=tuple(s if isinstance(s, int) else -1 for s in shape),
-        positions=positions,
-        batch_dim=_batch_dim(shape),
-        followed_by=tuple(describe(f) for f in followers(node)),
-    )
+    def _unreached(self, node: fx.Node) -> str | None:
+        if node not in self.used:
+            return "it does not reach the output that is trained"
+        return None if node in self.taught else "no error reaches it: what it gives is detached"
 
-
-def _geometry(node: fx.Node, weight: Tensor) -> Geometry:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    dims = weight.ndim - 2
-
-    def spread(name: str, default: int) -> tuple[int, ...]:
-        value = given.get(name, default)
-        values = tuple(value) if isinstance(value, list | tuple) else (value,)
-        return tuple(int(v) for v in (values * dims if len(values) == 1 else values))
-
-    padding = given.get("padding", 0)
-    return Geometry(
-        kernel=tuple(weight.shape[2:]),
-        stride=spread("stride", 1),
-        padding=padding if isinstance(padding, str) else spread("padding", 0),
-        dilation=spread("dilation", 1),
-        groups=int(given.get("groups", 1)),
-        output_padding=spread("output_padding", 0) if "output_padding" in names else (),
-    )
+    def _is_parameter(self, node: fx.Node) -> bool:
+        owner, _, leaf = str(node.target).rpartition(".")
+        return isinstance(getattr(self.graph.get_submodule(owner), leaf), torch.nn.Parameter)

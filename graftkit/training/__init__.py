@@ -1,6 +1,6 @@
 """Training: the Grower, the thin loop over it, losses, metrics and checkpoints."""
 
-from graftkit.training.batches import all_rows, batches, hold_out
+from graftkit.training.batches import batches, hold_out
 from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, accuracy, check_fit, find_loss, find_metric
 from graftkit.training.evaluate import evaluate, predict
 from graftkit.training.grower import Best, Grower, Recipe, Step
@@ -14,7 +14,6 @@ __all__ = [
     "Recipe",
     "Step",
     "accuracy",
-    "all_rows",
     "batches",
     "check_fit",
     "evaluate",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset, TensorDataset
 
 from graftkit.contracts import Rows
@@ -22,7 +21,7 @@ def batches(rows: Rows, batch_size: int, *, seed: int | None = None) -> DataLoad
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = SequentialSampler(rows) if generator is None else RandomSampler(rows, generator=generator)  # type: ignore[arg-type]
     lonely = seed is not None and size > batch_size and size % batch_size == 1
-    if isinstance(rows, TensorDataset):
+    if _whole(rows):
         # one indexing a batch instead of one a row
         return DataLoader(rows, sampler=BatchSampler(order, batch_size, drop_last=lonely), batch_size=None)
     return DataLoader(rows, batch_size=batch_size, sampler=order, drop_last=lonely)
@@ -38,13 +37,12 @@ def hold_out(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows] | None
     return _take(rows, order[cut:]), _take(rows, order[:cut])
 
 
+def _whole(rows: Dataset[Any]) -> bool:
+    """Whether a dataset gives a whole batch for a list of indices."""
+    return isinstance(rows, TensorDataset) or getattr(rows, "batched", False)
+
+
 def _take(rows: Dataset[Any], indices: list[int]) -> Dataset[Any]:
     if isinstance(rows, TensorDataset):
         return TensorDataset(*(tensor[indices] for tensor in rows.tensors))
     return Subset(rows, indices)
-
-
-def all_rows(rows: Rows, batch_size: int) -> tuple[Tensor, Tensor]:
-    """All inputs and targets as two tensors; for small parts such as a test's."""
-    parts = list(batches(rows, batch_size))
-    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from graftkit.contracts import Criterion, Metric
+from graftkit.contracts import Criterion, Inputs, Metric
 from graftkit.core.errors import DataError, did_you_mean
 from graftkit.core.importing import importable
+from graftkit.core.signature import Port
+from graftkit.model import GraftedModel
+
+IGNORED = -100  # a label that counts for nothing, as torch's cross entropy has it
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Share of rows whose largest output, or whose sign if there is only one, names the class."""
-    if outputs.ndim <= targets.ndim or outputs.shape[1] == 1:
+    """Share of labels that the largest score, or the sign if there is only one, names; labels of -100 do not count."""
+    if outputs.ndim <= targets.ndim or (outputs.ndim == 2 and outputs.shape[1] == 1):
         chosen = (outputs.reshape(len(targets), -1) > 0).long()
         return float((chosen == targets.reshape(len(targets), -1).long()).double().mean())
-    return float((outputs.argmax(1) == targets).double().mean())
+    counted = targets != IGNORED
+    right = scores_second(outputs, targets).argmax(1) == targets
+    return float(right[counted].double().mean())
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """torch's, for scores [rows, classes, ...] or, as language models give them, [rows, ..., classes]."""
+    return functional.cross_entropy(scores_second(outputs, targets), targets)
+
+
+def scores_second(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Scores with the classes in the second dimension, where they come in the last."""
+    last = outputs.ndim > 2 and outputs.shape[:-1] == targets.shape
+    return outputs.movedim(-1, 1) if last and outputs.shape[2:] != targets.shape[1:] else outputs
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:
@@ -42,7 +59,7 @@ def _bce(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 LOSSES: Mapping[str, Criterion] = {
-    "cross_entropy": functional.cross_entropy,
+    "cross_entropy": cross_entropy,
     "mse": functional.mse_loss,
     "l1": functional.l1_loss,
     "bce": _bce,
@@ -83,14 +100,14 @@ def _find(name: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any:
 
 
 def check_fit(
-    model: nn.Module,
-    inputs: Tensor,
+    model: GraftedModel,
+    inputs: Inputs,
     targets: Tensor,
     criterion: Criterion,
     *,
     classes: int | None,
     loss: str,
-    expected: tuple[int, ...],
+    expected: Sequence[Port],
 ) -> None:
     """Raise DataError, in one line, where rows or labels do not fit the model.
 
@@ -99,23 +116,34 @@ def check_fit(
         inputs, targets: a few rows.
         classes: how many classes the labels name, None for values.
         loss: the loss's name, for messages.
-        expected: the shape of one row that the model was traced with.
+        expected: the inputs that the model was traced with.
     """
-    if tuple(inputs.shape[1:]) != expected:
-        raise DataError(f"the model takes rows of {list(expected)}, but the data's are {list(inputs.shape[1:])}")
+    given = model.arrange(inputs)
+    for tensor, port in zip(given, expected, strict=True):
+        _check_row(tensor, port, alone=len(expected) == 1)
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
-        output = model(inputs.to(device))
+        output = model(*(tensor.to(device) for tensor in given))
     targets = targets.to(device)
     if loss == "cross_entropy" and classes is not None:
-        _check_classes(output, classes)
+        _check_classes(scores_second(output, targets), classes)
     if loss in ("mse", "l1") and output.shape != targets.shape:
         raise DataError(
             f"the targets are {list(targets.shape[1:])} a row, but the model gives {list(output.shape[1:])};"
             " reshape one of them, or store labels that name classes as integers"
         )
     _check_loss(output, targets, criterion, loss)
+
+
+def _check_row(tensor: Tensor, port: Port, *, alone: bool) -> None:
+    sizes = zip(tensor.shape[1:], port.shape[1:], strict=False)
+    fits = tensor.ndim == len(port.shape) and all(isinstance(b, str) or a == b for a, b in sizes)
+    if fits:
+        return
+    wanted = ", ".join(map(str, port.shape[1:]))
+    which = "" if alone else f" for {port.name!r}"
+    raise DataError(f"the model takes rows of [{wanted}]{which}, but the data's are {list(tensor.shape[1:])}")
 
 
 def _check_classes(output: Tensor, classes: int) -> None:

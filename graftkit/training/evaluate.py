@@ -8,19 +8,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graftkit.contracts import Metric, Rows
+from graftkit.contracts import Inputs, Metric, Rows
 from graftkit.model import GraftedModel
 from graftkit.training.batches import batches
 
 BATCH = 512
 
 
-def predict(forward: Callable[[Tensor], Tensor], rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(outputs, targets) over all rows, on the CPU."""
+def predict(forward: Callable[[Inputs], Tensor], rows: Rows) -> tuple[Tensor, Tensor]:
+    """(outputs, targets) over all rows, on the CPU; `forward` takes a batch as the rows give it."""
     outputs, targets = [], []
     with torch.no_grad():
         for inputs, wanted in batches(rows, BATCH):
-            outputs.append(forward(inputs.to(device)).float().cpu())
+            outputs.append(forward(inputs).float().cpu())
             targets.append(wanted)
     return torch.cat(outputs), torch.cat(targets)
 
@@ -30,7 +30,7 @@ def evaluate(model: GraftedModel, rows: Rows, metric: Metric, device: torch.devi
     training = model.training
     model.eval()
     try:
-        outputs, targets = predict(model, rows, device)
+        outputs, targets = predict(lambda inputs: model(*(x.to(device) for x in model.arrange(inputs))), rows)
         return metric(outputs, targets) if torch.isfinite(outputs).all() else math.nan
     finally:
         model.train(training)

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from graftkit import surgery
-from graftkit.contracts import Build, Criterion, GrowthSchedule, Observer, Phase
+from graftkit.contracts import Build, Criterion, GrowthSchedule, Inputs, Observer, Phase
 from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.learning import Candidates, Rule
@@ -113,7 +113,7 @@ class Grower:
         baseline: float,
         steps_per_epoch: int,
         recipe: Recipe = Recipe(),
-        held_out: Iterable[tuple[Tensor, Tensor]] | None = None,
+        held_out: Iterable[tuple[Inputs, Tensor]] | None = None,
         candidate_steps: int | None = None,
         max_parameters: int | None = None,
         fabric: Fabric | None = None,
@@ -152,15 +152,16 @@ class Grower:
         """Whether growth has ended."""
         return self.phase is None
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         """The objective of the phase on one batch, to be made small."""
+        given = self.model.arrange(inputs)
         if self._candidates is not None:
-            return self._candidates.loss((inputs,), targets)
+            return self._candidates.loss(given, targets)
         with self.fabric.autocast():
-            output = self.model(inputs)
+            output = self.model(*given)
         return self.criterion(output.float(), targets)
 
-    def learn(self, inputs: Tensor, targets: Tensor) -> float:
+    def learn(self, inputs: Inputs, targets: Tensor) -> float:
         """One step on one batch; returns the objective.
 
         After a loss that is not finite nothing is learned any more, and `step` ends growth. A batch of one row

@@ -35,7 +35,7 @@ def run(
         while grower.phase is not None:
             loader = candidates if grower.phase.kind == "dendrite" and candidates is not None else train
             for inputs, targets in loader:
-                grower.learn(inputs.to(device), targets.to(device))
+                grower.learn([tensor.to(device) for tensor in grower.model.arrange(inputs)], targets.to(device))
             grower.step(evaluate(grower.model, validation, metric, device))
     except KeyboardInterrupt:
         grower.interrupt("interrupted by the user")

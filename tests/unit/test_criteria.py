@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graftkit import surgery, tracing
 from graftkit.core.errors import DataError
 from graftkit.training import check_fit, find_loss, find_metric
-from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, LOSSES, METRICS
+from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, LOSSES, METRICS, accuracy
 
 
 def test_defaults_are_in_the_tables() -> None:
@@ -92,9 +93,10 @@ def test_unknown_metric() -> None:
 def check(
     targets: Tensor, *, loss: str = "cross_entropy", classes: int | None = 3, outputs: int = 3, **more: object
 ) -> None:
-    model = nn.Linear(4, outputs)
+    model = surgery.empty(tracing.trace_module(nn.Linear(4, outputs), torch.randn(2, 4), name="net"))
     options = {"criterion": find_loss(loss) if ":" not in loss else more["criterion"], "loss": loss, "classes": classes}
-    check_fit(model, torch.ones(len(targets), 4), targets, expected=(4,), **options)  # type: ignore[arg-type]
+    inputs = model.traced.signature.inputs
+    check_fit(model, torch.ones(len(targets), 4), targets, expected=inputs, **options)  # type: ignore[arg-type]
 
 
 def test_what_fits() -> None:
@@ -123,8 +125,20 @@ def test_what_does_not_fit_is_refused_in_one_line(asked: dict[str, object], word
 
 
 def test_rows_of_another_shape() -> None:
+    model = surgery.empty(tracing.trace_module(nn.Linear(5, 2), torch.randn(2, 5), name="net"))
     with pytest.raises(DataError, match=r"takes rows of \[5\], but the data's are \[4\]"):
         check_fit(
-            nn.Linear(5, 2), torch.ones(2, 4), torch.tensor([0, 1]), functional.cross_entropy,
-            classes=2, loss="cross_entropy", expected=(5,),
+            model, torch.ones(2, 4), torch.tensor([0, 1]), functional.cross_entropy,
+            classes=2, loss="cross_entropy", expected=model.traced.signature.inputs,
         )  # fmt: skip
+
+
+def test_scores_may_come_with_the_classes_last_as_language_models_give_them() -> None:
+    targets = torch.randint(0, 5, (3, 7))
+    targets[:, -1] = -100
+    scores = torch.randn(3, 7, 5)
+    assert torch.equal(
+        find_loss("cross_entropy")(scores, targets), functional.cross_entropy(scores.movedim(-1, 1), targets)
+    )
+    right = (scores.argmax(-1) == targets)[:, :-1].double().mean()
+    assert accuracy(scores, targets) == accuracy(scores.movedim(-1, 1), targets) == pytest.approx(float(right))

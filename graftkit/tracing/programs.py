@@ -1,0 +1,67 @@
+"""Brings an exported program to the form of every other graph: tensors one by one in, tensors out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from graftkit.calling import flat_outputs
+from graftkit.core.errors import TraceError
+from graftkit.tracing.capture import output_nodes, unlift
+from graftkit.tracing.repairs import GRAPH_REPAIRS
+
+
+def plain_program(program: ExportedProgram, *, name: str) -> tuple[fx.GraphModule, tuple[Tensor, ...], tuple[str, ...]]:
+    """(graph, example inputs, names of the outputs) of a program. Raises TraceError."""
+    if program.example_inputs is None:
+        raise TraceError(f"{name} was saved without example inputs; export it again with them")
+    graph = unlift(program)
+    examples = pytree.tree_leaves(program.example_inputs)
+    inputs = _take_tensors(graph, examples)
+    _check_batch(graph, name)
+    for rewrite in GRAPH_REPAIRS.values():
+        rewrite(graph)
+    graph.recompile()
+    # one row would fix the batch size wherever it is traced again
+    rows = tuple(x if x.ndim == 0 or len(x) > 1 else torch.cat([x, x]) for x in inputs)
+    return graph, rows, _output_names(program, len(output_nodes(graph)))
+
+
+def _take_tensors(graph: fx.GraphModule, examples: list[Any]) -> tuple[Tensor, ...]:
+    """The examples that are tensors; what is none becomes a constant of the graph."""
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    inputs = []
+    for node, example in zip(placeholders, examples, strict=True):
+        if isinstance(example, Tensor):
+            inputs.append(example)
+            continue
+        for user in list(node.users):
+            user.args = tuple(example if value is node else value for value in user.args)
+        graph.graph.erase_node(node)
+    return tuple(inputs)
+
+
+def _check_batch(graph: fx.GraphModule, name: str) -> None:
+    """Raise TraceError where an input's first size is a number."""
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    fixed = next((n for n in placeholders if n.meta["val"].ndim and isinstance(n.meta["val"].shape[0], int)), None)
+    if fixed is not None:
+        raise TraceError(
+            f"{name} fixes the batch size of {fixed.name!r} to {fixed.meta['val'].shape[0]}; export it again with"
+            " dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
+        )
+
+
+def _output_names(program: ExportedProgram, count: int) -> tuple[str, ...]:
+    """As a live module's would be called, from the shape of what the program returned."""
+    spec = program.call_spec.out_spec
+    if spec is not None:
+        blank = torch.zeros(())
+        names = tuple(flat_outputs(pytree.tree_unflatten([blank] * spec.num_leaves, spec)).tensors)
+        if len(names) == count:
+            return names
+    return ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))

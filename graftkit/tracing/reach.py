@@ -1,0 +1,45 @@
+"""Tells which nodes of a graph an error at its output reaches, through views that are written to as well."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, fx
+
+aten = torch.ops.aten
+_STOPS = frozenset({aten.detach.default, aten.detach_.default})
+
+
+def reached(graph: fx.GraphModule, output: fx.Node, *, through_detach: bool = False) -> set[fx.Node]:
+    """The nodes on which the output depends; without those behind a `detach`, unless asked for."""
+    writers = _writers(graph)
+    found: set[fx.Node] = set()
+    waiting = [output]
+    while waiting:
+        node = waiting.pop()
+        if node in found:
+            continue
+        found.add(node)
+        waiting += writers.get(node, [])
+        if through_detach or node.target not in _STOPS:
+            waiting += node.all_input_nodes
+    return found
+
+
+def _writers(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, the calls that write into its tensor, or into a tensor that shares its memory."""
+    roots: dict[fx.Node, fx.Node] = {}
+    writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+    for node in graph.graph.nodes:
+        roots[node] = node
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if not isinstance(value, fx.Node) or argument.alias_info is None:
+                continue
+            if argument.alias_info.is_write:
+                writers[roots[value]].append(node)
+            elif isinstance(node.meta.get("val"), Tensor):
+                roots[node] = roots[value]
+    return {node: writers[root] for node, root in roots.items() if root in writers}
