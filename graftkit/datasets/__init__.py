@@ -32,7 +32,8 @@ def load_data(spec: str, *, seed: int, input_shape: tuple[int, ...] | None) -> D
     Args:
         spec: `digits`, a `.npz` file, a folder of images, or `file.py:function` (`package.module:function`).
         seed: decides a split that has to be made.
-        input_shape: what the model takes, batch included, -1 where it is dynamic; None where that is unknown.
+        input_shape: what a model's single input takes, batch included, -1 where it is dynamic; None where that is
+            unknown, or where there are several.
 
     Raises DataError, or RuntimeMissingError where an optional package is missing.
     """

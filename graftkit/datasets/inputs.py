@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from graftkit.core.errors import DataError
+from graftkit.datasets.rows import Called, each
 
 
 def check_finite(rows: np.ndarray, where: str) -> None:
@@ -16,8 +18,19 @@ def check_finite(rows: np.ndarray, where: str) -> None:
         raise DataError(f"{where}: {bad} of {len(rows)} rows hold NaN or infinity; leave them out or fill them in")
 
 
-def conform_dtype(inputs: np.ndarray, where: str) -> np.ndarray:
+def conform_inputs(inputs: Any, called: Called) -> Any:
+    """Each input in the type that a model takes; one of several may be a mask, so booleans stay there.
+
+    Raises DataError as `conform_dtype` does.
+    """
+    several = isinstance(inputs, (dict, tuple))
+    return each(lambda array, name: conform_dtype(array, name, masks=several), inputs, called)
+
+
+def conform_dtype(inputs: np.ndarray, where: str, *, masks: bool = False) -> np.ndarray:
     """Inputs as float32, uint8 scaled by 1/255; other integers are numbers of tokens and become int64.
+
+    Booleans become float32, too, but stay as they are where there may be `masks`.
 
     Raises DataError, naming `where`, for anything that is no number, and for NaN or infinity.
     """
@@ -27,7 +40,7 @@ def conform_dtype(inputs: np.ndarray, where: str) -> np.ndarray:
         case "u" if inputs.dtype == np.uint8:
             return inputs.astype(np.float32) / np.float32(255)
         case "b":
-            return inputs.astype(np.float32)
+            return inputs.astype(np.bool_ if masks else np.float32)
         case "i" | "u":
             return inputs.astype(np.int64)
         case "f":

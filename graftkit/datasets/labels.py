@@ -11,6 +11,8 @@ import numpy as np
 from graftkit.core.errors import DataError
 from graftkit.datasets.inputs import check_finite
 
+IGNORED = -100  # the class that cross_entropy leaves out by itself: padding, parts of words, unlabelled pixels
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -24,7 +26,7 @@ class Labels:
 def conform_targets(labels: np.ndarray, where: str) -> np.ndarray:
     """Classes as int64 [rows] (or [rows, ...] for several labels a row), values as float32 [rows, outputs].
 
-    Raises DataError, naming `where`, for what is neither.
+    Where a row has several labels, -100 leaves one of them out. Raises DataError, naming `where`, for what is neither.
     """
     if labels.ndim == 0:
         raise DataError(f"{where} is a single number; give one label a row")
@@ -60,31 +62,44 @@ def describe_targets(parts: Mapping[str, np.ndarray], names: Sequence[str] = ())
 
 
 def _conform_classes(labels: np.ndarray, where: str) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] > 1 and _is_one_hot(labels):
+    classes = (labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels).astype(np.int64)
+    several = classes.ndim > 1
+    negative = (classes < 0) & ((classes != IGNORED) | (not several))
+    if negative.any():
+        rows = int(negative.reshape(len(labels), -1).any(axis=1).sum())
+        hint = f"; {IGNORED} leaves one out" if several else ""
+        raise DataError(f"{where} has negative labels in {rows} of {len(labels)} rows; classes count from 0{hint}")
+    return classes
+
+
+def _check_not_one_hot(labels: np.ndarray, where: str) -> None:
+    """Of all rows, since a single row of labels for tokens may well hold one 1 and zeros."""
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
         raise DataError(f"{where} is one-hot, {list(labels.shape)}; give class numbers, for instance argmax(axis=1)")
-    if labels.size and labels.min() < 0:
-        rows = int((labels.reshape(len(labels), -1) < 0).any(axis=1).sum())
-        raise DataError(f"{where} has negative labels in {rows} of {len(labels)} rows; classes count from 0")
-    squeezed = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    return squeezed.astype(np.int64)
-
-
-def _is_one_hot(labels: np.ndarray) -> bool:
-    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def _describe_classes(parts: Mapping[str, np.ndarray], names: Sequence[str]) -> Labels:
-    train_name, train = next(iter(parts.items()))
-    seen = np.unique(train)
+    found = {name: _classes_in(targets, name) for name, targets in parts.items()}
+    train_name, seen = next(iter(found.items()))
+    _check_not_one_hot(parts[train_name], train_name)
     if len(seen) < 2:
         raise DataError(f"{train_name} holds only one class ({_called(seen, names)}); there is nothing to tell apart")
-    strange = {name: np.setdiff1d(targets, seen) for name, targets in parts.items()}
+    strange = {name: np.setdiff1d(classes, seen) for name, classes in found.items()}
     warnings = tuple(
         f"{name} has labels that {train_name} never has: {_called(labels, names)}"
         for name, labels in strange.items()
         if len(labels)
     )
-    return Labels("classes", int(max(targets.max() for targets in parts.values())) + 1, warnings)
+    return Labels("classes", int(max(classes[-1] for classes in found.values())) + 1, warnings)
+
+
+def _classes_in(targets: np.ndarray, where: str) -> np.ndarray:
+    """The classes that occur, ascending, without the one that is left out. Raises DataError where that is all."""
+    classes = np.unique(targets)
+    counted: np.ndarray = classes[classes != IGNORED]
+    if len(counted) == 0:
+        raise DataError(f"{where} holds only {IGNORED}, which leaves a label out; there is nothing to compare with")
+    return counted
 
 
 def _describe_values(train: np.ndarray, name: str) -> Labels:

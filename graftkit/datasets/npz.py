@@ -1,10 +1,10 @@
-"""Arrays in a NumPy archive: x_train and y_train, and where there are any x_val, y_val, x_test, y_test."""
+"""Arrays in a NumPy archive: x_train and y_train, or an array for each named input, and the same for val and test."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,15 +15,19 @@ from graftkit.contracts import Data
 from graftkit.core.errors import DataError
 from graftkit.datasets.arrays import ArrayPart, conform_part
 from graftkit.datasets.labels import describe_targets
+from graftkit.datasets.rows import members
 from graftkit.datasets.splitting import SPLIT_WARNING, split_validation
 
 _PARTS = ("train", "val", "test")
-_BROKEN = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class Npz:
-    """A `.npz` file."""
+    """A `.npz` file.
+
+    `x_train` alone is the model's single input; otherwise every `NAME_train` but `y_train` is the input NAME.
+    """
 
     name: ClassVar[str] = "npz"
 
@@ -42,7 +46,7 @@ class Npz:
         warnings = _ignored(spec, arrays) + sum((rows.warnings for rows in parts.values()), ()) + labels.warnings
         if "val" not in parts:
             train, taken = split_validation(
-                parts["train"].targets, classes=labels.kind == "classes", seed=seed, where=f"{spec}: x_train"
+                parts["train"].targets, classes=labels.kind == "classes", seed=seed, where=f"{spec}: y_train"
             )
             parts["val"], parts["train"] = parts["train"].pick(taken), parts["train"].pick(train)
             warnings += (SPLIT_WARNING,)
@@ -67,7 +71,8 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not a NumPy archive, or a broken one; write it with numpy.savez")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a file open that it cannot read; this one is closed.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: _member(archive, name, path) for name in archive.files}
     except _BROKEN as error:
         raise DataError(f"{path} is a broken archive ({_line(error)}); write it again with numpy.savez") from error
@@ -86,43 +91,61 @@ def _member(archive: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndar
 
 
 def _has(arrays: Mapping[str, np.ndarray], part: str) -> bool:
-    return part == "train" or f"x_{part}" in arrays or f"y_{part}" in arrays
+    return part == "train" or bool(_inputs(arrays, part)) or f"y_{part}" in arrays
+
+
+def _inputs(arrays: Mapping[str, np.ndarray], part: str) -> list[str]:
+    """The names of the inputs that a part has, in the archive's order."""
+    names = [name.removesuffix(f"_{part}") for name in arrays if name.endswith(f"_{part}")]
+    return [name for name in names if name not in ("", "y")]
 
 
 def _part(arrays: Mapping[str, np.ndarray], part: str, spec: str, input_shape: tuple[int, ...] | None) -> ArrayPart:
-    wanted = (f"x_{part}", f"y_{part}")
-    missing = [name for name in wanted if name not in arrays]
+    names = _inputs(arrays, "train") or ["x"]
+    _check_names(arrays, part, names, spec)
+    inputs = {name: arrays[f"{name}_{part}"] for name in names}
+    return conform_part(
+        inputs["x"] if names == ["x"] else inputs,
+        arrays[f"y_{part}"],
+        called=lambda name: f"{spec}: {name or 'x'}_{part}",
+        labels_called=f"{spec}: y_{part}",
+        input_shape=input_shape,
+    )
+
+
+def _check_names(arrays: Mapping[str, np.ndarray], part: str, names: Sequence[str], spec: str) -> None:
+    missing = [f"{name}_{part}" for name in (*names, "y") if f"{name}_{part}" not in arrays]
     if missing:
         there = ", ".join(arrays) or "nothing"
         raise DataError(f"{spec} has no {' and no '.join(missing)}; it holds {there}. Rename the arrays")
-    x, y = wanted
-    names = (f"{spec}: {x}", f"{spec}: {y}")
-    return conform_part(arrays[x], arrays[y], names=names, input_shape=input_shape)
+    extra = [name for name in _inputs(arrays, part) if name not in names]
+    if extra:
+        raise DataError(f"{spec} has {extra[0]}_{part} but no {extra[0]}_train; give all parts the same inputs")
 
 
 def _check_alike(spec: str, arrays: Mapping[str, np.ndarray], parts: Mapping[str, ArrayPart]) -> None:
     """Rows of one part must mean what rows of another mean: one shape, and one scale."""
-    train = arrays["x_train"]
-    for part in parts:
-        other = arrays[f"x_{part}"]
-        if other.shape[1:] != train.shape[1:]:
-            raise DataError(
-                f"{spec}: x_train has rows of shape {list(train.shape[1:])} but x_{part} {list(other.shape[1:])};"
-                " give all parts one shape"
-            )
-        if (other.dtype == np.uint8) != (train.dtype == np.uint8) or parts[part].inputs.dtype != parts[
-            "train"
-        ].inputs.dtype:
-            raise DataError(
-                f"{spec}: x_train holds {train.dtype} but x_{part} {other.dtype}, which are scaled differently;"
-                " give all parts one type"
-            )
+    for key, conformed in members(parts["train"].inputs).items():
+        name = key or "x"
+        for part, rows in parts.items():
+            one, other = arrays[f"{name}_train"], arrays[f"{name}_{part}"]
+            if one.shape[1:] != other.shape[1:]:
+                raise DataError(
+                    f"{spec}: {name}_train has rows of shape {list(one.shape[1:])} but {name}_{part}"
+                    f" {list(other.shape[1:])}; give all parts one shape"
+                )
+            scaled = (one.dtype == np.uint8) != (other.dtype == np.uint8)
+            if scaled or members(rows.inputs)[key].dtype != conformed.dtype:
+                raise DataError(
+                    f"{spec}: {name}_train holds {one.dtype} but {name}_{part} {other.dtype}, which are scaled"
+                    " differently; give all parts one type"
+                )
 
 
 def _ignored(spec: str, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    known = {f"{letter}_{part}" for letter in "xy" for part in _PARTS}
+    known = {f"{name}_{part}" for part in _PARTS for name in ("y", *_inputs(arrays, part))}
     strange = [name for name in arrays if name not in known]
-    return (f"{spec}: {', '.join(strange)} not read; the names are x_ and y_ train, val and test",) if strange else ()
+    return (f"{spec}: {', '.join(strange)} not read; names end in _train, _val or _test",) if strange else ()
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A user's own function, `file.py:function`, that returns datasets or loaders of (inputs, targets)."""
+"""A user's own function, `file.py:function`, that returns datasets or loaders of (inputs, targets) or dicts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from graftkit.contracts import Data, Rows
 from graftkit.core.errors import DataError, did_you_mean
 from graftkit.datasets.arrays import conform_part
+from graftkit.datasets.forms import check_parts_alike
 from graftkit.datasets.labels import describe_targets
+from graftkit.datasets.rows import inputs_called, paired
 from graftkit.datasets.splitting import SPLIT_WARNING, split_validation
-from graftkit.datasets.survey import ConformedRows, Survey, survey
+from graftkit.datasets.survey import ConformedRows, survey
 from graftkit.datasets.user_code import call_function, is_function, seeded
 
 _PARTS = ("train", "validation", "test")
@@ -37,7 +39,7 @@ class PythonFunction:
         parts = _conform(_name_parts(call_function(spec, seed=seed), spec), spec)
         with seeded(seed):
             found = {part: survey(rows, f"{spec}: {part}", spec) for part, rows in parts.items()}
-        _check_rows_alike(found, spec)
+        check_parts_alike({part: read.form for part, read in found.items()}, spec)
         labels = describe_targets({f"{spec}: {part}": read.targets for part, read in found.items()})
         warnings = found["train"].warnings + labels.warnings
         if "validation" not in parts:
@@ -62,7 +64,7 @@ def _name_parts(returned: Any, spec: str) -> dict[str, Any]:
             named = dict(returned)
         case tuple() | list() if len(returned) in (2, 3):
             named = dict(zip(_PARTS, returned, strict=False))
-        case Dataset() | DataLoader():
+        case _ if isinstance(returned, DataLoader) or _is_map_style(returned):
             named = {"train": returned}
         case _:
             raise DataError(f"--data {spec} returned {_describe(returned)}; {_FORMS}")
@@ -83,27 +85,24 @@ def _conform(named: Mapping[str, Any], spec: str) -> dict[str, Rows]:
 def _conform_rows(rows: Any, where: str) -> Rows:
     match rows:
         case DataLoader():
-            return rows
+            return paired(rows)
         case IterableDataset():
             raise DataError(f"{where} is an IterableDataset; wrap it in a DataLoader")
         case TensorDataset() if type(rows) is TensorDataset and len(rows.tensors) == 2:
             inputs, targets = (tensor.detach().cpu().numpy() for tensor in rows.tensors)
-            names = (f"{where} inputs", f"{where} targets")
-            return conform_part(inputs, targets, names=names, input_shape=None).rows()
-        case Dataset():
+            return conform_part(
+                inputs, targets, called=inputs_called(where), labels_called=f"{where} targets", input_shape=None
+            ).rows()
+        case _ if _is_map_style(rows):
             return ConformedRows(rows, where)
         case _:
             raise DataError(f"{where} is {_describe(rows)}; give a torch Dataset or DataLoader")
 
 
-def _check_rows_alike(found: Mapping[str, Survey], spec: str) -> None:
-    wanted = found["train"].row_shape
-    for part, read in found.items():
-        if read.row_shape != wanted:
-            raise DataError(
-                f"{spec}: train has rows of shape {list(wanted)} but {part} {list(read.row_shape)};"
-                " give all parts one shape"
-            )
+def _is_map_style(value: Any) -> bool:
+    """Whether it is a dataset: torch's, or one that has its methods, as Hugging Face's have."""
+    methods = ("__len__", "__getitem__", "__getitems__")
+    return isinstance(value, Dataset) or all(hasattr(value, method) for method in methods)
 
 
 def _describe(value: Any) -> str:
