@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset, TensorDataset
 
@@ -46,4 +45,4 @@ def _whole(rows: Dataset[Any]) -> bool:
 def _take(rows: Dataset[Any], indices: list[int]) -> Dataset[Any]:
     if isinstance(rows, TensorDataset):
         return TensorDataset(*(tensor[indices] for tensor in rows.tensors))
-    return rows.pick(np.asarray(indices)) if _whole(rows) else Subset(rows, indices)  # type: ignore[attr-defined, no-any-return]
+    return rows.pick(indices) if _whole(rows) else Subset(rows, indices)  # type: ignore[attr-defined]
