@@ -105,6 +105,8 @@ def trace(
     place = find_device(device)
     module, notes = tracing.in_single_precision(loaded.model, copies=loaded is not model)  # what was read is ours
     example = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(place), in_order(example, loaded))
+    if notes:  # the weights became single precision, and so do the inputs
+        example = pytree.tree_map_only(Tensor, lambda x: x.float() if x.is_floating_point() else x, example)
     wanted = _own(output, loaded)
     traced = tracing.trace_module(
         module.to(place),

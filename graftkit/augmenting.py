@@ -19,6 +19,7 @@ from graftkit.datasets import DATASETS
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.model import GraftedModel
+from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reporting import report_html
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
@@ -174,7 +175,7 @@ def _fit(
         join=request.join,
     )
     api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
-    surgery.check_reached(model, additions.grafts, build_dendrite)
+    additions, left_out = _reached(model, additions, left_out, named=bool(request.sites))
     skipped = (f"not grafted: {line}" for line in left_out)
     notes = (*loaded.warnings, *rows.warnings, *traced.notes, inspection.coverage(traced), *skipped)
     for line in notes:
@@ -231,6 +232,20 @@ def _ship(
     score = {"onnxruntime": api.runtime_metric(written, rows, metric)}
     folder.write_model(written.SerializeToString())
     return replace(report, parity=parity, runtime_metric=score)
+
+
+def _reached(
+    model: GraftedModel, plan: GraftPlan, left_out: tuple[str, ...], *, named: bool
+) -> tuple[GraftPlan, tuple[str, ...]]:
+    """The plan without the sites that no error reaches, and why they are left out; such sites are an error if named."""
+    if named:
+        surgery.check_reached(model, plan.grafts, build_dendrite)
+        return plan, left_out
+    lost = surgery.lost_grafts(model, plan.grafts, build_dendrite)
+    kept = GraftPlan(tuple(graft for graft in plan.grafts if graft.site not in lost))
+    if not kept.grafts:
+        surgery.check_reached(model, plan.grafts, build_dendrite)
+    return kept, (*left_out, *(f"{site}: no error reaches a dendrite there" for site in lost))
 
 
 def _source_of(facts: Mapping[str, Any], *, trust: bool) -> SourceRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,15 +126,21 @@ def flat_outputs(output: Any) -> Outputs:
     """
     if isinstance(output, Tensor):
         return Outputs({SINGLE: output})
-    tensors: dict[str, Tensor] = {}
-    others: list[str] = []
-    for path, leaf in _members(output, ()):
-        if isinstance(leaf, Tensor):
-            name = ".".join(path)
-            tensors[f"{SINGLE}_{name}" if path[0].isdigit() else name] = leaf
-        elif leaf is not None:
-            others.append(type(leaf).__name__)
-    return Outputs(tensors, tuple(dict.fromkeys(others)))
+    members = [(".".join(path), leaf) for path, leaf in _members(output, ()) if leaf is not None]
+    found = [(f"{SINGLE}_{name}" if name[0].isdigit() else name, leaf) for name, leaf in members if _is_tensor(leaf)]
+    names = _distinct([name for name, _ in found])
+    others = [_kind(leaf) for _, leaf in members if not _is_tensor(leaf)]
+    return Outputs(dict(zip(names, (leaf for _, leaf in found), strict=True)), tuple(dict.fromkeys(others)))
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+def _kind(leaf: Any) -> str:
+    """The type of what is no tensor; torch traces whole numbers that depend on a size as SymInt."""
+    name = type(leaf).__name__
+    return name.removeprefix("Sym").lower() if isinstance(leaf, torch.SymInt | torch.SymFloat | torch.SymBool) else name
 
 
 def choose_output(outputs: Mapping[str, Tensor], wanted: str | None) -> str:
@@ -149,17 +156,6 @@ def choose_output(outputs: Mapping[str, Tensor], wanted: str | None) -> str:
     if not floating:
         raise TraceError(f"no output of the model holds floating-point numbers: {', '.join(outputs)}")
     return next((name for name in _CUSTOMARY if name in floating), floating[0])
-
-
-def same_output(outputs: Mapping[str, Tensor], name: str, like: Tensor) -> int:
-    """Where the output `name` is among those of another mode: by name, or the first of its shape. Raises TraceError."""
-    names = list(outputs)
-    if name in names:
-        return names.index(name)
-    for index, value in enumerate(outputs.values()):
-        if value.ndim == like.ndim and value.shape[1:] == like.shape[1:] and value.dtype == like.dtype:
-            return index
-    raise TraceError(f"in training the model gives {', '.join(names)}, and none of them is its {name!r}")
 
 
 _CUSTOMARY = ("logits", "prediction_logits", "out", SINGLE, "last_hidden_state", "prediction", "pred")
@@ -228,7 +224,7 @@ def _key(step: Any) -> str:
 
 def _identifier(name: str) -> str:
     plain = re.sub(r"\W", "_", name) or "input"
-    return f"input_{plain}" if plain[0].isdigit() else plain
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"input_{plain}"
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

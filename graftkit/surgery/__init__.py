@@ -13,7 +13,7 @@ from graftkit.core.sites import Site
 from graftkit.model import DENDRITES, GraftedModel, SiteDendrites, TracedModel, copied, slot
 from graftkit.plan import Graft, GraftPlan
 from graftkit.surgery.insert import insert_call, placeholder, remove_call
-from graftkit.surgery.probe import check_unreached, unreached
+from graftkit.surgery.probe import unreached
 
 __all__ = [
     "affordable",
@@ -21,6 +21,7 @@ __all__ = [
     "empty",
     "graft",
     "insert_all",
+    "lost_grafts",
     "open_sites",
     "put_back",
     "truncate",
@@ -113,14 +114,24 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
     return tuple(graft for index, graft in enumerate(new) if index in taken)
 
 
-def check_reached(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> None:
-    """Raise PlanError where dendrites so grafted would never learn; the model is left as it was."""
+def lost_grafts(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> tuple[str, ...]:
+    """The sites at which dendrites so grafted would never learn; the model is left as it was."""
     before, new = model.plan, tuple(grafts)
     graft(model, new, build, seed=0)
     try:
-        check_unreached(model, dict.fromkeys(one.site for one in new))
+        return unreached(model, dict.fromkeys(one.site for one in new))
     finally:
         truncate(model, before)
+
+
+def check_reached(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> None:
+    """Raise PlanError, naming the sites, where dendrites so grafted would never learn."""
+    lost = lost_grafts(model, grafts, build)
+    if lost:
+        raise PlanError(
+            f"no error at the output {model.traced.signature.output!r} reaches the dendrites at {', '.join(lost)};"
+            f" leave them out with --sites {' '.join(f'!{site}' for site in lost[:3])}, or name another --output"
+        )
 
 
 def insert_all(graph: fx.GraphModule, plan: GraftPlan, dendrites: Mapping[str, SiteDendrites]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from graftkit.calling import Calling, calling_of, choose_output, same_output
+from graftkit.calling import Calling, calling_of, choose_output
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
@@ -17,11 +17,13 @@ from graftkit.tracing.checks import SizeError, cannot_take, check_sizes, eager, 
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, resized
+from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
 from graftkit.tracing.reasons import reason
 from graftkit.tracing.renaming import named_as
 from graftkit.tracing.sites import find_sites, mark_sites
+from graftkit.tracing.weights import compute_weights
 
 __all__ = [
     "call_source",
@@ -113,6 +115,7 @@ def retrace(traced: TracedModel) -> fx.GraphModule:
     missing = mark_sites(graph, traced.sites)
     if missing:
         raise TraceError(f"traced again after training, the model no longer calls {', '.join(sorted(missing))}")
+    compute_weights(graph)
     return graph
 
 
@@ -158,7 +161,9 @@ def _trace_as(
     if train.how != evaluation.how:  # what only one mode needs, both get
         evaluation = capture_as(module, calling, inputs, train=False, how=train.how)
     traced = _traced(name, module, calling, train, evaluation, inputs, output)
-    check_sizes(module, calling, traced.eval_graph, inputs, traced.signature.inputs, name=name)
+    names = Names(evaluation.graph, inputs).names
+    limits = {names[symbol]: limit for symbol, limit in evaluation.limits.items() if symbol in names}
+    check_sizes(module, calling, traced.eval_graph, inputs, traced.signature.inputs, limits, name=name)
     return traced
 
 
@@ -173,8 +178,7 @@ def _traced(
 ) -> TracedModel:
     values = dict(zip(evaluation.outputs, _first_run(evaluation.graph, inputs, name), strict=True))
     chosen = choose_output(values, output)
-    trained = {n: node.meta["val"] for n, node in zip(train.outputs, output_nodes(train.graph), strict=True)}
-    places = (same_output(trained, chosen, values[chosen]), list(values).index(chosen))
+    places = (same_output(train, evaluation, chosen), list(values).index(chosen))
     sizes = Names(evaluation.graph, inputs)
     names = [str(n.target) for n in evaluation.graph.graph.nodes if n.op == "placeholder"]
     signature = Signature(

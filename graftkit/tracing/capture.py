@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import sys
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import StringIO
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.graph import CodeGen
-from torch.random import fork_rng
 
 from graftkit.calling import Calling, flat_forward
 from graftkit.core.errors import TraceError
 from graftkit.core.pause import no_collection
 from graftkit.tracing.free import Free, dynamic_shapes
+from graftkit.tracing.generators import generators_kept
 from graftkit.tracing.reasons import reason
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
 
@@ -28,7 +32,7 @@ _KNOWN_WARNINGS = (
     r"The tensor attributes? .*_flat_weights.* (was|were) assigned during export",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
-_DATA_DEPENDENT = ("data-dependent", "GuardOnDataDependent", "u0")
+_DATA_DEPENDENT = re.compile(r"data-dependent|GuardOnDataDependent|\bu\d+\b")
 _NO_VIEW = ("Cannot view a tensor", "a leaf Variable that requires grad")
 
 
@@ -43,12 +47,16 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A graph, the names of its outputs, the way it was captured, and what a user has to know of that."""
+    """A graph, the names of its outputs, the way it was captured, and what a user has to know of that.
+
+    `limits` are the smallest and the largest value of each free size for which the graph is the model.
+    """
 
     graph: fx.GraphModule
     outputs: tuple[str, ...]
     how: How
     notes: tuple[str, ...] = ()
+    limits: Mapping[Any, tuple[int, int | None]] = field(default_factory=dict)
 
 
 def capture(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, train: bool, how: How) -> Captured:
@@ -88,25 +96,41 @@ def capture_as(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], 
         names = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
     notes += [rewrite(graph) for rewrite in GRAPH_REPAIRS.values()]
     graph.recompile()
-    return Captured(graph, names, how, tuple(note for note in notes if note))
+    return Captured(graph, names, how, tuple(note for note in notes if note), _limits(program))
+
+
+def _limits(program: ExportedProgram) -> dict[Any, tuple[int, int | None]]:
+    """Where tracing followed one branch of code that asks how large something is, the sizes that lead there."""
+    found = {}
+    for symbol, span in program.range_constraints.items():
+        found[symbol] = (_whole(span.lower) or 0, _whole(span.upper))
+    return found
+
+
+def _whole(bound: Any) -> int | None:
+    """A bound as a number, None where there is none."""
+    try:
+        value = int(bound)
+    except (TypeError, ValueError, OverflowError, AttributeError):  # what sympy and torch have for infinity
+        return None
+    return value if abs(value) < sys.maxsize - 1 else None
 
 
 def _others(how: How, error: TraceError) -> list[How]:
     """What to try after a failure."""
-    told = f"{error} {error.__cause__}"
+    told = str(error.__cause__ or error)
     if how.scripted:
         return []
     if how.gradients and any(words in told for words in _NO_VIEW):
         return [replace(how, gradients=False)]
-    if any(words in told for words in _DATA_DEPENDENT):
-        return [How("batch", scripted=True)]
-    return [replace(how, free="batch")] if how.free == "auto" else []
+    narrower = [replace(how, free="batch")] if how.free == "auto" else []
+    return [*narrower, How("batch", scripted=True)] if _DATA_DEPENDENT.search(told) else narrower
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> ExportedProgram:
     try:
         # torch prints the graph as far as it came on stderr; the reason is told in a line anyway
-        with quiet(), redirect_stderr(StringIO()), fork_rng(devices=[]), torch.set_grad_enabled(how.gradients):
+        with quiet(), redirect_stderr(StringIO()), generators_kept(), torch.set_grad_enabled(how.gradients):
             return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(inputs, how.free), strict=False)
     except Exception as error:  # torch.export raises what the model's own code raises
         raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
@@ -136,24 +160,38 @@ def untouched(module: nn.Module, *, train: bool) -> Iterator[None]:
     modules = list(module.modules())
     modes = [(m, m.training) for m in modules]
     scripted = isinstance(module, torch.jit.ScriptModule)
-    attributes = [] if scripted else [(m, dict(m.__dict__), dict(m._buffers)) for m in modules]
+    attributes = [] if scripted else [_Kept(m) for m in modules]
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     module.train(not train)  # a model that caches values in one mode drops them when it passes through the other
     module.train(train)
     try:
         yield
     finally:
-        for m, own, held in attributes:
-            m.__dict__.clear()  # a module may keep what it made while it was traced
-            m.__dict__.update(own)
-            m._buffers.clear()
-            m._buffers.update(held)
+        for kept in attributes:
+            kept.put_back()
         for m, mode in modes:
             m.training = mode
         with torch.no_grad():
             for name, buffer in module.named_buffers():
-                if name in buffers:
+                if name in buffers and not torch.equal(buffer, buffers[name]):  # an expanded one cannot be written to
                     buffer.copy_(buffers[name])
+
+
+class _Kept:
+    """A module's attributes, and what is in those that are lists, dicts and sets."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.attributes = dict(module.__dict__)
+        self.contents = [(v, v.copy()) for v in self.attributes.values() if isinstance(v, list | dict | set | deque)]
+
+    def put_back(self) -> None:
+        """Undo what the module did to itself while it was traced: what it kept may be no real tensor."""
+        self.module.__dict__.clear()
+        self.module.__dict__.update(self.attributes)
+        for container, content in self.contents:
+            container.clear()
+            container.extend(content) if isinstance(container, list | deque) else container.update(content)
 
 
 def unlift(program: ExportedProgram) -> fx.GraphModule:
@@ -163,6 +201,7 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     """
     with quiet():
         lifted = program.module(check_guards=False)
+    _rename_clashes(lifted)
     graph = fx.GraphModule(lifted, lifted.graph)  # a plain one: the lifted one refuses train() and eval()
     graph.graph.set_codegen(CodeGen())
     for node in list(graph.graph.nodes):
@@ -172,6 +211,16 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     _flatten_output(graph)
     graph.recompile()
     return graph
+
+
+def _rename_clashes(lifted: nn.Module) -> None:
+    """A part called like something that a graph module has itself (`code`, `graph`) gets another name, in place."""
+    clashing = [name for name in lifted._modules if hasattr(fx.GraphModule, name)]
+    for name in clashing:
+        lifted._modules[f"{name}_"] = lifted._modules.pop(name)
+        for node in lifted.graph.nodes:  # type: ignore[union-attr]
+            if node.op == "get_attr" and str(node.target).split(".")[0] == name:
+                node.target = f"{name}_{str(node.target)[len(name) :]}"
 
 
 def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:

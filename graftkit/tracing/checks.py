@@ -14,9 +14,11 @@ from graftkit.core.errors import TraceError
 from graftkit.core.signature import Port
 from graftkit.tracing.capture import quiet
 from graftkit.tracing.free import BATCH, resized
+from graftkit.tracing.generators import generators_kept
 from graftkit.tracing.reasons import reason
 
 CHECKED_ROWS = (7, 16)
+_MOST_NUMBERS = 2**24  # in inputs that a check makes
 
 
 class SizeError(TraceError):
@@ -29,6 +31,7 @@ def check_sizes(
     graph: fx.GraphModule,
     inputs: tuple[Tensor, ...],
     ports: Sequence[Port],
+    limits: Mapping[str, tuple[int, int | None]],
     *,
     name: str,
 ) -> None:
@@ -42,7 +45,7 @@ def check_sizes(
         if any(BATCH in port.shape for port in ports):
             for rows in CHECKED_ROWS:
                 _check_rows(module, calling, graph, resized(inputs, ports, BATCH, rows), rows, name)
-        for size, values in _other_sizes(inputs, ports):
+        for size, values in _other_sizes(inputs, ports, limits):
             _check_size(module, calling, graph, values, size, name)
     finally:
         for m, mode in modes.items():
@@ -51,9 +54,9 @@ def check_sizes(
 
 def eager(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> Mapping[str, Tensor]:
     """What the module itself gives, by name."""
-    with quiet(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.no_grad(), generators_kept():
         torch.manual_seed(0)
-        return calling.run(module, inputs).tensors
+        return {name: tensor.detach() for name, tensor in calling.run(module, inputs).tensors.items()}
 
 
 def cannot_take(module: nn.Module, example: Any) -> str | None:
@@ -76,7 +79,7 @@ def run_graph(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found = graph(*inputs)
-    return (found,) if isinstance(found, Tensor) else tuple(found)
+    return tuple(value.detach() for value in ((found,) if isinstance(found, Tensor) else found))
 
 
 def _check_rows(
@@ -114,14 +117,20 @@ def _check_size(
         raise SizeError(f"{name}, traced, gives other outputs than it does itself where {size} changes")
 
 
-def _other_sizes(inputs: tuple[Tensor, ...], ports: Sequence[Port]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """The inputs with each free size but the batch, in turn, smaller and larger."""
+def _other_sizes(
+    inputs: tuple[Tensor, ...], ports: Sequence[Port], limits: Mapping[str, tuple[int, int | None]]
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """The inputs with each free size but the batch, in turn, smaller and larger, and just beyond its limits."""
     sizes = {size: 0 for port in ports for size in port.shape if isinstance(size, str) and size != BATCH}
     for tensor, port in zip(inputs, ports, strict=True):
-        sizes |= {size: tensor.shape[dim] for dim, size in enumerate(port.shape) if size in sizes}  # type: ignore[misc]
+        sizes |= {size: tensor.shape[dim] for dim, size in enumerate(port.shape) if size in sizes}
     for size, now in sizes.items():
-        for other in (max(2, now // 2), now + 3):
-            if size.isidentifier() and other != now:
+        lower, upper = limits.get(size, (2, None))
+        beyond = [lower - 1] if lower > 2 else []
+        beyond += [upper + 1] if upper is not None else []
+        for other in dict.fromkeys((max(2, now // 2), now + 3, *beyond)):
+            numbers = sum(tensor.numel() for tensor in inputs) / max(now, 1) * other
+            if size.isidentifier() and other != now and numbers < _MOST_NUMBERS:
                 yield size, resized(inputs, ports, size, other)
 
 

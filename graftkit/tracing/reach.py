@@ -8,7 +8,23 @@ import torch
 from torch import Tensor, fx
 
 aten = torch.ops.aten
-_STOPS = frozenset({aten.detach.default, aten.detach_.default})
+# What an error does not pass: detached values, and steps, whose slope is zero.
+_STOPS = frozenset(
+    getattr(aten, name).default
+    for name in (
+        "detach",
+        "detach_",
+        "round",
+        "round_",
+        "sign",
+        "sign_",
+        "floor",
+        "floor_",
+        "ceil",
+        "trunc",
+        "heaviside",
+    )
+)
 
 
 def reached(graph: fx.GraphModule, output: fx.Node, *, through_detach: bool = False) -> set[fx.Node]:
@@ -22,9 +38,16 @@ def reached(graph: fx.GraphModule, output: fx.Node, *, through_detach: bool = Fa
             continue
         found.add(node)
         waiting += writers.get(node, [])
-        if through_detach or node.target not in _STOPS:
+        if through_detach or not _stops(node):
             waiting += node.all_input_nodes
     return found
+
+
+def _stops(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return node.target in _STOPS or (
+        isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+    )
 
 
 def _writers(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:

@@ -100,6 +100,12 @@ def find_sites(
     return tuple(replace(site, feeds_output=site.key in feeding) for site in sites), tuple(skipped), edges
 
 
+def weights_of(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
+    """Every Linear and Conv call with the node of its weight."""
+    found = [(node, _arguments(node)[1]) for node in graph.nodes if node.target in _CALLS]
+    return [(call, weight) for call, weight in found if isinstance(weight, fx.Node)]
+
+
 def mark_sites(graph: fx.GraphModule, sites: tuple[Site, ...]) -> set[str]:
     """Mark the nodes of known sites in a fresh graph; returns the keys that it does not have."""
     found = calls(graph.graph)
@@ -213,8 +219,9 @@ class _Refusals:
             return "its weight is computed from the input"
         if not any(n.op == "get_attr" and self._is_parameter(n) for n in _ancestors([weight])):
             return "its weight is fixed, no parameter"
-        if not node.meta["val"].is_floating_point():
-            return f"it computes with {node.meta['val'].dtype}, not with real numbers".replace("torch.", "")
+        for value in (node.meta["val"], source.meta["val"]):
+            if not value.is_floating_point():
+                return f"it computes with {value.dtype}, not with real numbers".replace("torch.", "")
         if node.target in _CONVS and node.meta["val"].ndim != weight.meta["val"].ndim:
             return "called without a batch dimension"
         return None
@@ -222,7 +229,7 @@ class _Refusals:
     def _unreached(self, node: fx.Node) -> str | None:
         if node not in self.used:
             return "it does not reach the output that is trained"
-        return None if node in self.taught else "no error reaches it: what it gives is detached"
+        return None if node in self.taught else "no error reaches it: what it gives is detached, or made a whole number"
 
     def _is_parameter(self, node: fx.Node) -> bool:
         owner, _, leaf = str(node.target).rpartition(".")

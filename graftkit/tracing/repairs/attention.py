@@ -1,4 +1,4 @@
-"""Writes attention over more than four dimensions out as matrix products: the ONNX exporter takes four alone."""
+"""Writes attention over other than four dimensions out as matrix products: the ONNX exporter takes four alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
+
+from graftkit.tracing.repairs.building import Builder
 
 aten = torch.ops.aten
 _ATTENTION = aten.scaled_dot_product_attention.default
@@ -15,7 +17,7 @@ _ATTENTION = aten.scaled_dot_product_attention.default
 def plain_attention(graph: fx.GraphModule) -> str | None:
     """Applies to `scaled_dot_product_attention` whose query has other than four dimensions (nest, twins, hiera)."""
     for node in list(graph.graph.nodes):
-        if node.target is _ATTENTION and node.meta["val"].ndim > 4:
+        if node.target is _ATTENTION and node.meta["val"].ndim != 4 and not node.kwargs.get("enable_gqa"):
             _write_out(graph, node)
     return None
 
@@ -36,6 +38,9 @@ def _write_out(graph: fx.GraphModule, node: fx.Node) -> None:
         if mask is not None:
             scores = build.masked(scores, mask)
         weights = build(aten.softmax.int, scores, -1)
+        if mask is not None:  # a query that may look at nothing gets nothing, not NaN
+            hidden = build(aten.all.dim, build(aten.eq.Scalar, scores, -math.inf), -1, True)
+            weights = build(aten.masked_fill.Scalar, weights, hidden, 0.0)
         if given.get("dropout_p"):
             weights = build(aten.dropout.default, weights, given["dropout_p"], True)
         result = build(aten.matmul.default, weights, value)
@@ -44,20 +49,8 @@ def _write_out(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
 
 
-class _Builder:
-    """Adds calls that carry the place and the values of the call they stand for."""
-
-    def __init__(self, graph: fx.Graph, origin: fx.Node):
-        self.graph, self.origin = graph, origin
-
-    def __call__(self, target: Any, *args: Any) -> fx.Node:
-        made = self.graph.call_function(target, args)
-        made.meta = {key: value for key, value in self.origin.meta.items() if key != "val"}
-        values = fx.node.map_arg(args, lambda n: n.meta["val"])
-        fake = next(v for v in values if isinstance(v, Tensor)).fake_mode  # type: ignore[attr-defined]
-        with fake:
-            made.meta["val"] = target(*values)
-        return made
+class _Builder(Builder):
+    """With the ways in which attention is masked."""
 
     def masked(self, scores: fx.Node, mask: fx.Node) -> fx.Node:
         if mask.meta["val"].dtype is not torch.bool:

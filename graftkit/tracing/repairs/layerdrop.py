@@ -30,5 +30,5 @@ def _owners(module: nn.Module) -> list[Any]:
 
 
 def _dropping(owner: Any) -> list[tuple[str, float]]:
-    own = vars(owner)
-    return [(name, own[name]) for name in _NAMES if isinstance(own.get(name), float) and own[name] > 0]
+    own = getattr(owner, "__dict__", {})
+    return [(name, own[name]) for name in _NAMES if isinstance(own.get(name), int | float) and own[name] > 0]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+aten = torch.ops.aten
 _REGION = torch.ops.higher_order.wrap_with_set_grad_enabled
 
 
 def inline_regions(graph: fx.GraphModule) -> str | None:
-    """Applies to regions that torch.export keeps as a graph of their own; what one without gradients gives is detached.
+    """Applies to regions that torch.export keeps as a graph of their own.
 
-    No error flows through a detached tensor, so training does what it did in the region.
+    What goes into a region without gradients is detached, and so is what it gives: no error flows, nothing is recorded,
+    and what it writes into, it still writes into. A tensor that was only written to comes out as it went in.
     """
     while regions := [node for node in graph.graph.nodes if node.target is _REGION]:
         for node in regions:
@@ -24,19 +26,18 @@ def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
     assert isinstance(inner_node, fx.Node)
     inner = graph.get_submodule(str(inner_node.target))
     assert isinstance(inner, fx.GraphModule)
+    outer: dict[fx.Node, fx.Node] = {}
     values: dict[fx.Node, fx.Node] = {}
     waiting = iter(arguments)
     with graph.graph.inserting_before(node):
         for inside in inner.graph.nodes:
             if inside.op == "placeholder":
-                values[inside] = next(waiting)  # type: ignore[assignment]
+                outer[inside] = next(waiting)  # type: ignore[assignment]
+                values[inside] = outer[inside] if enabled else _detached(graph, outer[inside])
             elif inside.op != "output":
-                values[inside] = graph.graph.node_copy(inside, lambda n: values[n])
-                values[inside].meta = dict(inside.meta)
-                if inside.op == "get_attr":
-                    setattr(graph, str(inside.target), getattr(inner, str(inside.target)))
+                values[inside] = _copied(graph, inner, inside, values)
         (given,) = next(n for n in inner.graph.nodes if n.op == "output").args
-        results = [_result(graph, values[n], detach=not enabled) for n in given]
+        results = [_result(graph, n, values, outer, detach=not enabled) for n in given]
     for getitem in list(node.users):
         getitem.replace_all_uses_with(results[getitem.args[1]])  # type: ignore[index]
         graph.graph.erase_node(getitem)
@@ -45,9 +46,41 @@ def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
         graph.graph.erase_node(inner_node)
 
 
-def _result(graph: fx.GraphModule, value: fx.Node, *, detach: bool) -> fx.Node:
-    if not detach or not isinstance(value.meta.get("val"), torch.Tensor):
+def _copied(graph: fx.GraphModule, inner: fx.GraphModule, inside: fx.Node, values: dict[fx.Node, fx.Node]) -> fx.Node:
+    made = graph.graph.node_copy(inside, lambda n: values[n])
+    made.meta = dict(inside.meta)
+    if inside.op == "get_attr":
+        setattr(graph, str(inside.target), getattr(inner, str(inside.target)))
+    return made
+
+
+def _result(
+    graph: fx.GraphModule,
+    inside: fx.Node,
+    values: dict[fx.Node, fx.Node],
+    outer: dict[fx.Node, fx.Node],
+    *,
+    detach: bool,
+) -> fx.Node:
+    """What a region gives, as the graph around it sees it."""
+    written = inside
+    while _writes_first(written):
+        written = written.args[0]  # type: ignore[assignment]
+    if written in outer:
+        return outer[written]
+    return _detached(graph, values[inside]) if detach else values[inside]
+
+
+def _writes_first(node: fx.Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    first = next(iter(node.target._schema.arguments), None)
+    return first is not None and first.alias_info is not None and first.alias_info.is_write
+
+
+def _detached(graph: fx.GraphModule, value: fx.Node) -> fx.Node:
+    if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), torch.Tensor):
         return value
-    detached = graph.graph.call_function(torch.ops.aten.detach.default, (value,))
+    detached = graph.graph.call_function(aten.detach.default, (value,))
     detached.meta = dict(value.meta)
     return detached

@@ -1,0 +1,130 @@
+"""Questions about a TorchScript graph, answered without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+# Which input says "training", by operator; a norm's counts only with running statistics, its fourth input.
+MODE_FLAGS: Mapping[str, int] = {
+    "aten::batch_norm": 5,
+    "aten::instance_norm": 5,
+    "aten::dropout": 2,
+    "aten::dropout_": 2,
+    "aten::feature_dropout": 2,
+    "aten::alpha_dropout": 2,
+    "aten::feature_alpha_dropout": 2,
+    "aten::rrelu": 3,
+}
+NORMS = frozenset({"aten::batch_norm", "aten::instance_norm"})
+
+_PAIR = {1: "weight", 2: "bias"}
+_NORM = {2: "weight", 3: "bias"}
+# Which inputs are weights, by operator, and what they are called; a recurrent layer's are a list.
+_CONVOLUTIONS = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "_convolution",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+)
+_WEIGHTS: Mapping[str, Mapping[int, str]] = {
+    **{f"aten::{name}": _PAIR for name in (*_CONVOLUTIONS, "linear", "batch_norm", "prelu")},
+    **{f"aten::{name}": _NORM for name in ("group_norm", "layer_norm")},
+    **{f"aten::{name}": {2: "weights"} for name in ("gru", "lstm", "rnn_tanh", "rnn_relu")},
+    "aten::addmm": {0: "bias", 2: "weight"},
+    "aten::embedding": {0: "weight"},
+    "aten::matmul": {1: "weight"},
+    "aten::t": {0: "weight"},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """Holds what torch's own Python objects cannot copy: a graph, a script; a copy of a module shares it."""
+
+    value: Any
+
+    def __deepcopy__(self, memo: Any) -> Code:
+        """Itself: it never changes."""
+        return self
+
+
+def nodes_of(block: Any) -> Iterator[Any]:
+    """Every node of a graph or block, those in the blocks within included."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from nodes_of(inner)
+
+
+def is_baked(graph: Any) -> bool:
+    """Whether one mode is baked in: there are flags of a mode, and nothing asks which mode it is."""
+    nodes = list(nodes_of(graph))
+    asks = any(node.kind() == "prim::GetAttr" and node.s("name") == "training" for node in nodes)
+    return not asks and any(node.kind() in MODE_FLAGS for node in nodes)
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A constant that is a weight: what the graph calls it, and where a module would hold it."""
+
+    constant: str
+    owner: str
+    leaf: str
+    tensor: Tensor
+
+
+def weights_frozen_in(graph: Any) -> list[Frozen]:
+    """The floating-point constants that operators take as weights or biases."""
+    found: list[Frozen] = []
+    counts: Counter[str] = Counter()
+    for node in nodes_of(graph):
+        kind, inputs = node.kind(), list(node.inputs())
+        owner = f"{kind.removeprefix('aten::').strip('_')}_{counts[kind]}"
+        before = len(found)
+        for place, leaf in _WEIGHTS.get(kind, {}).items():
+            for name, value, tensor in _constants(inputs[place], leaf):
+                found.append(Frozen(value.debugName(), owner, name, tensor))
+        counts[kind] += len(found) > before
+    return found
+
+
+def _constants(value: Any, leaf: str) -> Iterator[tuple[str, Any, Tensor]]:
+    """(name, value, tensor) of the constant, or of each constant in the list."""
+    node = value.node()
+    if node.kind() == "prim::ListConstruct":
+        for index, member in enumerate(node.inputs()):
+            yield from _constants(member, f"{leaf}_{index}")
+    elif node.kind() == "prim::Constant":
+        tensor = value.toIValue()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.numel() > 1:
+            yield leaf, value, tensor
+
+
+def always_raises(block: Any) -> bool:
+    """Whether the block ends in an exception whatever its inputs are."""
+    return any(node.kind() == "prim::RaiseException" for node in block.nodes())
+
+
+def outer_names(blocks: list[Any]) -> list[str]:
+    """The names that the blocks read and do not make themselves."""
+    made: set[str] = set()
+    read: dict[str, None] = {}
+    for block in blocks:
+        made.update(value.debugName() for value in block.inputs())
+        for node in nodes_of(block):
+            made.update(value.debugName() for value in node.outputs())
+            made.update(value.debugName() for inner in node.blocks() for value in inner.inputs())
+    for block in blocks:
+        for holder in (block, *(inner for node in nodes_of(block) for inner in node.blocks())):
+            read.update(dict.fromkeys(value.debugName() for value in holder.outputs()))
+        for node in nodes_of(block):
+            read.update(dict.fromkeys(value.debugName() for value in node.inputs()))
+    return [name for name in read if name not in made]
