@@ -223,7 +223,7 @@ def _key(step: Any) -> str:
 
 
 def _identifier(name: str) -> str:
-    plain = re.sub(r"\W", "_", name) or "input"
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "input"
     return plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"input_{plain}"
 
 

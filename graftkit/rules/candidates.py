@@ -42,7 +42,7 @@ class CandidatePool:
         self.model, self.grafts, self.criterion, self.seed = model, tuple(grafts), criterion, seed
         self.sites = {graft.site: model.traced.site(graft.site) for graft in grafts}
         surgery.open_sites(model, grafts)
-        like = next(model.base.parameters())
+        like = next(p for p in model.base.parameters() if p.is_floating_point())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.pools = {

@@ -46,7 +46,7 @@ def graft(model: GraftedModel, grafts: Iterable[Graft], build: Build, *, seed: i
         torch.manual_seed(seed)
         built = [(g, build(g, sites[g.site], len(model.plan.at(g.site)) + _before(new, i))) for i, g in enumerate(new)]
     open_sites(model, new)
-    like = next(iter(model.base.parameters()), None)
+    like = next((p for p in model.base.parameters() if p.is_floating_point()), None)
     for one, dendrite in built:
         if like is not None:
             dendrite.to(device=like.device, dtype=like.dtype)

@@ -13,7 +13,7 @@ from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
 from graftkit.tracing.capture import Captured, How, capture, capture_as, output_nodes
-from graftkit.tracing.checks import SizeError, cannot_take, check_sizes, eager, run_graph
+from graftkit.tracing.checks import SizeError, Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, resized
@@ -21,7 +21,7 @@ from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
 from graftkit.tracing.reasons import reason
-from graftkit.tracing.renaming import named_as
+from graftkit.tracing.renaming import named_as, with_fixed
 from graftkit.tracing.sites import find_sites, mark_sites
 from graftkit.tracing.weights import compute_weights
 
@@ -161,10 +161,19 @@ def _trace_as(
     if train.how != evaluation.how:  # what only one mode needs, both get
         evaluation = capture_as(module, calling, inputs, train=False, how=train.how)
     traced = _traced(name, module, calling, train, evaluation, inputs, output)
-    names = Names(evaluation.graph, inputs).names
-    limits = {names[symbol]: limit for symbol, limit in evaluation.limits.items() if symbol in names}
-    check_sizes(module, calling, traced.eval_graph, inputs, traced.signature.inputs, limits, name=name)
-    return traced
+    limits, in_training = (_limits(mode, inputs) for mode in (evaluation, train))
+    other = next((size for size in limits if size in in_training and limits[size] != in_training[size]), None)
+    if other is not None:
+        raise SizeError(f"{name} asks in training, and only there, how large {other} is")
+    what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
+    fixed, notes = check_sizes(what, limits)
+    return replace(with_fixed(traced, fixed), notes=(*traced.notes, *notes))
+
+
+def _limits(captured: Captured, inputs: tuple[Tensor, ...]) -> dict[str, tuple[int, int | None]]:
+    """The smallest and largest number for which a graph is the model, by the size's name."""
+    names = Names(captured.graph, inputs).names
+    return {names[symbol]: limit for symbol, limit in captured.limits.items() if symbol in names}
 
 
 def _traced(
@@ -217,4 +226,6 @@ def _first_run(graph: fx.GraphModule, inputs: tuple[Tensor, ...], name: str) -> 
 def _fixed(how: How) -> tuple[str, ...]:
     if how.free == "none":
         return ("it traces with fixed sizes alone: its ONNX file takes what the example had, batch included",)
+    if not how.gradients:
+        return ("captured without gradients: what its code computes under torch.no_grad() is trained, too",)
     return ("its control flow was read by TorchScript",) if how.scripted else ()

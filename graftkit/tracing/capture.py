@@ -199,9 +199,9 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
 
     It takes its tensors one by one, and gives one tensor, or a tuple where there are more.
     """
+    _rename_clashes(program)
     with quiet():
         lifted = program.module(check_guards=False)
-    _rename_clashes(lifted)
     graph = fx.GraphModule(lifted, lifted.graph)  # a plain one: the lifted one refuses train() and eval()
     graph.graph.set_codegen(CodeGen())
     for node in list(graph.graph.nodes):
@@ -213,14 +213,20 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     return graph
 
 
-def _rename_clashes(lifted: nn.Module) -> None:
+def _rename_clashes(program: ExportedProgram) -> None:
     """A part called like something that a graph module has itself (`code`, `graph`) gets another name, in place."""
-    clashing = [name for name in lifted._modules if hasattr(fx.GraphModule, name)]
-    for name in clashing:
-        lifted._modules[f"{name}_"] = lifted._modules.pop(name)
-        for node in lifted.graph.nodes:  # type: ignore[union-attr]
-            if node.op == "get_attr" and str(node.target).split(".")[0] == name:
-                node.target = f"{name}_{str(node.target)[len(name) :]}"
+    renamed = {name: clean for name in (*program.state_dict, *program.constants) if (clean := _clean(name)) != name}
+    for held in (program.state_dict, program.constants):
+        for name in [name for name in held if name in renamed]:
+            held[renamed[name]] = held.pop(name)
+    for spec in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
+        if spec.target in renamed:
+            spec.target = renamed[spec.target]
+
+
+def _clean(name: str) -> str:
+    first, dot, rest = name.partition(".")
+    return f"{first}_{dot}{rest}" if hasattr(fx.GraphModule, first) else name
 
 
 def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:

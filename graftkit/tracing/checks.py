@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,30 +27,77 @@ class SizeError(TraceError):
     """A graph that is wrong at another size than the batch's: fewer sizes can be left free."""
 
 
-def check_sizes(
-    module: nn.Module,
-    calling: Calling,
-    graph: fx.GraphModule,
-    inputs: tuple[Tensor, ...],
-    ports: Sequence[Port],
-    limits: Mapping[str, tuple[int, int | None]],
-    *,
-    name: str,
-) -> None:
-    """Raise TraceError where the evaluation graph differs from the module itself at other sizes.
+@dataclass(frozen=True)
+class Traced:
+    """What is compared: a module, how it is called, its evaluation graph, and its example inputs."""
+
+    name: str
+    module: nn.Module
+    calling: Calling
+    graph: fx.GraphModule
+    inputs: tuple[Tensor, ...]
+    ports: tuple[Port, ...]
+
+    def at(self, size: str, number: int) -> tuple[Tensor, ...]:
+        """The inputs with every dimension called `size` brought to a number."""
+        return resized(self.inputs, self.ports, size, number)
+
+
+def check_sizes(traced: Traced, limits: Mapping[str, tuple[int, int | None]]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """(sizes that are no more free, what a user has to know), from comparing at sizes that nothing was traced with.
 
     Tracing follows one branch of code that asks how large something is; the other would be lost without a word.
+
+    Args:
+        traced: what to compare.
+        limits: the smallest and the largest number for which tracing vouches, by size.
+
+    Raises:
+        TraceError: the graph is another function for another number of rows.
+        SizeError: it is for another length, height or the like.
     """
-    modes = {m: m.training for m in module.modules()}
+    fixed, notes = set(), []
+    with _evaluating(traced.module):
+        for size, now in _free_sizes(traced).items():
+            if size == BATCH:
+                for rows in (*CHECKED_ROWS, *_beyond(limits.get(size), traced, now)):
+                    _check_rows(traced, rows)
+                continue
+            others = dict.fromkeys((max(2, now // 2), now + 3, 2 * now, *_beyond(limits.get(size), traced, now)))
+            if not [number for number in others if number != now and _check_size(traced, size, number)]:
+                fixed.add(size)  # the model itself takes no other
+            elif not _holds_for_one(traced, size):
+                notes.append(f"its code asks whether {size} is 1, and the graph goes on as for more")
+    return frozenset(fixed), tuple(notes)
+
+
+def _free_sizes(traced: Traced) -> dict[str, int]:
+    """Each free size with its number in the example."""
+    found: dict[str, int] = {}
+    for tensor, port in zip(traced.inputs, traced.ports, strict=True):
+        for dim, size in enumerate(port.shape):
+            if isinstance(size, str) and size.isidentifier():
+                found.setdefault(size, tensor.shape[dim])
+    return found
+
+
+def _beyond(limit: tuple[int, int | None] | None, traced: Traced, now: int) -> list[int]:
+    """The numbers next to those for which tracing vouches, as far as a check can afford them."""
+    lower, upper = limit or (2, None)
+    beyond = [lower - 1] if lower > 2 else []
+    beyond += [upper + 1] if upper is not None else []
+    each = sum(tensor.numel() for tensor in traced.inputs) / max(now, 1)
+    return [number for number in beyond if number * each < _MOST_NUMBERS]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
-        if any(BATCH in port.shape for port in ports):
-            for rows in CHECKED_ROWS:
-                _check_rows(module, calling, graph, resized(inputs, ports, BATCH, rows), rows, name)
-        for size, values in _other_sizes(inputs, ports, limits):
-            _check_size(module, calling, graph, values, size, name)
+        yield
     finally:
-        for m, mode in modes.items():
+        for m, mode in modes:
             m.training = mode
 
 
@@ -61,16 +110,12 @@ def eager(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> Ma
 
 def cannot_take(module: nn.Module, example: Any) -> str | None:
     """Why a module fails on an example in `eval()`, in a line; None if it does not."""
-    modes = {m: m.training for m in module.modules()}
-    try:
-        calling, inputs = calling_of(module, example)
-        module.eval()
-        eager(module, calling, inputs)
-    except Exception as error:  # whatever the user's own forward raises
-        return str(error) if isinstance(error, TraceError) else reason(error)
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
+    with _evaluating(module):
+        try:
+            calling, inputs = calling_of(module, example)
+            eager(module, calling, inputs)
+        except Exception as error:  # whatever the user's own forward raises
+            return str(error) if isinstance(error, TraceError) else reason(error)
     return None
 
 
@@ -82,17 +127,16 @@ def run_graph(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor
     return tuple(value.detach() for value in ((found,) if isinstance(found, Tensor) else found))
 
 
-def _check_rows(
-    module: nn.Module, calling: Calling, graph: fx.GraphModule, inputs: tuple[Tensor, ...], rows: int, name: str
-) -> None:
+def _check_rows(traced: Traced, rows: int) -> None:
+    inputs, name = traced.at(BATCH, rows), traced.name
     try:
-        expected = tuple(eager(module, calling, inputs).values())
+        expected = tuple(eager(traced.module, traced.calling, inputs).values())
     except Exception as error:  # whatever the model's own code raises
         raise TraceError(f"{name} was traced, but fails itself on {rows} rows: {reason(error)}") from error
     if any(isinstance(value, FakeTensor) for value in expected):
         raise TraceError(f"{name} keeps tensors that were made while it was traced; it cannot run any more")
     try:
-        found = run_graph(graph, inputs)
+        found = run_graph(traced.graph, inputs)
     except Exception as error:
         raise TraceError(f"{name} was traced, but its graph fails on {rows} rows: {reason(error)}") from error
     if not _agree(expected, found):
@@ -102,36 +146,29 @@ def _check_rows(
         )
 
 
-def _check_size(
-    module: nn.Module, calling: Calling, graph: fx.GraphModule, inputs: tuple[Tensor, ...], size: str, name: str
-) -> None:
+def _check_size(traced: Traced, size: str, number: int) -> bool:
+    """Whether the model takes this size; raises SizeError where it does and the graph is another function."""
+    inputs, name = traced.at(size, number), traced.name
     try:
-        expected = tuple(eager(module, calling, inputs).values())
+        expected = tuple(eager(traced.module, traced.calling, inputs).values())
     except Exception:  # the model itself does not take this size, so nobody will give it
-        return
+        return False
     try:
-        agrees = _agree(expected, run_graph(graph, inputs))
+        agrees = _agree(expected, run_graph(traced.graph, inputs))
     except Exception as error:
-        raise SizeError(f"{name}, traced, fails where {size} changes: {reason(error)}") from error
+        raise SizeError(f"{name}, traced, fails where {size} is {number}: {reason(error)}") from error
     if not agrees:
-        raise SizeError(f"{name}, traced, gives other outputs than it does itself where {size} changes")
+        raise SizeError(f"{name}, traced, gives other outputs than it does itself where {size} is {number}")
+    return True
 
 
-def _other_sizes(
-    inputs: tuple[Tensor, ...], ports: Sequence[Port], limits: Mapping[str, tuple[int, int | None]]
-) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """The inputs with each free size but the batch, in turn, smaller and larger, and just beyond its limits."""
-    sizes = {size: 0 for port in ports for size in port.shape if isinstance(size, str) and size != BATCH}
-    for tensor, port in zip(inputs, ports, strict=True):
-        sizes |= {size: tensor.shape[dim] for dim, size in enumerate(port.shape) if size in sizes}
-    for size, now in sizes.items():
-        lower, upper = limits.get(size, (2, None))
-        beyond = [lower - 1] if lower > 2 else []
-        beyond += [upper + 1] if upper is not None else []
-        for other in dict.fromkeys((max(2, now // 2), now + 3, *beyond)):
-            numbers = sum(tensor.numel() for tensor in inputs) / max(now, 1) * other
-            if size.isidentifier() and other != now and numbers < _MOST_NUMBERS:
-                yield size, resized(inputs, ports, size, other)
+def _holds_for_one(traced: Traced, size: str) -> bool:
+    """Whether the graph is right for a size of one, of which torch.export says nothing."""
+    try:
+        _check_size(traced, size, 1)
+    except SizeError:
+        return False
+    return True
 
 
 def _agree(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:

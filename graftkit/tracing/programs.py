@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from graftkit.calling import flat_outputs
@@ -46,10 +47,11 @@ def _take_tensors(graph: fx.GraphModule, examples: list[Any]) -> tuple[Tensor, .
 
 
 def _check_batch(graph: fx.GraphModule, name: str) -> None:
-    """Raise TraceError where an input's first size is a number."""
+    """Raise TraceError where no input's first size is free."""
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    fixed = next((n for n in placeholders if n.meta["val"].ndim and isinstance(n.meta["val"].shape[0], int)), None)
-    if fixed is not None:
+    sizes = {node: node.meta["val"].shape[0] for node in placeholders if node.meta["val"].ndim}
+    if sizes and all(isinstance(size, int) for size in sizes.values()):
+        fixed = next(iter(sizes))
         raise TraceError(
             f"{name} fixes the batch size of {fixed.name!r} to {fixed.meta['val'].shape[0]}; export it again with"
             " dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
@@ -59,9 +61,10 @@ def _check_batch(graph: fx.GraphModule, name: str) -> None:
 def _output_names(program: ExportedProgram, count: int) -> tuple[str, ...]:
     """As a live module's would be called, from the shape of what the program returned."""
     spec = program.call_spec.out_spec
-    if spec is not None:
-        blank = torch.zeros(())
-        names = tuple(flat_outputs(pytree.tree_unflatten([blank] * spec.num_leaves, spec)).tensors)
+    given = [s for s in program.graph_signature.output_specs if s.kind is OutputKind.USER_OUTPUT]
+    if spec is not None and len(given) == spec.num_leaves:
+        leaves = [torch.zeros(()) if isinstance(output.arg, TensorArgument) else None for output in given]
+        names = tuple(flat_outputs(pytree.tree_unflatten(leaves, spec)).tensors)
         if len(names) == count:
             return names
     return ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))

@@ -21,6 +21,10 @@ _MEANINGS: tuple[tuple[tuple[str, ...], str], ...] = (
         "it decides by the values of a tensor what to do next, which no graph can hold",
     ),
     (
+        ("failed to unpack the object", "PackedSequence"),
+        "it packs sequences of different lengths, which no graph can hold",
+    ),
+    (
         ("Constraints violated", "marked batch as dynamic", "specialized"),
         "it fixes its batch size, which has to stay free",
     ),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import sympy
+
 from graftkit.core.signature import Port, Signature
 from graftkit.model import TracedModel
 
@@ -23,6 +25,34 @@ def named_as(traced: TracedModel, wanted: Signature) -> TracedModel:
         chosen,
     )
     return replace(traced, signature=signature)
+
+
+def with_fixed(traced: TracedModel, fixed: frozenset[str]) -> TracedModel:
+    """The same model, the sizes in `fixed` being those of its example and no others."""
+    if not fixed:
+        return traced
+    numbers: dict[str, int] = {}
+    for tensor, port in zip(traced.inputs, traced.signature.inputs, strict=True):
+        numbers |= {size: tensor.shape[dim] for dim, size in enumerate(port.shape) if size in fixed}
+
+    def settle(size: int | str) -> int | str:
+        if isinstance(size, int):
+            return size
+        return fixed_number(re.sub(r"[A-Za-z_]\w*", lambda m: str(numbers.get(m[0], m[0])), size))
+
+    inputs, outputs = (
+        tuple(replace(port, shape=tuple(map(settle, port.shape))) for port in ports)
+        for ports in (traced.signature.inputs, traced.signature.outputs)
+    )
+    return replace(traced, signature=Signature(inputs, outputs, traced.signature.output))
+
+
+def fixed_number(size: str) -> int | str:
+    """What an expression of sizes comes to, where only numbers are left in it."""
+    if not re.fullmatch(r"[\w\s+*/()-]+", size) or re.search(r"\w\(", size):
+        return size  # a function of sizes stays as it is
+    value = sympy.sympify(size, locals={name: sympy.Symbol(name) for name in re.findall(r"[A-Za-z_]\w*", size)})
+    return int(value) if value.is_number and value == int(value) else str(value)
 
 
 def _sizes(ours: Sequence[Port], wanted: Sequence[Port]) -> Mapping[str, str]:

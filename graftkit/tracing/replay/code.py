@@ -82,8 +82,11 @@ class Frozen:
 
 
 def weights_frozen_in(graph: Any) -> list[Frozen]:
-    """The floating-point constants that operators take as weights or biases."""
+    """The floating-point constants that operators take as weights or biases, and no norm as its statistics."""
     found: list[Frozen] = []
+    statistics = {
+        value.debugName() for node in nodes_of(graph) if node.kind() in NORMS for value in list(node.inputs())[3:5]
+    }
     counts: Counter[str] = Counter()
     for node in nodes_of(graph):
         kind, inputs = node.kind(), list(node.inputs())
@@ -91,7 +94,8 @@ def weights_frozen_in(graph: Any) -> list[Frozen]:
         before = len(found)
         for place, leaf in _WEIGHTS.get(kind, {}).items():
             for name, value, tensor in _constants(inputs[place], leaf):
-                found.append(Frozen(value.debugName(), owner, name, tensor))
+                if value.debugName() not in statistics:
+                    found.append(Frozen(value.debugName(), owner, name, tensor))
         counts[kind] += len(found) > before
     return found
 

@@ -14,7 +14,7 @@ from graftkit.tracing.replay.code import MODE_FLAGS, NORMS, always_raises, nodes
 from graftkit.tracing.replay.operators import SKIPPED, call_operator, call_python, knows_python
 from graftkit.tracing.replay.primitives import PRIMITIVES
 
-_MOST_ROUNDS = 100_000
+_MOST = 2_000_000  # operations in one run: what takes more is no model, or is no graph
 
 
 class Interpreter:
@@ -27,6 +27,7 @@ class Interpreter:
         self.baked = baked
         self.values: dict[str, Any] = {}
         self.handed: frozenset[str] = frozenset()  # attributes that a branch was handed
+        self.left = _MOST
 
     def run(self, arguments: list[Any]) -> Any:
         """What the graph gives for the arguments, `self` left out. Raises TraceError."""
@@ -37,8 +38,14 @@ class Interpreter:
 
     def _block(self, block: Any) -> list[Any]:
         for node in block.nodes():
+            self._spend(node)
             self._node(node)
         return [self.values[value.debugName()] for value in block.outputs()]
+
+    def _spend(self, node: Any) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise TraceError(f"its code runs more than {_MOST} operations for one batch ({_where(node)})")
 
     def _node(self, node: Any) -> None:
         kind = node.kind()
@@ -86,7 +93,8 @@ class Interpreter:
         names = [value.debugName() for value in body.inputs()]
         if isinstance(most, torch.SymInt):
             most = int(most)
-        for index in range(min(most, _MOST_ROUNDS)):
+        for index in range(most):
+            self._spend(node)  # a loop may be empty
             if isinstance(going, Tensor):
                 raise TraceError(f"a loop ends by the values of a tensor, which no graph can hold ({_where(node)})")
             if not going:

@@ -54,6 +54,7 @@ class Replay(Mirror):
     Attributes:
         baked: whether one mode is baked into the code, as tracing and freezing do; dropout and batch norm then
             follow `train()` and `eval()` all the same, and nothing else does.
+        frozen: whether its weights were constants of the code.
     """
 
     def __new__(cls, script: torch.jit.ScriptModule) -> Replay:
@@ -71,6 +72,7 @@ class Replay(Mirror):
         self._graftkit_frozen: dict[str, tuple[str, str]] = {}
         for frozen in weights_frozen_in(graph):
             self._hold(frozen, tensors)
+        self.frozen = bool(self._graftkit_frozen)
 
     def replay(self, arguments: list[Any]) -> Any:
         """Run the code on the arguments of `forward`."""

@@ -24,6 +24,8 @@ SKIPPED = frozenset(
 # Files and other processes: never called, whoever asks.
 _CLOSED = frozenset({"aten::save", "aten::from_file", "aten::to_here", "aten::owner_name", "aten::_print"})
 
+_LARGEST = 1_000_000  # members of a list or a text, and what one is multiplied by
+_SIZED = (list, tuple, dict, str)
 _LAYOUTS = (torch.strided,)
 _FORMATS = (torch.contiguous_format, torch.preserve_format, torch.channels_last, torch.channels_last_3d)
 _CODED: Mapping[str, tuple[Any, ...]] = {"dtype": DTYPES, "layout": _LAYOUTS, "memory_format": _FORMATS}
@@ -47,7 +49,7 @@ _NUMBERS: Mapping[str, Callable[..., Any]] = {
     "aten::log": math.log, "aten::exp": math.exp, "aten::cos": math.cos, "aten::sin": math.sin, "aten::abs": abs,
     "aten::to": lambda number, *rest: number, "aten::type_as": lambda number, other: number,
     "aten::detach": lambda number: number, "aten::clone": lambda number, *rest: number,
-    "aten::format": lambda text, *values: str(text).format(*values), "aten::str": str, "aten::sum": sum,
+    "aten::str": str,
     "aten::is_scripting": lambda: True, "aten::is_grad_enabled": torch.is_grad_enabled,
     "aten::get_autocast_gpu_dtype": lambda *rest: 5, "aten::is_autocast_enabled": lambda *rest: False,
 }  # fmt: skip
@@ -81,7 +83,7 @@ _CONTAINERS: Mapping[str, Callable[..., Any]] = {
     "aten::split": lambda c, *rest: c.split(*rest), "aten::startswith": lambda c, *rest: c.startswith(*rest),
     "aten::endswith": lambda c, *rest: c.endswith(*rest), "aten::lower": str.lower, "aten::upper": str.upper,
     "aten::replace": lambda c, *rest: c.replace(*rest), "aten::find": lambda c, *rest: c.find(*rest),
-    "aten::format": lambda text, *values: str(text).format(*values), "aten::any": any, "aten::all": all,
+    "aten::format": lambda text, *values: _filled(text, values), "aten::any": any, "aten::all": all,
 }  # fmt: skip
 
 
@@ -96,7 +98,17 @@ def knows_python(kind: str, inputs: list[Any]) -> bool:
 
 
 def call_python(kind: str, inputs: list[Any]) -> Any:
-    """The operation in Python."""
+    """The operation in Python. Raises TraceError where numbers or lists grow beyond what a model needs."""
+    most = {"aten::pow": 64, "aten::mul": _LARGEST if isinstance(inputs[0], _SIZED) else 2**63}.get(kind, math.inf)
+    if any(isinstance(value, int) and abs(value) > most for value in inputs[1:]):
+        raise TraceError(f"its code calls {kind} with a number that no model needs")
+    found = _python(kind, inputs)
+    if (isinstance(found, int) and abs(found) >= 2**63) or (isinstance(found, _SIZED) and len(found) > _LARGEST):
+        raise TraceError(f"its code makes more with {kind} than any model needs")
+    return found
+
+
+def _python(kind: str, inputs: list[Any]) -> Any:
     if isinstance(inputs[0] if inputs else None, list | tuple | dict | str):
         return _CONTAINERS[kind](*inputs)
     if kind in ("aten::__is__", "aten::__isnot__"):
@@ -152,6 +164,13 @@ def _dtype_of(number: Any) -> torch.dtype:
 def _is_number(tensor: Tensor) -> bool:
     """A number that tracing wrote down as a tensor: no device, no gradient, not computed from an input."""
     return type(tensor) is Tensor and tensor.ndim == 0 and not tensor.requires_grad and tensor.dtype is torch.int64
+
+
+def _filled(text: str, values: tuple[Any, ...]) -> str:
+    """A message with its blanks filled; widths and other instructions in it are not followed."""
+    for value in values:
+        text = text.replace("{}", str(value), 1)
+    return text
 
 
 def _rounded(a: Any, b: Any, rounding: str) -> Any:
