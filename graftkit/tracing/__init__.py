@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
@@ -22,8 +23,14 @@ from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
 from graftkit.tracing.reasons import reason
 from graftkit.tracing.renaming import named_as, with_fixed
+from graftkit.tracing.scripted import Replay, replayed
 from graftkit.tracing.sites import find_sites, mark_sites
 from graftkit.tracing.weights import compute_weights
+
+_ONE_MODE = (
+    "its TorchScript code holds one mode: batch norm and dropout follow training all the same, other branches of"
+    " training, if the model had any, stay off"
+)
 
 __all__ = [
     "call_source",
@@ -50,7 +57,7 @@ def trace_module(
     """Trace a live module by exporting it in `train()` and in `eval()`.
 
     Args:
-        module: any module that `torch.export` can capture; it is not changed.
+        module: any module that `torch.export` can capture, or a ScriptModule; it is not changed.
         example: a tensor, a tuple of positional arguments or a dict of keyword arguments; the first dimension of
             each tensor is the batch, at least 2.
         name: what to call it.
@@ -61,6 +68,8 @@ def trace_module(
     Raises:
         TraceError: it cannot be captured.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        module = replayed(module)
     calling, inputs = calling_of(module, example)
     failure = cannot_take(module, example)  # and what the module makes when it first runs is there from now on
     if failure:
@@ -167,7 +176,8 @@ def _trace_as(
         raise SizeError(f"{name} asks in training, and only there, how large {other} is")
     what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
     fixed, notes = check_sizes(what, limits)
-    return replace(with_fixed(traced, fixed), notes=(*traced.notes, *notes))
+    one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
+    return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 
 
 def _limits(captured: Captured, inputs: tuple[Tensor, ...]) -> dict[str, tuple[int, int | None]]:

@@ -26,6 +26,7 @@ from graftkit.tracing.free import Free, dynamic_shapes
 from graftkit.tracing.generators import generators_kept
 from graftkit.tracing.reasons import reason
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
+from graftkit.tracing.scripted import capture_scripted
 
 # Harmless, and nothing a user could act on.
 _KNOWN_WARNINGS = (
@@ -138,13 +139,9 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> Exported
 
 def _script(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """The module read by TorchScript, which keeps an `if` over a tensor's values. Raises TraceError."""
-    from graftkit.tracing.scripted import capture_scripted
-
     args, keywords = calling.arguments(inputs)
     if keywords or len(args) != len(inputs):
         raise TraceError(f"{type(module).__name__} takes arguments by name, which TorchScript does not keep")
-    if isinstance(module, torch.jit.ScriptModule):
-        return capture_scripted(module, inputs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -159,8 +156,7 @@ def untouched(module: nn.Module, *, train: bool) -> Iterator[None]:
     """The module in a mode; afterwards modes, buffers and attributes are what they were."""
     modules = list(module.modules())
     modes = [(m, m.training) for m in modules]
-    scripted = isinstance(module, torch.jit.ScriptModule)
-    attributes = [] if scripted else [_Kept(m) for m in modules]
+    attributes = [_Kept(m) for m in modules]
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     module.train(not train)  # a model that caches values in one mode drops them when it passes through the other
     module.train(train)

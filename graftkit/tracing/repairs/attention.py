@@ -37,10 +37,12 @@ def _write_out(graph: fx.GraphModule, node: fx.Node) -> None:
             mask = build.causal(scores)
         if mask is not None:
             scores = build.masked(scores, mask)
-        weights = build(aten.softmax.int, scores, -1)
-        if mask is not None:  # a query that may look at nothing gets nothing, not NaN
+        if mask is None:
+            weights = build(aten.softmax.int, scores, -1)
+        else:  # a query that may look at nothing gets nothing, not NaN, and neither do its gradients
             hidden = build(aten.all.dim, build(aten.eq.Scalar, scores, -math.inf), -1, True)
-            weights = build(aten.masked_fill.Scalar, weights, hidden, 0.0)
+            shown = build(aten.masked_fill.Scalar, scores, hidden, 0.0)
+            weights = build(aten.masked_fill.Scalar, build(aten.softmax.int, shown, -1), hidden, 0.0)
         if given.get("dropout_p"):
             weights = build(aten.dropout.default, weights, given["dropout_p"], True)
         result = build(aten.matmul.default, weights, value)
