@@ -47,7 +47,11 @@ def plan_cycle(
             named, or nothing left to graft.
     """
     if not traced.sites:
-        raise PlanError(f"{traced.name} has no Linear or Conv call where a dendrite could be grafted")
+        reasons = "; ".join(dict.fromkeys(call.reason for call in traced.skipped))
+        raise PlanError(
+            f"{traced.name} has no Linear or Conv call where a dendrite could be grafted"
+            + (f" (of {len(traced.skipped)}: {reasons})" if reasons else "")
+        )
     kinds = _kinds(dendrites, rule)
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):

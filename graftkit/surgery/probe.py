@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from graftkit.core.errors import PlanError
 from graftkit.model import GraftedModel
 
 _SIZE = 0.1  # of what is put where strengths and gates are zero
@@ -18,8 +19,8 @@ def unreached(model: GraftedModel, sites: Iterable[str]) -> tuple[str, ...]:
 
     A dendrite at zero strength has no gradient by construction, and neither has one behind a gate that is zero (a
     zero-initialised batch norm, a layer scale). So for the probe every parameter that is all zeros gets small random
-    numbers; and where a gradient is zero all the same, as behind a rectifier that the example leaves silent, all
-    parameters and the inputs are shaken once. Afterwards everything is as it was, buffers and generators included.
+    numbers; and where a gradient is zero all the same, as behind a rectifier that the example leaves silent, half of
+    all numbers change their sign and the inputs get noise. Afterwards everything is as it was to the bit.
     """
     members = {site: [p for d in model.at(site).members() for p in d.parameters()] for site in sites}
     training = model.training
@@ -29,8 +30,7 @@ def unreached(model: GraftedModel, sites: Iterable[str]) -> tuple[str, ...]:
             torch.manual_seed(0)
             lost = _without_gradient(model, members, model.traced.inputs)
             if lost:
-                with _kept(model.parameters()):
-                    _shake(model.parameters())
+                with _turned(model.parameters()):
                     noisy = tuple(x + torch.randn_like(x) if x.is_floating_point() else x for x in model.traced.inputs)
                     lost = _without_gradient(model, {site: members[site] for site in lost}, noisy)
     finally:
@@ -41,22 +41,53 @@ def unreached(model: GraftedModel, sites: Iterable[str]) -> tuple[str, ...]:
 def _without_gradient(
     model: GraftedModel, members: Mapping[str, Sequence[nn.Parameter]], inputs: tuple[Tensor, ...]
 ) -> tuple[str, ...]:
-    gradients = _gradients(model, [p for ps in members.values() for p in ps], inputs)
+    every = [p for ps in members.values() for p in ps]
+    with _learning(every):
+        gradients = _gradients(model, every, inputs)
     return tuple(site for site, ps in members.items() if not any(_moves(gradients[id(p)]) for p in ps))
 
 
-def _shake(parameters: Iterable[nn.Parameter]) -> None:
+@contextmanager
+def _turned(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Random signs, while inside, on every parameter: undone by the same signs again, without a copy."""
+    floating = [p for p in parameters if p.is_floating_point()]
+    _turn(floating)
+    try:
+        yield
+    finally:
+        _turn(floating)
+
+
+def _turn(parameters: Iterable[nn.Parameter]) -> None:
+    generators = {p.device: torch.Generator(p.device).manual_seed(0) for p in parameters}
     with torch.no_grad():
         for p in parameters:
-            if p.is_floating_point():
-                p.add_(torch.randn_like(p) * (_SIZE + p.abs().mean()))
+            draw = torch.rand(p.shape, generator=generators[p.device], device=p.device)
+            p.mul_(torch.where(draw < 0.5, -1, 1).to(p.dtype))
+
+
+@contextmanager
+def _learning(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Gradients, while inside, for parameters that a learning rule has frozen."""
+    frozen = [p for p in parameters if not p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
 
 
 def _gradients(
     model: GraftedModel, parameters: Sequence[nn.Parameter], inputs: tuple[Tensor, ...]
 ) -> dict[int, Tensor | None]:
     with torch.enable_grad():
-        output = model(*inputs)
+        try:
+            output = model(*inputs)
+        except RuntimeError as error:  # of the model's own operations
+            reason = str(error).splitlines()[0]
+            raise PlanError(f"{model.traced.name} cannot be trained, it fails in training mode: {reason}") from error
         # a fixed random direction: the plain sum of a softmax or a norm is constant
         loss = (output.float() * torch.randn_like(output.float())).sum()
         if not loss.requires_grad or not parameters:

@@ -236,6 +236,4 @@ def _first_run(graph: fx.GraphModule, inputs: tuple[Tensor, ...], name: str) -> 
 def _fixed(how: How) -> tuple[str, ...]:
     if how.free == "none":
         return ("it traces with fixed sizes alone: its ONNX file takes what the example had, batch included",)
-    if not how.gradients:
-        return ("captured without gradients: what its code computes under torch.no_grad() is trained, too",)
     return ("its control flow was read by TorchScript",) if how.scripted else ()

@@ -30,7 +30,7 @@ from graftkit.tracing.scripted import capture_scripted
 
 # Harmless, and nothing a user could act on.
 _KNOWN_WARNINGS = (
-    r"The tensor attributes? .*_flat_weights.* (was|were) assigned during export",
+    r"The tensor attributes? .* (was|were) assigned during export",  # they are put back
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 _DATA_DEPENDENT = re.compile(r"data-dependent|GuardOnDataDependent|\bu\d+\b")
@@ -131,7 +131,7 @@ def _others(how: How, error: TraceError) -> list[How]:
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> ExportedProgram:
     try:
         # torch prints the graph as far as it came on stderr; the reason is told in a line anyway
-        with quiet(), redirect_stderr(StringIO()), generators_kept(), torch.set_grad_enabled(how.gradients):
+        with quiet(), redirect_stderr(StringIO()), generators_kept(), _gradients(module, on=how.gradients):
             return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(inputs, how.free), strict=False)
     except Exception as error:  # torch.export raises what the model's own code raises
         raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
@@ -149,6 +149,22 @@ def _script(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> 
     except Exception as error:  # the compiler raises what it likes
         raise TraceError(f"{type(module).__name__} cannot be read by TorchScript either: {reason(error)}") from error
     return capture_scripted(script, inputs)
+
+
+@contextlib.contextmanager
+def _gradients(module: nn.Module, *, on: bool) -> Iterator[None]:
+    """Without any parameter that learns, while inside, if they are to be off.
+
+    Unlike `torch.no_grad()` this leaves the model's own regions without gradients to be seen.
+    """
+    learning = [] if on else [p for p in module.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from graftkit.calling import flat_outputs
 from graftkit.core.errors import TraceError
 from graftkit.tracing.capture import output_nodes, unlift
+from graftkit.tracing.free import fixed_size, tensor_placeholders
 from graftkit.tracing.repairs import GRAPH_REPAIRS
 
 
@@ -28,7 +29,9 @@ def plain_program(program: ExportedProgram, *, name: str) -> tuple[fx.GraphModul
         rewrite(graph)
     graph.recompile()
     # one row would fix the batch size wherever it is traced again
-    rows = tuple(x if x.ndim == 0 or len(x) > 1 else torch.cat([x, x]) for x in inputs)
+    free = [fixed_size(node.meta["val"].shape[0]) is None if x.ndim else False
+            for node, x in zip(tensor_placeholders(graph), inputs, strict=True)]  # fmt: skip
+    rows = tuple(torch.cat([x, x]) if first and len(x) == 1 else x for x, first in zip(inputs, free, strict=True))
     return graph, rows, _output_names(program, len(output_nodes(graph)))
 
 
@@ -40,10 +43,20 @@ def _take_tensors(graph: fx.GraphModule, examples: list[Any]) -> tuple[Tensor, .
         if isinstance(example, Tensor):
             inputs.append(example)
             continue
-        for user in list(node.users):
-            user.args = tuple(example if value is node else value for value in user.args)
+        _replace(node, example)
         graph.graph.erase_node(node)
     return tuple(inputs)
+
+
+def _replace(node: fx.Node, constant: Any) -> None:
+    """Put a constant wherever a node is read."""
+
+    def instead(read: fx.Node) -> Any:
+        return constant if read is node else read
+
+    for user in list(node.users):
+        user.args = fx.node.map_arg(user.args, instead)
+        user.kwargs = fx.node.map_arg(user.kwargs, instead)
 
 
 def _check_batch(graph: fx.GraphModule, name: str) -> None:

@@ -165,7 +165,15 @@ def _weight_name(node: fx.Node) -> str:
         start = [weight] if isinstance(weight, fx.Node) else []
     else:
         start = [n for n in node.all_input_nodes if n.op == "get_attr"]
-    return next((str(n.target) for n in _ancestors(start) if n.op == "get_attr"), "")
+    held = [n for n in _ancestors(start) if n.op == "get_attr"]
+    return next((str(n.target) for n in (*filter(_is_parameter, held), *held)), "")
+
+
+def _is_parameter(node: fx.Node) -> bool:
+    """Whether a node gets a parameter, not a buffer."""
+    owner, _, leaf = str(node.target).rpartition(".")
+    root = node.graph.owning_module
+    return root is not None and isinstance(getattr(root.get_submodule(owner), leaf), torch.nn.Parameter)
 
 
 def _ancestors(start: list[fx.Node]) -> Iterator[fx.Node]:
@@ -217,7 +225,7 @@ class _Refusals:
             return "it has no weight"
         if any(n.op == "placeholder" for n in _ancestors([weight])):
             return "its weight is computed from the input"
-        if not any(n.op == "get_attr" and self._is_parameter(n) for n in _ancestors([weight])):
+        if not any(n.op == "get_attr" and _is_parameter(n) for n in _ancestors([weight])):
             return "its weight is fixed, no parameter"
         for value in (node.meta["val"], source.meta["val"]):
             if not value.is_floating_point():
@@ -230,7 +238,3 @@ class _Refusals:
         if node not in self.used:
             return "it does not reach the output that is trained"
         return None if node in self.taught else "no error reaches it: what it gives is detached, or made a whole number"
-
-    def _is_parameter(self, node: fx.Node) -> bool:
-        owner, _, leaf = str(node.target).rpartition(".")
-        return isinstance(getattr(self.graph.get_submodule(owner), leaf), torch.nn.Parameter)

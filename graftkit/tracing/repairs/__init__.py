@@ -9,18 +9,22 @@ from torch import fx, nn
 
 from graftkit.tracing.repairs.attention import plain_attention
 from graftkit.tracing.repairs.distances import plain_distances
+from graftkit.tracing.repairs.experts import batched_experts
 from graftkit.tracing.repairs.layerdrop import without_layerdrop
 from graftkit.tracing.repairs.length import free_length
 from graftkit.tracing.repairs.no_grad_regions import inline_regions
+from graftkit.tracing.repairs.subtraction import plain_subtraction
 
 # Each changes the module while it is captured; gives a line for the user where it applied, else None.
 MODULE_REPAIRS: Mapping[str, Callable[[nn.Module, bool], AbstractContextManager[str | None]]] = {
     "layerdrop": without_layerdrop,
     "length": free_length,
+    "experts": batched_experts,
 }
 # Each changes a graph in place; gives a line for the user where that has to be known, else None.
 GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {
     "no_grad_regions": inline_regions,
     "attention": plain_attention,
     "distances": plain_distances,
+    "subtraction": plain_subtraction,
 }

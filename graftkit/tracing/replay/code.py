@@ -112,23 +112,62 @@ def _constants(value: Any, leaf: str) -> Iterator[tuple[str, Any, Tensor]]:
             yield leaf, value, tensor
 
 
-def always_raises(block: Any) -> bool:
-    """Whether the block ends in an exception whatever its inputs are."""
-    return any(node.kind() == "prim::RaiseException" for node in block.nodes())
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One node, with the names of what it reads and makes."""
+
+    kind: str
+    node: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    blocks: tuple[Block, ...]
 
 
-def outer_names(blocks: list[Any]) -> list[str]:
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A graph, or a branch or body within one: torch's own objects are slow to ask."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    def all_steps(self) -> Iterator[Step]:
+        """Its steps, and those of the blocks within."""
+        for step in self.steps:
+            yield step
+            for inner in step.blocks:
+                yield from inner.all_steps()
+
+    @property
+    def always_raises(self) -> bool:
+        """Whether it ends in an exception whatever its inputs are."""
+        return any(step.kind == "prim::RaiseException" for step in self.steps)
+
+
+def read_block(block: Any) -> Block:
+    """A graph or block of torch's, asked once."""
+    steps = (
+        Step(node.kind(), node, _names(node.inputs()), _names(node.outputs()), tuple(map(read_block, node.blocks())))
+        for node in block.nodes()
+    )
+    return Block(_names(block.inputs()), _names(block.outputs()), tuple(steps))
+
+
+def outer_names(blocks: tuple[Block, ...]) -> list[str]:
     """The names that the blocks read and do not make themselves."""
     made: set[str] = set()
     read: dict[str, None] = {}
     for block in blocks:
-        made.update(value.debugName() for value in block.inputs())
-        for node in nodes_of(block):
-            made.update(value.debugName() for value in node.outputs())
-            made.update(value.debugName() for inner in node.blocks() for value in inner.inputs())
-    for block in blocks:
-        for holder in (block, *(inner for node in nodes_of(block) for inner in node.blocks())):
-            read.update(dict.fromkeys(value.debugName() for value in holder.outputs()))
-        for node in nodes_of(block):
-            read.update(dict.fromkeys(value.debugName() for value in node.inputs()))
+        made.update(block.inputs)
+        read.update(dict.fromkeys(block.outputs))
+        for step in block.all_steps():
+            made.update(step.outputs)
+            read.update(dict.fromkeys(step.inputs))
+            for inner in step.blocks:
+                made.update(inner.inputs)
+                read.update(dict.fromkeys(inner.outputs))
     return [name for name in read if name not in made]
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(value.debugName() for value in values)

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graftkit.core.errors import TraceError
-from graftkit.tracing.replay.code import MODE_FLAGS, NORMS, always_raises, nodes_of, outer_names
+from graftkit.tracing.replay.code import MODE_FLAGS, NORMS, Block, Step, outer_names
 from graftkit.tracing.replay.operators import SKIPPED, call_operator, call_python, knows_python
 from graftkit.tracing.replay.primitives import PRIMITIVES
 
-_MOST = 2_000_000  # operations in one run: what takes more is no model, or is no graph
+_MOST = 500_000  # operations in one run: what takes more is no model, or is no graph
 
 
 class Interpreter:
     """One run. Values are Python's own: numbers, lists, tuples, dicts, tensors, and mirrors of modules."""
 
-    def __init__(self, graph: Any, root: Any, constants: Mapping[str, Any], *, baked: bool):
-        self.graph = graph
+    def __init__(self, code: Block, root: Any, constants: Mapping[str, Any], *, baked: bool):
+        self.code = code
         self.root = root
         self.constants = constants
         self.baked = baked
@@ -30,43 +30,39 @@ class Interpreter:
         self.left = _MOST
 
     def run(self, arguments: list[Any]) -> Any:
-        """What the graph gives for the arguments, `self` left out. Raises TraceError."""
-        names = [value.debugName() for value in self.graph.inputs()]
-        self.values = dict(zip(names, [self.root, *arguments], strict=True))
-        found = self._block(self.graph)
+        """What the code gives for the arguments, `self` left out. Raises TraceError."""
+        self.values = dict(zip(self.code.inputs, [self.root, *arguments], strict=True))
+        found = self._block(self.code)
         return found[0] if len(found) == 1 else tuple(found)
 
-    def _block(self, block: Any) -> list[Any]:
-        for node in block.nodes():
-            self._spend(node)
-            self._node(node)
-        return [self.values[value.debugName()] for value in block.outputs()]
+    def _block(self, block: Block) -> list[Any]:
+        for step in block.steps:
+            self._spend(step)
+            self._step(step)
+        return [self.values[name] for name in block.outputs]
 
-    def _spend(self, node: Any) -> None:
+    def _spend(self, step: Step) -> None:
         self.left -= 1
         if self.left < 0:
-            raise TraceError(f"its code runs more than {_MOST} operations for one batch ({_where(node)})")
+            raise TraceError(f"its code runs more than {_MOST} operations for one batch ({_where(step)})")
 
-    def _node(self, node: Any) -> None:
-        kind = node.kind()
-        outputs = [value.debugName() for value in node.outputs()]
-        if kind in SKIPPED:
-            self.values.update(dict.fromkeys(outputs))
+    def _step(self, step: Step) -> None:
+        if step.kind in SKIPPED:
+            self.values.update(dict.fromkeys(step.outputs))
             return
-        found = self._control.get(kind, Interpreter._compute)(self, node)
-        single = len(outputs) == 1 and kind not in ("prim::If", "prim::Loop")
-        self.values.update(zip(outputs, [found] if single else found or (), strict=bool(outputs)))
+        found = self._control.get(step.kind, Interpreter._compute)(self, step)
+        single = len(step.outputs) == 1 and not step.blocks
+        self.values.update(zip(step.outputs, [found] if single else found or (), strict=bool(step.outputs)))
 
-    def _compute(self, node: Any) -> Any:
-        kind = node.kind()
-        inputs = [self.values[value.debugName()] for value in node.inputs()]
-        if kind in PRIMITIVES:
-            return PRIMITIVES[kind](node, inputs)
-        if self.baked and kind in MODE_FLAGS:
-            inputs = self._in_mode(kind, inputs)
-        if knows_python(kind, inputs):
-            return call_python(kind, inputs)
-        return call_operator(node, inputs)
+    def _compute(self, step: Step) -> Any:
+        inputs = [self.values[name] for name in step.inputs]
+        if step.kind in PRIMITIVES:
+            return PRIMITIVES[step.kind](step.node, inputs)
+        if self.baked and step.kind in MODE_FLAGS:
+            inputs = self._in_mode(step.kind, inputs)
+        if knows_python(step.kind, inputs):
+            return call_python(step.kind, inputs)
+        return call_operator(step.node, inputs)
 
     def _in_mode(self, kind: str, inputs: list[Any]) -> list[Any]:
         place = MODE_FLAGS[kind]
@@ -74,55 +70,51 @@ class Interpreter:
             return inputs
         return [*inputs[:place], self.root.training, *inputs[place + 1 :]]
 
-    def _constant(self, node: Any) -> Any:
-        name = node.output().debugName()
-        return self.constants[name] if name in self.constants else node.output().toIValue()
+    def _constant(self, step: Step) -> Any:
+        (name,) = step.outputs
+        return self.constants[name] if name in self.constants else step.node.output().toIValue()
 
-    def _attribute(self, node: Any) -> Any:
-        if node.output().debugName() in self.handed:
-            return self.values[node.output().debugName()]
-        return self.values[node.input().debugName()].read(node.s("name"))
+    def _attribute(self, step: Step) -> Any:
+        if step.outputs[0] in self.handed:
+            return self.values[step.outputs[0]]
+        return self.values[step.inputs[0]].read(step.node.s("name"))
 
-    def _assign(self, node: Any) -> None:
-        holder, value = (self.values[each.debugName()] for each in node.inputs())
-        holder.write(node.s("name"), value)
+    def _assign(self, step: Step) -> None:
+        holder, value = (self.values[name] for name in step.inputs)
+        holder.write(step.node.s("name"), value)
 
-    def _loop(self, node: Any) -> list[Any]:
-        (body,) = node.blocks()
-        most, going, *carried = (self.values[value.debugName()] for value in node.inputs())
-        names = [value.debugName() for value in body.inputs()]
-        if isinstance(most, torch.SymInt):
-            most = int(most)
-        for index in range(most):
-            self._spend(node)  # a loop may be empty
+    def _loop(self, step: Step) -> list[Any]:
+        (body,) = step.blocks
+        most, going, *carried = (self.values[name] for name in step.inputs)
+        for index in range(int(most)):
+            self._spend(step)  # a loop may be empty
             if isinstance(going, Tensor):
-                raise TraceError(f"a loop ends by the values of a tensor, which no graph can hold ({_where(node)})")
+                raise TraceError(f"a loop ends by the values of a tensor, which no graph can hold ({_where(step)})")
             if not going:
                 break
-            self.values.update(zip(names, [index, *carried], strict=True))
+            self.values.update(zip(body.inputs, [index, *carried], strict=True))
             going, *carried = self._block(body)
         return carried
 
-    def _if(self, node: Any) -> list[Any]:
-        condition = self.values[node.input().debugName()]
-        blocks = list(node.blocks())
+    def _if(self, step: Step) -> list[Any]:
+        condition = self.values[step.inputs[0]]
         if not isinstance(condition, Tensor):
-            return self._block(blocks[0 if condition else 1])
-        lasting = [block for block in blocks if not always_raises(block)]
+            return self._block(step.blocks[0 if condition else 1])
+        lasting = [block for block in step.blocks if not block.always_raises]
         if len(lasting) == 1:  # an assertion: a graph goes on
             return self._block(lasting[0])
-        return self._branches(condition, blocks, node)
+        return self._branches(condition, step)
 
-    def _branches(self, condition: Tensor, blocks: list[Any], node: Any) -> list[Any]:
+    def _branches(self, condition: Tensor, step: Step) -> list[Any]:
         """Both branches as functions of every tensor that they read."""
-        if not list(node.outputs()):
-            raise TraceError(f"a branch by the values of a tensor changes what it finds ({_where(node)})")
-        handed = self._attributes(blocks)
-        outer = {name: self.values[name] for name in (*outer_names(blocks), *handed) if name in self.values}
+        if not step.outputs:
+            raise TraceError(f"a branch by the values of a tensor changes what it finds ({_where(step)})")
+        handed = self._attributes(step.blocks)
+        outer = {name: self.values[name] for name in (*outer_names(step.blocks), *handed) if name in self.values}
         leaves, spec = pytree.tree_flatten(outer)
         places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
-        def branch(block: Any) -> Callable[..., tuple[Any, ...]]:
+        def branch(block: Block) -> Callable[..., tuple[Any, ...]]:
             def run(*given: Any) -> tuple[Any, ...]:
                 own = list(leaves)
                 for place, tensor in zip(places, given, strict=True):
@@ -131,26 +123,26 @@ class Interpreter:
                 self.values = {**self.values, **pytree.tree_unflatten(own, spec)}
                 self.handed = self.handed | handed
                 try:
-                    return tuple(_fresh(value, given, node) for value in self._block(block))
+                    return tuple(_fresh(value, given, step) for value in self._block(block))
                 finally:
                     self.values, self.handed = before
 
             return run
 
         operands = tuple(leaves[place] for place in places)
-        return list(torch.ops.higher_order.cond(condition, branch(blocks[0]), branch(blocks[1]), operands))
+        return list(torch.ops.higher_order.cond(condition, *map(branch, step.blocks), operands))
 
-    def _attributes(self, blocks: list[Any]) -> frozenset[str]:
+    def _attributes(self, blocks: tuple[Block, ...]) -> frozenset[str]:
         """Names of the tensors that the branches find in modules: read before, so that they can be handed in."""
         found: set[str] = set()
-        for node in (node for block in blocks for node in nodes_of(block)):
-            if node.kind() == "prim::GetAttr" and node.input().debugName() in self.values:
-                name = node.output().debugName()
-                self.values[name] = value = self._attribute(node)
+        for step in (step for block in blocks for step in block.all_steps()):
+            if step.kind == "prim::GetAttr" and step.inputs[0] in self.values:
+                (name,) = step.outputs
+                self.values[name] = value = self._attribute(step)
                 found |= {name} if isinstance(value, Tensor | list) else set()
         return frozenset(found)
 
-    _control: Mapping[str, Callable[[Interpreter, Any], Any]] = {
+    _control: Mapping[str, Callable[[Interpreter, Step], Any]] = {
         "prim::Constant": _constant,
         "prim::GetAttr": _attribute,
         "prim::SetAttr": _assign,
@@ -159,12 +151,12 @@ class Interpreter:
     }
 
 
-def _fresh(value: Any, given: tuple[Any, ...], node: Any) -> Tensor:
+def _fresh(value: Any, given: tuple[Any, ...], step: Step) -> Tensor:
     """A branch's result as a tensor that is none of those handed in."""
     if not isinstance(value, Tensor):
-        raise TraceError(f"a branch by the values of a tensor gives a {type(value).__name__} ({_where(node)})")
+        raise TraceError(f"a branch by the values of a tensor gives a {type(value).__name__} ({_where(step)})")
     return value.clone() if any(value is each for each in given) else value
 
 
-def _where(node: Any) -> str:
-    return str(node.sourceRange()).strip().splitlines()[0].strip() or "no line is known"
+def _where(step: Step) -> str:
+    return str(step.node.sourceRange()).strip().splitlines()[0].strip() or "no line is known"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.core.errors import TraceError
-from graftkit.tracing.replay.code import Code, Frozen, is_baked, weights_frozen_in
+from graftkit.tracing.replay.code import Code, Frozen, is_baked, read_block, weights_frozen_in
 from graftkit.tracing.replay.interpreter import Interpreter
 
 
@@ -68,7 +68,7 @@ class Replay(Mirror):
         graph = script.forward.inlined_graph.copy()  # type: ignore[attr-defined]
         torch._C._jit_pass_inline_fork_wait(graph)
         self.baked = is_baked(graph)
-        self._graftkit_code = Code(graph)
+        self._graftkit_code = Code((read_block(graph), graph))  # nodes live as long as their graph
         self._graftkit_frozen: dict[str, tuple[str, str]] = {}
         for frozen in weights_frozen_in(graph):
             self._hold(frozen, tensors)
@@ -78,7 +78,7 @@ class Replay(Mirror):
         """Run the code on the arguments of `forward`."""
         held = self._graftkit_frozen.items()
         constants = {name: self._modules[owner]._parameters[leaf] for name, (owner, leaf) in held}  # type: ignore[union-attr]
-        return Interpreter(self._graftkit_code.value, self, constants, baked=self.baked).run(arguments)
+        return Interpreter(self._graftkit_code.value[0], self, constants, baked=self.baked).run(arguments)
 
     def _hold(self, frozen: Frozen, tensors: _Tensors) -> None:
         """Make a frozen weight a parameter of a submodule named after the operator that takes it."""
