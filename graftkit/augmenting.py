@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from graftkit import api, folding, inspection, surgery, tracing
+from graftkit import api, folding, inspection, sources, surgery, tracing
 from graftkit.contracts import Data, Inputs, LoadedModel, Metric, Observer, SourceRequest
 from graftkit.core.errors import DataError, GraftkitError, RunError, SourceError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
@@ -23,7 +23,6 @@ from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reporting import report_html
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
-from graftkit.sources import load as load_source
 from graftkit.training import DEFAULT_LOSS, DEFAULT_METRIC
 
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
@@ -134,7 +133,7 @@ def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Ma
 def _reopen(
     path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool
 ) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
-    loaded = load_source(_source_of(facts, trust=trust))
+    loaded = sources.load(_source_of(facts, trust=trust))
     if loaded.provenance.get("sha256") != facts["sha256"]:
         raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
     rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=_input_shape(loaded))
@@ -153,7 +152,7 @@ def _fit(
     request: Request, folder: RunFolder, observer: Observer
 ) -> tuple[FitResult, Mapping[str, Any], Data, Metric, tuple[str, ...]]:
     observer.on_stage("reading")
-    loaded = load_source(request.source)
+    loaded = sources.load(request.source)
     rule = api.find_rule(request.rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=_input_shape(loaded))
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
@@ -182,9 +181,9 @@ def _fit(
         observer.on_warning(line)
     limit = parameter_limit(request.max_parameters, model.parameter_count())
     facts = {
-        "source": _anchored(request.source.spec),
+        "source": sources.anchored(request.source.spec),
         "weights": _anchored(str(request.source.weights)) if request.source.weights else None,
-        "arch": request.source.arch,
+        "arch": sources.anchored(request.source.arch) if request.source.arch else None,
         "arch_args": dict(request.source.arch_args),
         "allow": list(request.source.allow),
         "output": request.output,

@@ -47,10 +47,10 @@ def plan_cycle(
             named, or nothing left to graft.
     """
     if not traced.sites:
-        reasons = "; ".join(dict.fromkeys(call.reason for call in traced.skipped))
+        hidden = "; ".join(dict.fromkeys(call.reason for call in traced.skipped))
         raise PlanError(
             f"{traced.name} has no Linear or Conv call where a dendrite could be grafted"
-            + (f" (of {len(traced.skipped)}: {reasons})" if reasons else "")
+            + (f" (of {len(traced.skipped)}: {hidden})" if hidden else "")
         )
     kinds = _kinds(dendrites, rule)
     grafts, left_out = [], []

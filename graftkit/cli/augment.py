@@ -40,15 +40,16 @@ from graftkit.cli import options
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
 @click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed.")
 @options.opset
-@options.weights
-@options.trust
+@options.model
 @click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
 @options.as_json
 def augment(**given: Any) -> None:
     """Graft dendrites onto MODEL, train them, and write a verified ONNX file.
 
-    MODEL is a .pt or .pt2 file, or package.module:factory. The run's folder receives model.onnx, report.html,
-    metrics.json and, with model and data where they are now, all it takes to export again.
+    MODEL is a file (a module or weights of torch.save, a torch.export or TorchScript archive, safetensors, a
+    Lightning checkpoint, ONNX) or an architecture: package.module:factory, timm:NAME or hf:FOLDER. The run's folder
+    receives model.onnx, report.html, metrics.json and, with model and data where they are now, all it takes to export
+    again.
     """
     from graftkit.augmenting import augment as run
     from graftkit.cli.progress import Watcher
@@ -76,7 +77,6 @@ def augment(**given: Any) -> None:
 
 def _request(given: dict[str, Any]) -> Any:
     from graftkit.augmenting import Request
-    from graftkit.contracts import SourceRequest
     from graftkit.fitting import Settings
     from graftkit.training import Recipe
 
@@ -92,7 +92,7 @@ def _request(given: dict[str, Any]) -> Any:
         precision=given["precision"],
     )
     return Request(
-        source=SourceRequest(given["model"], given["weights"], given["trust"]),
+        source=options.source_request(given["model"], given),
         data=given["data"],
         out=given["out"] or Path("runs") / _stem(given["model"]),
         dendrites=given["dendrites"],
@@ -100,6 +100,8 @@ def _request(given: dict[str, Any]) -> Any:
         rule=given["rule"],
         loss=given["loss"],
         metric=given["metric"],
+        output=given["output"],
+        dynamic=given["dynamic"],
         max_parameters=given["max_parameters"],
         join=given["join"],
         opset=given["opset"],
@@ -109,4 +111,10 @@ def _request(given: dict[str, Any]) -> Any:
 
 
 def _stem(model: str) -> str:
-    return Path(model).stem if Path(model).suffix else model.replace(":", ".").rpartition(".")[2]
+    """What to call the run's folder: the file without its ending, the architecture, the transformers folder."""
+    kind, _, place = model.partition(":")
+    if kind == "hf":
+        return Path(place).resolve().name
+    if kind == "timm":
+        return place.partition(".")[0]
+    return place if place and not Path(model).exists() else Path(model).stem

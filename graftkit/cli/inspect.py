@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from graftkit.cli import options
+from graftkit.cli.example import example_of, shapes
 
 
 @click.command()
@@ -17,15 +18,16 @@ from graftkit.cli import options
     "--format", "form", type=click.Choice(["table", "json", "dot", "svg"]), default="table", show_default=True
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
-@click.option("--input", "shape", metavar="SHAPE", help="Shape of one row a model file is traced with, as 3,32,32.")
+@click.option("--input", "inputs", multiple=True, metavar="[NAME:]SHAPE[:DTYPE]",
+              help="Shape of one row that a model file is traced with, as 3,32,32 or ids:128:int64. Repeatable, for"
+              " several inputs.")  # fmt: skip
 @click.option("--data", help="Trace a model file with these data instead.  [default: digits]")
-@options.weights
-@options.trust
+@options.model
 @options.as_json
 def inspect(what: str, form: str, out: Path | None, as_json: bool, **given: Any) -> None:
     """Show each site with its shape, parameters, multiply-adds and dendrites.
 
-    Takes a model file (which is traced), a run's folder, or any ONNX file.
+    Takes a model file or an architecture (which is traced), a run's folder, or any ONNX file.
     """
     from graftkit.core.atomic import write_text
 
@@ -45,40 +47,25 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, **given: Any)
         write_text(out, text + "\n")
 
 
-def _found(what: str, *, shape: str | None, data: str | None, weights: Path | None, trust: bool) -> Any:
+def _found(what: str, *, inputs: tuple[str, ...], data: str | None, **given: Any) -> Any:
     from torch.export import ExportedProgram
 
-    from graftkit import api
+    from graftkit import api, sources
     from graftkit.core.errors import TraceError
-    from graftkit.sources import looks_like_onnx
 
     path = Path(what)
-    if path.is_dir() or (path.is_file() and looks_like_onnx(path)):
+    as_it_is = not inputs and data is None
+    if path.is_dir() or (as_it_is and path.is_file() and sources.looks_like_onnx(path)):
         return api.inspect(path)
-    loaded = api.load(what, weights=weights, trust=trust)
+    loaded = sources.load(options.source_request(what, given))
+    how = {"output": given["output"], "dynamic": given["dynamic"]}
     if isinstance(loaded.model, ExportedProgram):
-        return api.inspect(loaded)  # it brings its own example
-    example = _example(shape, data)
+        return api.inspect(loaded, **how)  # it brings its own example
+    example = example_of(inputs) if inputs else api.load_data(data or "digits").example()
     try:
-        return api.inspect(loaded, example)
+        return api.inspect(loaded, example, **how)
     except TraceError as error:
-        raise TraceError(
-            f"{error} (traced with rows of {list(example.shape[1:])}; --input or --data gives others)"
-        ) from error
-
-
-def _example(shape: str | None, data: str | None) -> Any:
-    from graftkit import api
-
-    if shape is None:
-        return api.load_data(data or "digits").example()
-    import torch
-
-    try:
-        sizes = [int(size) for size in shape.replace("x", ",").split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{shape!r} is not a shape such as 3,32,32", param_hint="--input") from None
-    return torch.zeros(2, *sizes)
+        raise TraceError(f"{error} (traced with {shapes(example)}; --input or --data gives others)") from error
 
 
 def _text(found: Any, form: str) -> str:

@@ -1,14 +1,27 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the request for a model that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from graftkit.contracts import SourceRequest
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _pair(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """`name=value` as (name, value)."""
+    for text in given:
+        if not text.partition("=")[1]:
+            raise click.BadParameter(f"{text!r} is not name=value", param=option)
+    return tuple((name.strip(), value) for name, _, value in (text.partition("=") for text in given))
+
 
 trust: Decorator = click.option(
     "--trust", is_flag=True, help="Run code the file brings along. Only if you trust whoever made it."
@@ -16,9 +29,56 @@ trust: Decorator = click.option(
 weights: Decorator = click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="State dict or safetensors file for a package.module:factory.",
+    help="Weights for a MODEL that is an architecture: a state dict, safetensors or Lightning checkpoint.",
+)
+arch: Decorator = click.option(
+    "--arch",
+    metavar="ARCH",
+    help="Architecture for a MODEL that is weights alone: package.module:factory, timm:NAME or hf:FOLDER.",
+)
+arch_args: Decorator = click.option(
+    "--arch-args",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_pair,
+    help="Argument for the architecture, as num_classes=10. Repeatable.",
+)
+allow: Decorator = click.option(
+    "--allow",
+    multiple=True,
+    metavar="CLASS",
+    help="A class that a pickle may name, as package.module.Class; its module is imported. Repeatable.",
+)
+output: Decorator = click.option(
+    "--output", metavar="NAME", help="Which output feeds the loss.  [default: the only one, or the usual one]"
+)
+dynamic: Decorator = click.option(
+    "--dynamic",
+    type=click.Choice(["auto", "batch"]),
+    default="auto",
+    show_default=True,
+    help="Sizes to leave free: all that the model leaves open, or the batch alone.",
 )
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 opset: Decorator = click.option(
     "--opset", type=click.IntRange(17, 25), default=20, show_default=True, help="ONNX opset."
 )  # the limits are folding.OPSETS, which takes torch to import
+
+
+def model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All that says how to read MODEL."""
+    return reduce(lambda made, option: option(made), (dynamic, output, trust, allow, arch_args, arch, weights), command)
+
+
+def source_request(spec: str, given: Mapping[str, Any]) -> SourceRequest:
+    """What to read, from the options of `model`."""
+    from graftkit.contracts import SourceRequest
+
+    return SourceRequest(
+        spec=spec,
+        weights=given["weights"],
+        trust=given["trust"],
+        arch=given["arch"],
+        arch_args=given["arch_args"],
+        allow=given["allow"],
+    )

@@ -7,25 +7,44 @@ from pathlib import Path
 from graftkit.contracts import LoadedModel, Source, SourceRequest
 from graftkit.core.errors import SourceError
 from graftkit.core.table import Table
+from graftkit.sources.architectures import anchored, architecture_of
 from graftkit.sources.archive import Archive
-from graftkit.sources.factory import Factory, names_a_factory
+from graftkit.sources.factory import Factory
 from graftkit.sources.files import looks_like_onnx, read_head, refusal
 from graftkit.sources.pickled import Pickled
+from graftkit.sources.torchscript import TorchScript
+from graftkit.sources.weights_file import WeightsFile
 
 SOURCES: Table[Source] = Table(
-    "input format", {source.name: source for source in (Pickled(), Archive(), Factory())}, SourceError
+    "input format",
+    {source.name: source for source in (WeightsFile(), Pickled(), Archive(), TorchScript(), Factory())},
+    SourceError,
 )
 
 
 def load(request: SourceRequest) -> LoadedModel:
     """Read the model that a request names, a file by its content and never by its ending. Raises SourceError."""
-    head = b"" if names_a_factory(request.spec) else read_head(Path(request.spec))
+    path = Path(request.spec)
+    head = b"" if architecture_of(request.spec) is not None else read_head(path)
     for source in SOURCES.values():
         if source.recognises(request, head):
-            if request.weights is not None and source.name != Factory.name:
-                raise SourceError(f"{request.spec} brings its own weights; --weights goes with package.module:factory")
+            _check_options(request, source)
             return source.load(request)
-    raise SourceError(refusal(Path(request.spec), head))
+    raise SourceError(refusal(path, head))
 
 
-__all__ = ["SOURCES", "load", "looks_like_onnx"]
+def _check_options(request: SourceRequest, source: Source) -> None:
+    """Raise SourceError where an option was given that this format has no use for, and that means a mistake."""
+    spec, architecture = request.spec, source.name == Factory.name
+    if request.weights is not None and not architecture:
+        raise SourceError(
+            f"{spec} brings its own weights; --weights goes with package.module:factory, timm:NAME or hf:FOLDER"
+        )
+    if request.arch is not None and source.name != WeightsFile.name:
+        where = "is an architecture itself" if architecture else "brings its own architecture"
+        raise SourceError(f"{spec} {where}; --arch goes with a file that holds weights alone")
+    if request.arch_args and request.arch is None and not architecture:
+        raise SourceError(f"{spec} is made already; --arch-args go with --arch, or with an architecture as the model")
+
+
+__all__ = ["SOURCES", "anchored", "load", "looks_like_onnx"]

@@ -44,9 +44,9 @@ def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
     refuse_bomb(path, zip_members(path), where=str(path))
     try:
         reader = torch._C.PyTorchFileReader(file)
-    except RuntimeError as error:
+        check_archive(reader, str(path))
+    except (RuntimeError, ValueError) as error:  # a member is cut short, or its name is no text
         raise SourceError(f"{path} is damaged; copy or download it again") from error
-    check_archive(reader, str(path))
     with _no_full_unpickling():
         return _program(file, path)
 

@@ -89,7 +89,7 @@ def _check_pickle(reader: Any, member: str, where: str) -> None:
 def _pickle_inside(content: bytes, where: str) -> bytes:
     try:
         return bytes(torch._C.PyTorchFileReader(io.BytesIO(content)).get_record("data.pkl"))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SourceError(f"{where} is not what torch.save writes; {TRUST_HINT}") from error
 
 

@@ -11,7 +11,9 @@ from graftkit.core.errors import SourceError
 
 HEAD = 512
 ZIP_MAGIC = b"PK\x03\x04"
-_TORCH_ONLY = "this version reads PyTorch models; give a .pt, a .pt2 or package.module:factory"
+# How to name the architecture of a file that holds weights alone.
+ARCH_HINT = "--arch package.module:factory, --arch timm:NAME or --arch hf:FOLDER"
+_READABLE = "give a model that torch.save or torch.export.save wrote, or weights and " + ARCH_HINT
 # torch stores members as they are, so an archive that unpacks to much more than it holds is no model.
 _GROWTH, _SLACK = 4, 64 * 2**20
 
@@ -19,7 +21,8 @@ _GROWTH, _SLACK = 4, 64 * 2**20
 def read_head(path: Path) -> bytes:
     """The file's first 512 bytes. Raises SourceError where there is no readable file."""
     if path.is_dir():
-        raise SourceError(f"{path} is a folder, not a model file; name the file in it")
+        hint = f"; for a transformers folder write hf:{path}" if (path / "config.json").is_file() else ""
+        raise SourceError(f"{path} is a folder, not a model file; name the file in it{hint}")
     try:
         with path.open("rb") as file:
             return file.read(HEAD)
@@ -61,7 +64,7 @@ def refusal(path: Path, head: bytes) -> str:
     for recognised, words in _FOREIGN:
         if recognised(path, head):
             return f"{path} {words}"
-    return f"{path} is not a model file that graftkit knows; {_TORCH_ONLY}"
+    return f"{path} is not a model file that graftkit knows; {_READABLE}"
 
 
 def _is_text(path: Path, head: bytes) -> bool:
@@ -91,8 +94,7 @@ _FOREIGN: tuple[tuple[Callable[[Path, bytes], bool], str], ...] = (
     ),
     (
         _is_torchscript,
-        "is a TorchScript archive, which this version does not read; save the model with torch.export.save, or give"
-        " package.module:factory",
+        "is a TorchScript archive, which holds a whole model; give it alone, without an architecture",
     ),
     (
         lambda path, head: "serialized_exported_program.json" in zip_members(path),
@@ -100,14 +102,10 @@ _FOREIGN: tuple[tuple[Callable[[Path, bytes], bool], str], ...] = (
     ),
     (
         lambda path, head: head.startswith(ZIP_MAGIC),
-        "is a zip archive, but neither torch.save nor torch.export.save wrote it; " + _TORCH_ONLY,
-    ),
-    (
-        lambda path, head: head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27,
-        "is a safetensors file, which holds weights but no architecture; give package.module:factory with --weights",
+        "is a zip archive, but neither torch.save nor torch.export.save wrote it; " + _READABLE,
     ),
     (_is_onnx, "is an ONNX file; ONNX input is not read by this version; give the PyTorch model it came from"),
-    (_is_text, "is a text file, not a model; " + _TORCH_ONLY),
+    (_is_text, "is a text file, not a model; " + _READABLE),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _compat_pickle
 import pickletools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +18,13 @@ from torch.serialization import safe_globals
 
 from graftkit.core.errors import SourceError
 from graftkit.sources.allowed_globals import ALLOWED_GLOBALS, allowed_objects
+from graftkit.sources.permission import forbidden
 
 TRUST_HINT = "if you trust whoever made it, pass --trust"
+_PROTOCOL = b"\x80\x02"  # the one that torch.save writes, and that torch's restricted unpickler reads
 _UNKNOWN = "a name that it computes while loading"
 _SHOWN = 5
+_OPTIONS = 12  # of --allow that a message spells out
 _LINE = 200
 
 # Named first in a refusal, because they are not what a model needs.
@@ -53,26 +56,46 @@ def strangers(pickled: bytes, also: frozenset[str] = frozenset()) -> tuple[str, 
     return tuple(sorted(beyond, key=lambda name: name.split(".")[0] not in _TELLING))
 
 
-def refuse_strangers(pickled: bytes, where: str, also: frozenset[str] = frozenset()) -> None:
-    """Raise SourceError where the pickle wants anything beyond the allowed names and `also`, or is damaged."""
+def refuse_strangers(
+    pickled: bytes, where: str, also: frozenset[str] = frozenset(), *, allowable: bool = False
+) -> None:
+    """Raise SourceError where the pickle wants anything beyond the allowed names and `also`, or is damaged.
+
+    With `allowable` the message names the `--allow` options that would let it pass, where those would be enough.
+    """
     try:
         beyond = strangers(pickled, also)
     except Exception as error:  # pickletools meets foreign bytes here, and raises whatever they provoke
         raise SourceError(f"{where} is damaged; copy or download it again") from error
     if beyond:
+        hint = _options(pickled, beyond) if allowable else ""
         raise SourceError(
-            f"{where} wants to import {_listed(beyond)}, which can run any code when loaded; {TRUST_HINT}"
+            f"{where} wants to import {listed(beyond)}, which can run any code when loaded; {hint}{TRUST_HINT}"
         )
 
 
-def load_restricted(file: Path | IO[bytes], where: str) -> Any:
-    """What the file of `torch.save` holds, built from allowed names alone. Raises SourceError."""
+def hostile(name: str) -> bool:
+    """Whether no file of weights has a reason to name it: what runs code, and what reaches the machine."""
+    return name.split(".")[0] in _TELLING and forbidden(name) and name != "functools.partial"
+
+
+def load_restricted(
+    file: Path | IO[bytes],
+    where: str,
+    objects: Sequence[tuple[Callable[..., Any], str]] = (),
+    *,
+    hint: str = TRUST_HINT,
+) -> Any:
+    """What the file of `torch.save` holds, built from allowed names alone and these objects under their names.
+
+    Raises SourceError, whose message ends with the hint.
+    """
     try:
-        with warnings.catch_warnings(), safe_globals(allowed_objects()):
+        with warnings.catch_warnings(), safe_globals([*allowed_objects(), *objects]):
             _quiet()
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file provokes is the file's fault
-        raise SourceError(f"{where} cannot be loaded: {_reason(error)}") from error
+        raise SourceError(f"{where} cannot be loaded: {_reason(error)}; if the file is not damaged, {hint}") from error
 
 
 def load_in_full(file: Path | IO[bytes]) -> Any:
@@ -129,17 +152,25 @@ def _python3(module: str, name: str = "") -> str:
     return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names in words, fit to be shown on a terminal."""
     shown, more = [one_line(name) for name in names[:_SHOWN]], len(names) - _SHOWN
     if more > 0:
         return f"{', '.join(shown)} and {more} more"
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def _options(pickled: bytes, beyond: Sequence[str]) -> str:
+    """The options that would open these names, as the first part of a hint; empty where they are not enough."""
+    if len(beyond) > _OPTIONS or any(map(forbidden, beyond)) or pickled[:2] != _PROTOCOL:
+        return ""
+    return f"if that is code you know, pass {' '.join(f'--allow {name}' for name in beyond)}; "
 
 
 def _reason(error: Exception) -> str:
     """One line of an unpickler's refusal, which spends several on advice that is not for our users."""
     told = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
-    return f"{one_line(told) or type(error).__name__}; if the file is not damaged, {TRUST_HINT}"
+    return one_line(told) or type(error).__name__
 
 
 def _quiet() -> None:

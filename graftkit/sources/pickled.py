@@ -2,74 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
 from graftkit.core.importing import importable
-from graftkit.sources.files import ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
+from graftkit.sources.files import ARCH_HINT, ZIP_MAGIC, sha256_of
+from graftkit.sources.permission import found_objects
 from graftkit.sources.pickle_safety import (
     TRUST_HINT,
     first_line,
+    listed,
     load_in_full,
     load_restricted,
     one_line,
     refuse_strangers,
 )
+from graftkit.sources.torch_zip import is_torch_zip, structure
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote first before torch 1.6
-_PICKLE_LIMIT = 64 * 2**20  # a pickle holds structure; the numbers are in other members
 
 
 @dataclass(frozen=True)
 class Pickled:
-    """`.pt` and `.pth`: read without trust where it needs torch.nn's own classes only."""
+    """`.pt` and `.pth`: read without trust where it needs torch.nn's own classes only, and those that are allowed."""
 
     name: ClassVar[str] = "pickle"
 
     def recognises(self, request: SourceRequest, head: bytes) -> bool:
         if not head.startswith(ZIP_MAGIC):
             return len(head) > 1 and head[0] == 0x80 and head[1] <= 5
-        members = zip_members(Path(request.spec))
-        return (
-            "data.pkl" in members and "constants.pkl" not in members and not any(m.startswith("code/") for m in members)
-        )
+        return is_torch_zip(Path(request.spec), head)
 
     def load(self, request: SourceRequest) -> LoadedModel:
         path = Path(request.spec)
-        found = _load_trusted(path) if request.trust else _load_untrusted(path)
-        if not isinstance(found, nn.Module):
-            raise SourceError(f"{path} {_instead_of_a_module(found)}")
-        provenance = {"path": request.spec, "format": self.name, "sha256": sha256_of(path), "trust": request.trust}
-        return LoadedModel(found, provenance, path.stem)
+        found = _load_trusted(path) if request.trust else _load_untrusted(path, request.allow)
+        model, warnings = _module_in(found, path)
+        provenance = {
+            "path": request.spec,
+            "format": self.name,
+            "sha256": sha256_of(path),
+            "trust": request.trust,
+            "allow": list(request.allow),
+        }
+        return LoadedModel(model, provenance, path.stem, warnings)
 
 
-def _load_untrusted(path: Path) -> Any:
+def _load_untrusted(path: Path, allow: Sequence[str]) -> Any:
     with path.open("rb") as file:
         head = file.read(len(_LEGACY_MAGIC))
     if not head.startswith(ZIP_MAGIC):
         raise SourceError(_old_format(path, head))
-    members = zip_members(path)
-    if members["data.pkl"] > _PICKLE_LIMIT:
-        raise SourceError(f"{path} holds a pickle of {members['data.pkl']} bytes, which no model needs; do not use it")
-    refuse_bomb(path, members, where=str(path))
-    refuse_strangers(_record(path, "data.pkl"), str(path))
-    return load_restricted(path, str(path))
-
-
-def _record(path: Path, name: str) -> bytes:
-    """A member as torch itself will read it: another zip reader could be shown another member."""
-    try:
-        reader = torch._C.PyTorchFileReader(str(path))
-        return bytes(reader.get_record(name))
-    except RuntimeError as error:
-        raise SourceError(f"{path} is damaged; copy or download it again") from error
+    refuse_strangers(structure(path), str(path), frozenset(allow), allowable=True)
+    # Behind everything else on the path: a file must not bring a module that hides an installed one.
+    with importable(Path.cwd()):
+        sys.path.append(str(path.resolve().parent))
+        return load_restricted(path, str(path), found_objects(allow))
 
 
 def _old_format(path: Path, head: bytes) -> str:
@@ -109,10 +103,20 @@ def _missing_class(said: str) -> str:
     return f"{first}; the source must be the version that the model was saved with"
 
 
+def _module_in(found: Any, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that was saved, or the one in a checkpoint that was."""
+    if isinstance(found, nn.Module):
+        return found, ()
+    if isinstance(found, Mapping):
+        modules = {str(key): value for key, value in found.items() if isinstance(value, nn.Module)}
+        if len(modules) == 1 or "model" in modules:
+            key = "model" if "model" in modules else next(iter(modules))
+            return modules[key], (f"the model is the one under {key!r} in {path}, which holds {listed(list(found))}",)
+    raise SourceError(f"{path} {_instead_of_a_module(found)}")
+
+
 def _instead_of_a_module(found: Any) -> str:
-    if isinstance(found, Mapping) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
-        return "is a state dict, which holds weights but no architecture; give package.module:factory with --weights"
     if isinstance(found, Mapping):
         keys = one_line(", ".join(map(str, list(found)[:5]))) or "nothing"
-        return f"holds a dict of {keys}, not an nn.Module; save the module itself, or give package.module:factory"
+        return f"holds a dict of {keys}, not an nn.Module; save the module itself, or give its weights and {ARCH_HINT}"
     return f"holds a {type(found).__name__}, not an nn.Module; save the module itself with torch.save"

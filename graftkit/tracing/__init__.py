@@ -13,7 +13,7 @@ from graftkit.calling import Calling, calling_of, choose_output
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
-from graftkit.tracing.capture import Captured, How, capture, capture_as, output_nodes
+from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, output_nodes
 from graftkit.tracing.checks import SizeError, Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
@@ -71,7 +71,8 @@ def trace_module(
     if isinstance(module, torch.jit.ScriptModule):
         module = replayed(module)
     calling, inputs = calling_of(module, example)
-    failure = cannot_take(module, example)  # and what the module makes when it first runs is there from now on
+    with buffers_kept(module):
+        failure = cannot_take(module, example)  # and what the module makes when it first runs is there from now on
     if failure:
         raise TraceError(f"{name} cannot be traced: it fails itself on the example: {failure}")
     try:
@@ -171,11 +172,12 @@ def _trace_as(
         evaluation = capture_as(module, calling, inputs, train=False, how=train.how)
     traced = _traced(name, module, calling, train, evaluation, inputs, output)
     limits, in_training = (_limits(mode, inputs) for mode in (evaluation, train))
-    other = next((size for size in limits if size in in_training and limits[size] != in_training[size]), None)
+    other = next((size for size in limits if limits[size] != in_training.get(size)), None)
     if other is not None:
         raise SizeError(f"{name} asks in training, and only there, how large {other} is")
     what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
-    fixed, notes = check_sizes(what, limits)
+    with buffers_kept(module):
+        fixed, notes = check_sizes(what, limits)
     one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 
@@ -195,7 +197,8 @@ def _traced(
     inputs: tuple[Tensor, ...],
     output: str | None,
 ) -> TracedModel:
-    values = dict(zip(evaluation.outputs, _first_run(evaluation.graph, inputs, name), strict=True))
+    with buffers_kept(evaluation.graph):
+        values = dict(zip(evaluation.outputs, _first_run(evaluation.graph, inputs, name), strict=True))
     chosen = choose_output(values, output)
     places = (same_output(train, evaluation, chosen), list(values).index(chosen))
     sizes = Names(evaluation.graph, inputs)

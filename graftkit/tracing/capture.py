@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import warnings
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
@@ -173,20 +173,38 @@ def untouched(module: nn.Module, *, train: bool) -> Iterator[None]:
     modules = list(module.modules())
     modes = [(m, m.training) for m in modules]
     attributes = [_Kept(m) for m in modules]
-    buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     module.train(not train)  # a model that caches values in one mode drops them when it passes through the other
     module.train(train)
     try:
-        yield
+        with buffers_kept(module):
+            yield
     finally:
         for kept in attributes:
             kept.put_back()
         for m, mode in modes:
             m.training = mode
+
+
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Afterwards the buffers that were there before hold what they held."""
+    before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
         with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                if name in buffers and not torch.equal(buffer, buffers[name]):  # an expanded one cannot be written to
-                    buffer.copy_(buffers[name])
+            for buffer, value in before:
+                if not torch.equal(buffer, value):  # an expanded one cannot be written to
+                    buffer.copy_(value)
+
+
+_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two containers hold the very same things."""
+    pairs = zip(*(held.values() if isinstance(held, dict) else held for held in (one, other)), strict=False)
+    return len(one) == len(other) and all(a is b for a, b in pairs)
 
 
 class _Kept:
@@ -195,13 +213,15 @@ class _Kept:
     def __init__(self, module: nn.Module):
         self.module = module
         self.attributes = dict(module.__dict__)
-        self.contents = [(v, v.copy()) for v in self.attributes.values() if isinstance(v, list | dict | set | deque)]
+        self.contents = [(value, value.copy()) for value in self.attributes.values() if type(value) in _CONTAINERS]
 
     def put_back(self) -> None:
         """Undo what the module did to itself while it was traced: what it kept may be no real tensor."""
         self.module.__dict__.clear()
         self.module.__dict__.update(self.attributes)
         for container, content in self.contents:
+            if _same(container, content):
+                continue
             container.clear()
             container.extend(content) if isinstance(container, list | deque) else container.update(content)
 

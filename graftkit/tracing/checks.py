@@ -62,6 +62,8 @@ def check_sizes(traced: Traced, limits: Mapping[str, tuple[int, int | None]]) ->
             if size == BATCH:
                 for rows in (*CHECKED_ROWS, *_beyond(limits.get(size), traced, now)):
                     _check_rows(traced, rows)
+                if not _holds_for_one(traced, size):
+                    notes.append("its code asks whether there is only one row, and the graph goes on as for more")
                 continue
             others = dict.fromkeys((max(2, now // 2), now + 3, 2 * now, *_beyond(limits.get(size), traced, now)))
             if not [number for number in others if number != now and _check_size(traced, size, number)]:

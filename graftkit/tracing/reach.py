@@ -29,7 +29,7 @@ _STOPS = frozenset(
 
 def reached(graph: fx.GraphModule, output: fx.Node, *, through_detach: bool = False) -> set[fx.Node]:
     """The nodes on which the output depends; without those behind a `detach`, unless asked for."""
-    writers = _writers(graph)
+    writers = _writers(graph, through_detach=through_detach)
     found: set[fx.Node] = set()
     waiting = [output]
     while waiting:
@@ -50,7 +50,7 @@ def _stops(node: fx.Node) -> bool:
     )
 
 
-def _writers(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
+def _writers(graph: fx.GraphModule, *, through_detach: bool) -> dict[fx.Node, list[fx.Node]]:
     """For each node, the calls that write into its tensor, or into a tensor that shares its memory."""
     roots: dict[fx.Node, fx.Node] = {}
     writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
@@ -63,6 +63,6 @@ def _writers(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
                 continue
             if argument.alias_info.is_write:
                 writers[roots[value]].append(node)
-            elif isinstance(node.meta.get("val"), Tensor):
+            elif isinstance(node.meta.get("val"), Tensor) and (through_detach or node.target not in _STOPS):
                 roots[node] = roots[value]
     return {node: writers[root] for node, root in roots.items() if root in writers}

@@ -20,6 +20,7 @@ _MEANINGS: tuple[tuple[tuple[str, ...], str], ...] = (
         ("data-dependent", "GuardOnDataDependent", "Could not guard", "Could not extract specialized"),
         "it decides by the values of a tensor what to do next, which no graph can hold",
     ),
+    (("in the exported program constant",), "it writes into a tensor's .data, which no graph can hold"),
     (
         ("failed to unpack the object", "PackedSequence"),
         "it packs sequences of different lengths, which no graph can hold",

@@ -223,9 +223,10 @@ class _Refusals:
         assert isinstance(source, fx.Node)
         if not isinstance(weight, fx.Node):
             return "it has no weight"
-        if any(n.op == "placeholder" for n in _ancestors([weight])):
+        behind = reached(self.graph, weight, through_detach=True)
+        if any(n.op == "placeholder" for n in behind):
             return "its weight is computed from the input"
-        if not any(n.op == "get_attr" and _is_parameter(n) for n in _ancestors([weight])):
+        if not any(n.op == "get_attr" and _is_parameter(n) for n in behind):
             return "its weight is fixed, no parameter"
         for value in (node.meta["val"], source.meta["val"]):
             if not value.is_floating_point():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from graftkit.tracing.reach import reached
 from graftkit.tracing.sites import weights_of
 
 
@@ -16,13 +17,13 @@ def compute_weights(graph: fx.GraphModule) -> int:
     Weight norm, spectral norm, orthogonal and standardised weights cost nothing in the file then, and what they are
     computed with need have no ONNX form.
     """
-    values: dict[fx.Node, Any] = {}
     count = 0
     for call, weight in weights_of(graph.graph):
-        if weight.op == "get_attr" or not _depends_on_parameters_alone(weight):
+        behind = reached(graph, weight, through_detach=True)
+        if weight.op == "get_attr" or any(node.op == "placeholder" or _draws(node) for node in behind):
             continue
         with torch.no_grad():
-            value = _value(graph, weight, values)
+            value = _value(graph, weight, behind, call)
         name = f"graftkit_weight_{count}"
         graph.register_buffer(name, value.detach().clone())
         with graph.graph.inserting_before(call):
@@ -36,34 +37,17 @@ def compute_weights(graph: fx.GraphModule) -> int:
     return count
 
 
-def _depends_on_parameters_alone(node: fx.Node) -> bool:
-    seen: set[fx.Node] = set()
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current.op == "placeholder" or _draws(current):
-            return False
-        waiting += current.all_input_nodes
-    return True
-
-
 def _draws(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
 
 
-def _value(graph: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    """The node's value, with that of everything it is computed from, in the graph's order."""
-    wanted, waiting = set(), [node]
-    while waiting:
-        current = waiting.pop()
-        if current not in wanted and current not in values:
-            wanted.add(current)
-            waiting += current.all_input_nodes
+def _value(graph: fx.GraphModule, node: fx.Node, behind: set[fx.Node], before: fx.Node) -> Any:
+    """The node's value as the call finds it: everything behind it is run, in the graph's order."""
+    values: dict[fx.Node, Any] = {}
     for current in graph.graph.nodes:
-        if current in wanted:
+        if current is before:
+            break
+        if current in behind:
             values[current] = _run(graph, current, values)
     return values[node]
 

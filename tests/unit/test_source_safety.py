@@ -8,7 +8,6 @@ import io
 import json
 import os
 import pickle
-import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from hostile_tools import HOSTILE, Evil, call, longer, model_file, saved, short, stacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -47,65 +47,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-# ── pickles, written opcode by opcode ────────────────────────────────────────────────────────────
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def short(value: str) -> bytes:
-    return b"\x8c" + bytes([len(value.encode())]) + value.encode()
-
-
-def call(module: str, name: str, argument: str) -> bytes:
-    """GLOBAL, one argument, REDUCE."""
-    return f"c{module}\n{name}\n".encode() + text(argument) + b"\x85R"
-
-
-def stacked(*opcodes: bytes) -> bytes:
-    """A protocol 4 pickle; `opcodes` leave module and name on the stack."""
-    return b"\x80\x04" + b"".join(opcodes) + b"\x93" + text("touch MARK") + b"\x85R."
-
-
-def model_file(path: Path, pickled: bytes) -> Path:
-    """An archive as torch.save writes it, around any pickle."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {"data.pkl": pickled, "byteorder": b"little", "version": b"3\n"}.items():
-            archive.writestr(f"net/{name}", content)
-    return path
-
-
-HOSTILE = {
-    "os.system": b"\x80\x02" + call("os", "system", "touch MARK") + b".",
-    "posix.system": b"\x80\x02" + call("posix", "system", "touch MARK") + b".",
-    "subprocess.check_output": b"\x80\x02" + call("subprocess", "check_output", "MARK") + b".",
-    "builtins.eval": b"\x80\x02" + call("builtins", "eval", "open('MARK', 'w')") + b".",
-    "builtins.exec": b"\x80\x02" + call("__builtin__", "execfile", "MARK") + b".",
-    "builtins.getattr": b"\x80\x02cbuiltins\ngetattr\nctorch\nSize\n" + text("__class__") + b"\x86R.",
-    "functools.partial": b"\x80\x02cfunctools\npartial\ncos\nsystem\n\x85R.",
-    "torch.nn.evil": b"\x80\x02" + call("torch.nn", "evil", "MARK") + b".",
-    "torch.nn.modules.module.os": b"\x80\x02" + call("torch.nn.modules.module", "os", "MARK") + b".",
-    "torch.nn.modules.linear.Linear.x": b"\x80\x02" + call("torch.nn.modules.linear", "Linear.x", "MARK") + b".",
-    "torch.serialization.os.system": b"\x80\x02" + call("torch.serialization", "os.system", "touch MARK") + b".",
-    "torch.hub.load": b"\x80\x02" + call("torch.hub", "load", "MARK") + b".",
-    "torch.load": b"\x80\x02" + call("torch", "load", "MARK") + b".",
-    "torch._tensor._rebuild_from_type_v2": (
-        b"\x80\x02" + call("torch._tensor", "_rebuild_from_type_v2", "MARK") + b"."
-    ),
-    # nested: as an element, as a key, as the state of an allowed class, and before a good ending
-    "os.popen": (
-        b"\x80\x02ctorch.nn.modules.linear\nIdentity\n)\x81}" + text("x") + call("os", "popen", "touch MARK") + b"sb."
-    ),
-    "os.remove": b"\x80\x02" + call("os", "remove", "MARK") + b"0ctorch.nn.modules.linear\nIdentity\n)\x81.",
-    "os.mkdir": b"\x80\x02(" + call("os", "mkdir", "MARK") + b"l.",
-    # INST: module and name in one opcode of protocol 0
-    "os.rename": b"\x80\x02(" + text("touch MARK") + b"ios\nrename\n.",
-    # STACK_GLOBAL: plain; from the memo; memoised over something harmless; with other things between
-    "os.abort": stacked(short("os"), short("abort")),
-    "os.execv": stacked(short("os") + b"\x94", short("execv") + b"\x94", b"00", b"h\x00", b"h\x01"),
-    "os.kill": stacked(short("torch") + b"q\x07", short("os") + b"q\x070", b"0h\x07", short("kill")),
-}  # fmt: skip
+# ── pickles ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -115,14 +57,6 @@ def test_a_hostile_pickle_is_refused_and_named(tmp_path: Path, marker: Path, nam
     message = refusal(path)
     assert f"wants to import {name}" in message or (name == "builtins.exec" and "execfile" in message)
     assert message.endswith("if you trust whoever made it, pass --trust")
-
-
-def longer(pickled: bytes, marker: Path) -> bytes:
-    """Put the marker's path into the one text argument, with its length."""
-    for command in (b"touch m@rk", b"open('m@rk', 'w')", b"m@rk"):
-        old = b"X" + struct.pack("<I", len(command)) + command
-        pickled = pickled.replace(old, text(command.decode().replace("m@rk", str(marker))))
-    return pickled
 
 
 def test_the_marker_would_be_made(tmp_path: Path) -> None:
@@ -198,16 +132,6 @@ def test_a_pickle_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
         assert "do not use it" in refusal(path)
 
 
-class Evil:
-    """Makes the marker when unpickled."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch {self.marker}",)
-
-
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])
 def test_weights_run_nothing(tmp_path: Path, marker: Path, options: dict[str, Any]) -> None:
     torch.save({"weight": Evil(marker)}, tmp_path / "weights.pt", **options)
@@ -255,6 +179,14 @@ def test_the_scan_names_what_an_unpickler_would_import(pieces: list[bytes]) -> N
 # ── exported programs ────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_members_name_that_is_no_text_is_refused(tmp_path: Path, program: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pt")
+    for path in (tmp_path / "net.pt", program):
+        name = path.stem.encode() + b"/"
+        (tmp_path / "bad").write_bytes(path.read_bytes().replace(name, b"\xff" + name[1:]))
+        assert "damaged" in refusal(tmp_path / "bad")
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -267,11 +199,16 @@ class Net(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("programs") / "net.pt2"
-    program = torch.export.export(Net(), (torch.ones(5, 4),), dynamic_shapes=({0: Dim.DYNAMIC},))
-    torch.export.save(program, path)
-    with zipfile.ZipFile(path) as archive:
+    found = torch.export.export(Net(), (torch.ones(5, 4),), dynamic_shapes=({0: Dim.DYNAMIC},))
+    torch.export.save(found, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def members(program: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(program) as archive:
         return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
 
 
@@ -390,12 +327,6 @@ def test_an_expression_does_run_when_trusted(tmp_path: Path, members: dict[str, 
 SAMPLES = "data/sample_inputs/model.pt"
 WEIGHTS = "data/weights/model_weights_config.json"
 CONSTANTS = "data/constants/model_constants_config.json"
-
-
-def saved(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 def test_sample_inputs_run_nothing(tmp_path: Path, members: dict[str, bytes], marker: Path) -> None:

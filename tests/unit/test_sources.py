@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,7 @@ def test_a_pickled_module_comes_back_as_it_was(tmp_path: Path, training: bool, t
         "format": "pickle",
         "sha256": hashlib.sha256((tmp_path / "net.pt").read_bytes()).hexdigest(),
         "trust": trust,
+        "allow": [],
     }
 
 
@@ -288,9 +290,7 @@ def test_weights_that_do_not_fit_are_told(net_folder: Path, state: object, said:
     assert said in refusal("own_net:build", weights=net_folder / "weights.pt")
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(b"", "empty"), (b"hello", "neither"), (b"PK\x03\x04", "cannot be loaded")]
-)
+@pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"hello", "neither"), (b"PK\x03\x04", "cut short")])
 def test_weights_that_are_none(net_folder: Path, content: bytes, said: str) -> None:
     (net_folder / "weights.pt").write_bytes(content)
     assert said in refusal("own_net:build", weights=net_folder / "weights.pt")
@@ -301,9 +301,23 @@ def test_a_whole_module_is_no_weights(net_folder: Path) -> None:
     assert "whole module" in refusal("own_net:build", weights=net_folder / "net.pt")
 
 
-def test_weights_go_with_a_factory_only(tmp_path: Path) -> None:
-    torch.save(small_net(), tmp_path / "net.pt")
-    assert "package.module:factory" in refusal(tmp_path / "net.pt", weights=tmp_path / "net.pt")
+def test_options_that_do_not_belong_together_are_told(net_folder: Path, program_file: Path) -> None:
+    torch.save(small_net(), net_folder / "net.pt")
+    torch.save({"linear.weight": torch.ones(3, 4)}, net_folder / "weights.pt")
+    whole, weights = str(net_folder / "net.pt"), net_folder / "weights.pt"
+    cases = {
+        SourceRequest(whole, weights): "brings its own weights; --weights goes with package.module:factory",
+        SourceRequest(str(weights), weights, arch="own_net:build"): "brings its own weights",
+        SourceRequest(whole, arch="own_net:build"): "is a whole module, not a state dict; give it alone",
+        SourceRequest(str(program_file), arch="own_net:build"): "brings its own architecture; --arch goes with",
+        SourceRequest("own_net:build", arch="own_net:build"): "is an architecture itself",
+        SourceRequest(whole, arch_args=(("width", "3"),)): "is made already; --arch-args go with --arch",
+        SourceRequest(str(weights), arch="own_net"): "own_net is no architecture; write timm:NAME, hf:FOLDER",
+    }
+    for request, said in cases.items():
+        with pytest.raises(SourceError) as caught:
+            load(request)
+        assert said in str(caught.value)
 
 
 # ── what is none of these ────────────────────────────────────────────────────────────────────────
@@ -334,7 +348,6 @@ def saved(value: object, **options: bool) -> bytes:
         (b"\x08\x0a\x12\x07pytorch", "ONNX"),
         (b'\x20\x00\x00\x00\x00\x00\x00\x00{"a":{}}', "safetensors"),
         (zipped(hello=b""), "neither torch.save"),
-        (zipped(constants_dot_pkl=b"", data_dot_pkl=b""), "TorchScript"),
         (zipped(data_dot_pkl=b"")[:40], "cut short"),
         (zipped(data_dot_pkl=b"junk"), "damaged"),
         (zipped(archive_format=b"pt2"), "damaged"),
@@ -351,10 +364,14 @@ def test_what_is_no_model_is_named(tmp_path: Path, content: bytes, said: str) ->
     assert said in refusal(tmp_path / "net.pt")
 
 
-def test_torchscript_is_named(tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
-        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "net.pt")
-    assert "TorchScript" in refusal(tmp_path / "net.pt")
+def test_torchscript_is_read_as_a_model_and_not_as_weights(net_folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(nn.Linear(4, 3)), net_folder / "net.pt")
+    assert read(net_folder / "net.pt").provenance["format"] == "torchscript"
+    assert "is a TorchScript archive, which holds a whole model" in refusal(
+        "own_net:build", weights=net_folder / "net.pt"
+    )
 
 
 def test_an_old_format_is_read_with_trust(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from graftkit.tracing.repairs.distances import plain_distances
 from graftkit.tracing.repairs.experts import batched_experts
 from graftkit.tracing.repairs.layerdrop import without_layerdrop
 from graftkit.tracing.repairs.length import free_length
+from graftkit.tracing.repairs.modes import inference_as_no_grad, without_recomputing
 from graftkit.tracing.repairs.no_grad_regions import inline_regions
 from graftkit.tracing.repairs.subtraction import plain_subtraction
 
@@ -20,6 +21,8 @@ MODULE_REPAIRS: Mapping[str, Callable[[nn.Module, bool], AbstractContextManager[
     "layerdrop": without_layerdrop,
     "length": free_length,
     "experts": batched_experts,
+    "inference_mode": inference_as_no_grad,
+    "checkpoint": without_recomputing,
 }
 # Each changes a graph in place; gives a line for the user where that has to be known, else None.
 GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {

@@ -7,22 +7,29 @@ from torch import fx
 
 aten = torch.ops.aten
 _REGION = torch.ops.higher_order.wrap_with_set_grad_enabled
+_PRECISION = torch.ops.higher_order.wrap_with_autocast
 
 
 def inline_regions(graph: fx.GraphModule) -> str | None:
     """Applies to regions that torch.export keeps as a graph of their own.
 
     What goes into a region without gradients is detached, and so is what it gives: no error flows, nothing is recorded,
-    and what it writes into, it still writes into. A tensor that was only written to comes out as it went in.
+    and what it writes into, it still writes into. A tensor that was only written to comes out as it went in. A region
+    without autocast (a norm in full precision) is what it would be outside.
     """
-    while regions := [node for node in graph.graph.nodes if node.target is _REGION]:
+    while regions := [node for node in graph.graph.nodes if node.target is _REGION or _plain_precision(node)]:
         for node in regions:
             _inline(graph, node)
     return None
 
 
+def _plain_precision(node: fx.Node) -> bool:
+    """Whether it is a region of `torch.autocast(..., enabled=False)`."""
+    return node.target is _PRECISION and node.args[2] is False
+
+
 def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
-    enabled, inner_node, *arguments = node.args
+    enabled, inner_node, *arguments = node.args if node.target is _REGION else (True, *node.args[4:])
     assert isinstance(inner_node, fx.Node)
     inner = graph.get_submodule(str(inner_node.target))
     assert isinstance(inner, fx.GraphModule)

@@ -1,0 +1,129 @@
+"""What the command line makes of its words, before any model is read."""
+
+from __future__ import annotations
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graftkit.cli import options
+from graftkit.cli.augment import _stem
+from graftkit.cli.example import example_of, shapes
+from graftkit.contracts import SourceRequest
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "dtype"),
+    [
+        ("3,32,32", (2, 3, 32, 32), torch.float32),
+        ("3x32x32", (2, 3, 32, 32), torch.float32),
+        ("6", (2, 6), torch.float32),
+        ("", (2,), torch.float32),
+        ("128:int64", (2, 128), torch.int64),
+        (":bool", (2,), torch.bool),
+        (" 3 : float16 ", (2, 3), torch.float16),
+    ],
+)
+def test_an_input_is_two_rows_of_its_shape(text: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    tensor = example_of([text])
+    assert isinstance(tensor, torch.Tensor)
+    assert tuple(tensor.shape) == shape and tensor.dtype is dtype
+    assert bool((tensor == (1 if dtype is torch.bool else 0)).all())
+
+
+def test_inputs_with_names_come_by_name_and_others_in_order() -> None:
+    named = example_of(["ids:5:int64", "mask:5:bool", "age:", "count::int32"])
+    assert isinstance(named, dict)
+    assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in named.items()} == {
+        "ids": ((2, 5), torch.int64),
+        "mask": ((2, 5), torch.bool),
+        "age": ((2,), torch.float32),
+        "count": ((2,), torch.int32),
+    }
+    in_order = example_of(["3", "4x4"])
+    assert [tuple(tensor.shape) for tensor in in_order] == [(2, 3), (2, 4, 4)]
+    assert shapes(named) == "rows of ids [5], mask [5], age [], count []"
+    assert shapes(in_order) == "rows of [3], [4, 4]"
+    assert shapes(in_order[0]) == "rows of [3]"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["wide"], "is not"),
+        (["3,,3"], "is not"),
+        (["3,0"], "is not"),
+        (["-3"], "is not"),
+        (["3:int"], "is not"),
+        (["a:b:c:int64"], "is not"),
+        (["2d:3"], "is not"),
+        (["ids:5:long"], "is not"),
+        (["ids:5", "3"], "all inputs a name, or none"),
+        (["ids:5", "ids:6"], "ids is given twice"),
+    ],
+)
+def test_an_input_that_is_none_is_told(texts: list[str], said: str) -> None:
+    with pytest.raises(click.BadParameter) as caught:
+        example_of(texts)
+    assert said in caught.value.message
+
+
+@given(st.lists(st.integers(1, 9), max_size=4), st.sampled_from(",x"), st.sampled_from(["int64", "float32", None]))
+def test_a_shape_is_read_as_it_is_written(sizes: list[int], between: str, dtype: str | None) -> None:
+    shape = between.join(map(str, sizes))
+    for name in ("", "ids:"):
+        found = example_of([f"{name}{shape}" + (f":{dtype}" if dtype else "")])
+        tensor = found["ids"] if isinstance(found, dict) else found
+        assert list(tensor.shape) == [2, *sizes]
+        assert tensor.dtype is getattr(torch, dtype or "float32")
+
+
+def asked(*words: str) -> SourceRequest:
+    """The request that a command with the shared options makes of these words."""
+    found: list[SourceRequest] = []
+
+    @click.command()
+    @click.argument("model")
+    @options.model
+    def command(model: str, **given: object) -> None:
+        found.append(options.source_request(model, given))
+
+    result = CliRunner().invoke(command, words)
+    if result.exit_code:
+        raise click.UsageError(result.output)
+    return found[0]
+
+
+def test_the_shared_options_make_a_request() -> None:
+    assert asked("net.pt") == SourceRequest("net.pt")
+    words = ("--arch", "timm:resnet18", "--arch-args", "num_classes=10", "--arch-args", "act=a=b", "--allow", "a.B")
+    request = asked("net.pt", *words, "--allow", "c.D", "--trust")
+    assert (request.arch, request.trust) == ("timm:resnet18", True)
+    assert request.arch_args == (("num_classes", "10"), ("act", "a=b"))
+    assert request.allow == ("a.B", "c.D")
+
+
+@pytest.mark.parametrize(
+    "words", [("--arch-args", "width"), ("--arch-args", ""), ("--dynamic", "never"), ("--arch",), ("--allow",)]
+)
+def test_options_without_a_value_are_wrong_usage(words: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError):
+        asked("net.pt", *words)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("models/net.pt", "net"),
+        ("net.safetensors", "net"),
+        ("package.nets:build", "build"),
+        ("timm:resnet18", "resnet18"),
+        ("timm:resnet18.a1_in1k", "resnet18"),
+        ("hf:models/bert-base.v2/", "bert-base.v2"),
+    ],
+)
+def test_a_run_is_called_after_its_model(model: str, name: str) -> None:
+    assert _stem(model) == name
