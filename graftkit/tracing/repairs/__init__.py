@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from torch import fx, nn
 
 from graftkit.tracing.repairs.attention import plain_attention
+from graftkit.tracing.repairs.causal_hint import without_causal_hint
 from graftkit.tracing.repairs.distances import plain_distances
 from graftkit.tracing.repairs.experts import batched_experts
 from graftkit.tracing.repairs.layerdrop import without_layerdrop
@@ -21,6 +22,7 @@ MODULE_REPAIRS: Mapping[str, Callable[[nn.Module, bool], AbstractContextManager[
     "layerdrop": without_layerdrop,
     "length": free_length,
     "experts": batched_experts,
+    "causal_hint": without_causal_hint,
     "inference_mode": inference_as_no_grad,
     "checkpoint": without_recomputing,
 }
