@@ -20,6 +20,10 @@ SINGLE = "output"  # what the output is called where there is one, without a nam
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class OutputError(TraceError):
+    """The output that was asked for is not there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Calling:
     """What an example's arguments look like around the tensors in them.
@@ -146,11 +150,11 @@ def _kind(leaf: Any) -> str:
 def choose_output(outputs: Mapping[str, Tensor], wanted: str | None) -> str:
     """Which output feeds the loss: the one asked for, the only one, a customary name, or the first with a gradient.
 
-    Raises TraceError where there is none of that name, or none that could be trained.
+    Raises OutputError where there is none of that name, TraceError where there is none that could be trained.
     """
     if wanted is not None:
         if wanted not in outputs:
-            raise TraceError(f"the model has no output {wanted!r}; it gives {', '.join(outputs)}")
+            raise OutputError(f"the model has no output {wanted!r}; it gives {', '.join(outputs)}")
         return wanted
     floating = [name for name, value in outputs.items() if value.is_floating_point()]
     if not floating:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from graftkit.calling import Calling, calling_of, choose_output
+from graftkit.calling import Calling, OutputError, calling_of, choose_output
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
@@ -78,7 +78,8 @@ def trace_module(
     try:
         return _trace(module, calling, inputs, name=name, output=output, free=free)
     except TraceError as error:
-        found = _trace_part(module, calling, inputs, error, name=name, free=free) if parts else None
+        retried = parts and not isinstance(error, OutputError)
+        found = _trace_part(module, calling, inputs, error, name=name, free=free) if retried else None
         if found is None:
             raise
         return found

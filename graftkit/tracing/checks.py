@@ -40,7 +40,16 @@ class Traced:
 
     def at(self, size: str, number: int) -> tuple[Tensor, ...]:
         """The inputs with every dimension called `size` brought to a number."""
-        return resized(self.inputs, self.ports, size, number)
+        return tuple(_lively(tensor) for tensor in resized(self.inputs, self.ports, size, number))
+
+
+def _lively(tensor: Tensor) -> Tensor:
+    """The tensor, with noise where it says the same everywhere: zeros would hide every difference."""
+    if not tensor.is_floating_point() or tensor.numel() < 2 or bool((tensor != tensor.flatten()[0]).any()):
+        return tensor
+    generator = torch.Generator(tensor.device).manual_seed(0)
+    noise = torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=tensor.dtype)
+    return tensor + noise
 
 
 def check_sizes(traced: Traced, limits: Mapping[str, tuple[int, int | None]]) -> tuple[frozenset[str], tuple[str, ...]]:

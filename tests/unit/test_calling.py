@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -67,7 +67,7 @@ class Anything(nn.Module):
         return args, keywords
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STRUCTURES, max_size=3).map(tuple), st.dictionaries(NAMES, STRUCTURES, max_size=3))
 def test_arguments_of_any_shape_make_the_round_trip(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     inside = [*tensors_in(args), *tensors_in(keywords)]
@@ -88,7 +88,7 @@ def test_arguments_of_any_shape_make_the_round_trip(args: tuple[Any, ...], keywo
         pass  # every name can be an argument's
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_nested(TENSORS | OTHER, NAMES | st.integers(0, 2)))
 def test_no_tensor_of_an_output_is_lost(output: Any) -> None:
     found = flat_outputs(output)
@@ -97,7 +97,7 @@ def test_no_tensor_of_an_output_is_lost(output: Any) -> None:
     assert "NoneType" not in found.others
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.none() | TENSORS, min_size=1, max_size=4), st.data())
 def test_dataclasses_and_named_tuples_are_named_by_their_fields(
     values: list[Tensor | None], data: st.DataObject
@@ -212,7 +212,7 @@ def test_the_command_line_names_the_output(tmp_path: Path, monkeypatch: pytest.M
     command = ["inspect", "two_headed:TwoHeads", "--input", "4", "--json", "--output"]
     told = CliRunner().invoke(cli, [*command, "far"])
     assert told.exit_code == 0, told.output
-    assert [site["key"] for site in json.loads(told.stdout)["sites"]] == ["trunk", "far"]
+    assert [site["site"] for site in json.loads(told.stdout)["sites"]] == ["trunk", "far"]
     wrong = CliRunner().invoke(cli, [*command, "middle"])
     assert wrong.exit_code != 0 and "no output 'middle'; it gives near, far" in wrong.output
 

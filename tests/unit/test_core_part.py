@@ -98,6 +98,11 @@ def test_a_model_that_can_be_traced_is_never_cut() -> None:
     assert traced.source is module and traced.notes == () and len(traced.sites) == 2
 
 
+def test_a_misspelt_output_is_no_reason_for_parts() -> None:
+    with pytest.raises(TraceError, match=r"no output 'course'; it gives fine, coarse"):
+        gk.trace(Backbone(), images(), output="course", parts=True)
+
+
 def test_parts_that_hold_little_are_not_worth_it() -> None:
     class Small(nn.Module):
         def __init__(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from graftkit import api, folding, surgery, tracing
 from graftkit.core.errors import ExportError, MismatchError
+from graftkit.core.signature import Port, Signature
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
+from graftkit.runtimes import RUNTIMES
 
 
 class Net(nn.Module):
@@ -91,7 +94,9 @@ def test_metadata_say_what_it_is(model: GraftedModel, proto: onnx.ModelProto) ->
     assert facts["version"] == version("graftkit")
     assert GraftPlan.from_json(facts["plan"]) == model.plan
     assert facts["inspection"]["parameters"] == model.parameter_count()
-    assert {entry.key for entry in proto.metadata_props} == {f"graftkit.{k}" for k in ("version", "plan", "inspection")}
+    assert {entry.key for entry in proto.metadata_props} == {
+        f"graftkit.{k}" for k in ("version", "plan", "inspection", "signature")
+    }
 
 
 def test_nodes_say_which_site_they_serve_and_nothing_else(proto: onnx.ModelProto) -> None:
@@ -116,7 +121,12 @@ def test_no_path_leaks(proto: onnx.ModelProto) -> None:
 def test_names_carry_module_paths(proto: onnx.ModelProto) -> None:
     assert [value.name for value in proto.graph.output] == ["output"]
     (given,) = proto.graph.input
-    assert [dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim] == ["batch", 2, 6, 6]
+    assert [dim.dim_param or dim.dim_value for dim in given.type.tensor_type.shape.dim] == [
+        "batch",
+        2,
+        "height",
+        "width",
+    ]
     (gives,) = proto.graph.output
     assert [dim.dim_param or dim.dim_value for dim in gives.type.tensor_type.shape.dim] == ["batch", 3]
     called = [node.name for node in proto.graph.node]
@@ -234,26 +244,156 @@ def test_verify_refuses_what_does_not_load(model: GraftedModel, tmp_path: Path) 
 def test_nothing_is_written_when_it_does_not_match(
     model: GraftedModel, proto: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = broken(proto, "last", CHANGES["doubled"])
-    monkeypatch.setattr("graftkit.shipping.to_onnx", lambda *args, **more: wrong)
+    wrong = folding.Written(broken(proto, "last", CHANGES["doubled"]))
+    monkeypatch.setattr("graftkit.shipping.shipment.build", lambda *args, **more: wrong)
     with pytest.raises(MismatchError):
         api.export(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
-class Two(nn.Module):
+# ── several inputs and outputs ───────────────────────────────────────────────────────────────────
+
+
+class Several(nn.Module):
+    """Tokens, a mask, and an input that nothing reads; outputs of all types, one of them an input, one given twice."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(3, 2)
+        self.embedding = nn.Embedding(12, 8)
+        self.layer = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 12, bias=False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.layer(x) + self.layer(y)
+    def forward(self, ids: Tensor, mask: Tensor, unused: Tensor) -> dict[str, Tensor]:
+        heard = torch.tanh(self.layer(self.embedding(ids))) * mask.unsqueeze(-1)
+        pairs = torch.cat([heard, heard, heard[:, :1]], 1)
+        logits = self.head(heard)
+        return {"logits": logits, "pairs": pairs, "ids": ids, "best": logits.argmax(-1), "again": logits}
 
 
-def test_two_inputs_ship_but_cannot_be_compared() -> None:
-    traced = tracing.trace_module(Two(), (torch.randn(2, 3), torch.randn(2, 3)), name="two")
+def several(**more: object) -> GraftedModel:
+    torch.manual_seed(0)
+    example = (torch.randint(0, 12, (2, 5)), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]), torch.randn(2, 3))
+    traced = tracing.trace_module(Several(), example, name="several", **more)
     model = surgery.empty(traced)
+    surgery.graft(model, [Graft("layer", "lowrank")], build_dendrite, seed=0)
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.uniform_(0.2, 0.9)
+    return model.eval()
+
+
+def ports(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[str | int]]:
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    }
+
+
+def test_inputs_and_outputs_have_the_names_and_sizes_of_the_signature() -> None:
+    model = several()
     proto = api.to_onnx(model)
-    assert len(proto.graph.input) == 2
-    with pytest.raises(ExportError, match="the file has 2 inputs"):
-        api.verify(proto, model)
+    assert ports(proto.graph.input) == {
+        "ids": ["batch", "length"], "mask": ["batch", "length"], "unused": ["batch", "length_1"],
+    }  # fmt: skip
+    found = ports(proto.graph.output)
+    assert list(found) == ["logits", "pairs", "ids_output", "best", "again"]  # an input is called ids already
+    assert found["logits"] == ["batch", "length", 12] and found["best"] == ["batch", "length"]
+    assert found["pairs"] == ["batch", "2*length + 1", 8]
+    assert not re.search(rb"\bs\d+\b", proto.SerializeToString())
+    assert api.verify(proto, model, runtimes=("onnxruntime", "reference"))["onnxruntime"] < 1e-5
+
+
+def test_names_are_those_of_the_file_the_model_came_from() -> None:
+    model = several()
+    wanted = Signature(
+        (Port("input.1", "int64", ("N", "T")), Port("attn/mask", "int64", ("N", "T")), Port("x", "float32", ("N", 3))),
+        tuple(Port(name, "float32", ()) for name in ("linear", "layer.bias", "embedding", "9", "x y")),
+        "linear",
+    )
+    named = replace(model.traced, signature=wanted, metadata={"author": "me", "graftkit.plan": "old"})
+    model = surgery.empty(named).eval()
+    proto = api.to_onnx(model)
+    assert ports(proto.graph.input) == {"input.1": ["N", "T"], "attn/mask": ["N", "T"], "x": ["N", 3]}
+    assert list(ports(proto.graph.output)) == ["linear", "layer.bias", "embedding", "9", "x y"]
+    assert ports(proto.graph.output)["layer.bias"] == ["N", "2*T + 1", 8]
+    own = {entry.key: entry.value for entry in proto.metadata_props}
+    assert own["author"] == "me" and json.loads(own["graftkit.plan"])["grafts"] == []
+    assert Signature.from_json(folding.read_description(proto)["signature"]) == wanted
+    assert api.verify(proto, model)["onnxruntime"] < 1e-5
+
+
+def test_only_what_has_a_name_stays_free() -> None:
+    model = several(free="batch")
+    assert ports(api.to_onnx(model).graph.input)["ids"] == ["batch", 5]
+    fixed = replace(model.traced, signature=replace(model.traced.signature, inputs=tuple(
+        replace(port, shape=tuple(tensor.shape)) for port, tensor in zip(model.traced.signature.inputs,
+                                                                         model.traced.inputs, strict=True)
+    )))  # fmt: skip
+    still = surgery.empty(fixed).eval()
+    proto = api.to_onnx(still)
+    assert ports(proto.graph.input)["ids"] == [2, 5] and ports(proto.graph.output)["logits"] == [2, 5, 12]
+    assert api.verify(proto, still)["onnxruntime"] < 1e-5
+
+
+def test_a_size_that_the_graph_fixes_after_all_is_fixed() -> None:
+    traced = tracing.trace_module(nn.Sequential(nn.Flatten(), nn.Linear(10, 3)), torch.randn(2, 5, 2), name="flat")
+    inputs = (Port("x", "float32", ("batch", "length", 2)),)
+    hopeful = replace(traced, signature=replace(traced.signature, inputs=inputs))
+    assert ports(api.to_onnx(surgery.empty(hopeful).eval()).graph.input) == {"x": ["batch", 5, 2]}
+
+
+class Branching(nn.Module):
+    """A data-dependent branch that reads what was computed outside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv1d(2, 4, 3, bias=False), nn.BatchNorm1d(4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heard = self.stem(x)
+
+        def loud(values: Tensor) -> Tensor:
+            return torch.relu(values) * 2 + heard
+
+        def quiet(values: Tensor) -> Tensor:
+            return torch.tanh(values) - 1
+
+        return self.head(torch.cond(x.sum() > 0, loud, quiet, (heard,)).mean(-1))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.cond asks for it
+def test_a_branch_over_data_stays_one_and_reads_what_is_outside() -> None:
+    module = Branching()
+    with torch.no_grad():
+        module.stem[1].running_mean.normal_()
+        module.stem[1].running_var.uniform_(0.5, 2)
+    traced = tracing.trace_module(module, torch.rand(2, 2, 8), name="branching")
+    model = surgery.empty(traced)
+    surgery.graft(model, [Graft("stem.0", "full"), Graft("head", "lowrank")], build_dendrite, seed=0)
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.uniform_(0.2, 0.9)
+    proto = api.to_onnx(model.eval())
+    assert [node.op_type for node in proto.graph.node].count("If") == 1
+    assert "stack_trace" not in str(proto) and b".py" not in proto.SerializeToString()
+    run = RUNTIMES["onnxruntime"].open(proto.SerializeToString())
+    for sign in (1, -1):
+        x = sign * torch.rand(3, 2, 8)
+        with torch.no_grad():
+            np.testing.assert_allclose(run({"x": x.numpy()})[0], model(x).numpy(), rtol=1e-4, atol=1e-5)
+    assert api.verify(proto, model)["onnxruntime"] < 1e-5
+
+
+def test_a_weight_with_two_uses_is_written_once() -> None:
+    module = Several()
+    module.embedding = nn.Embedding(3000, 32)
+    module.layer, module.head = nn.Linear(32, 32), nn.Linear(32, 3000, bias=False)
+    module.head.weight = module.embedding.weight
+    example = (torch.randint(0, 3000, (2, 5)), torch.ones(2, 5), torch.randn(2, 3))
+    model = surgery.empty(tracing.trace_module(module, example, name="tied")).eval()
+    proto = api.to_onnx(model)
+    assert [tuple(t.dims) for t in proto.graph.initializer if 3000 in t.dims] == [(3000, 32)]
+    site = next(site for site in model.traced.sites if site.out_channels == 3000)
+    marked = {e.value for node in proto.graph.node for e in node.metadata_props if e.key == "graftkit.site"}
+    assert site.key in marked
+    assert api.verify(proto, model)["onnxruntime"] < 1e-5
