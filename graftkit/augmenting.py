@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from graftkit import api, folding, inspection, sources, surgery, tracing
 from graftkit.contracts import Data, Inputs, LoadedModel, Metric, Observer, SourceRequest
-from graftkit.core.errors import DataError, GraftkitError, RunError, SourceError, TrainingError
+from graftkit.core.errors import DataError, GraftkitError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.datasets import DATASETS
 from graftkit.dendrites import build_dendrite
@@ -21,11 +21,10 @@ from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.model import GraftedModel
 from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
+from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
 from graftkit.training import DEFAULT_LOSS, DEFAULT_METRIC
-
-_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
 class Interrupted(GraftkitError):
@@ -118,43 +117,13 @@ def augment(request: Request, observer: Observer) -> RunReport:
     return report
 
 
-def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
-    """A run's trained model, its data and metric, and its source.json. Raises RunError, SourceError."""
-    folder = RunFolder(path)
-    if not path.is_dir():
-        raise RunError(f"{path} is not a run's folder")
-    facts = folder.read_json(SOURCE)
-    try:
-        return _reopen(path, folder, facts, trust=trust)
-    except (SourceError, DataError) as error:
-        raise type(error)(f"{path} was made from {facts['source']} and {facts['data']}: {error}") from error
-
-
-def _reopen(
-    path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool
-) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
-    loaded = sources.load(_source_of(facts, trust=trust))
-    if loaded.provenance.get("sha256") != facts["sha256"]:
-        raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
-    rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=_input_shape(loaded))
-    traced = api.trace(
-        loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"), parts=False
-    )
-    model = surgery.empty(traced)
-    try:
-        surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
-    except RuntimeError as error:  # torch's word for names or shapes that do not fit
-        raise RunError(f"{path}: the checkpoint does not fit the plan: {str(error).splitlines()[0]}") from None
-    return model, rows, api.metric_for(facts["metric"], rows), facts
-
-
 def _fit(
     request: Request, folder: RunFolder, observer: Observer
 ) -> tuple[FitResult, Mapping[str, Any], Data, Metric, tuple[str, ...]]:
     observer.on_stage("reading")
     loaded = sources.load(request.source)
     rule = api.find_rule(request.rule)
-    rows = api.load_data(request.data, seed=request.settings.seed, input_shape=_input_shape(loaded))
+    rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
     _check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
@@ -247,18 +216,6 @@ def _reached(
     return kept, (*left_out, *(f"{site}: no error reaches a dendrite there" for site in lost))
 
 
-def _source_of(facts: Mapping[str, Any], *, trust: bool) -> SourceRequest:
-    """What was read when the run was made."""
-    return SourceRequest(
-        spec=facts["source"],
-        weights=Path(facts["weights"]) if facts["weights"] else None,
-        trust=trust,
-        arch=facts.get("arch"),
-        arch_args=tuple(facts.get("arch_args", {}).items()),
-        allow=tuple(facts.get("allow", ())),
-    )
-
-
 def _keep(folder: RunFolder, model: GraftedModel) -> None:
     """Write what it takes to export the model as it stands, should anything go wrong later."""
     folder.write_json(PLAN, model.plan.to_json())
@@ -275,16 +232,6 @@ def _keep_history(folder: RunFolder, observer: Observer) -> Any:
         observer.on_phase(record)
 
     return on_phase
-
-
-def _input_shape(loaded: LoadedModel) -> tuple[int, ...] | None:
-    """What the model takes, -1 where any size will do: known from its example, or from its first convolution."""
-    if isinstance(loaded.model, ExportedProgram):
-        inputs, _ = loaded.model.example_inputs or ((), {})
-        return (-1, *inputs[0].shape[1:]) if inputs else None
-    convolutions = (module for module in loaded.model.modules() if isinstance(module, _CONVOLUTIONS))
-    first = next(convolutions, None)
-    return None if first is None else (-1, first.in_channels, *(-1 for _ in first.kernel_size))
 
 
 def _check_shapes(loaded: LoadedModel, rows: Data, spec: str) -> None:

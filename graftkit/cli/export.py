@@ -20,9 +20,9 @@ from graftkit.cli import options
 def export(run: Path, out: Path | None, opset: int, trust: bool, force: bool, as_json: bool) -> None:
     """Write the model of RUN as one plain ONNX file, with other options than the first time."""
     from graftkit import api
-    from graftkit.augmenting import open_run
     from graftkit.cli.progress import Watcher
     from graftkit.core.errors import RunError
+    from graftkit.reopening import open_run
     from graftkit.run_folder import RunFolder
 
     folder = RunFolder(run)

@@ -20,9 +20,9 @@ from graftkit.cli import options
 def verify(run: Path, model: Path | None, runtimes: tuple[str, ...], trust: bool, as_json: bool) -> None:
     """Check that the ONNX file of RUN computes what its trained model computes, and its metric."""
     from graftkit import api
-    from graftkit.augmenting import open_run
     from graftkit.cli.progress import Watcher
     from graftkit.core.errors import RunError
+    from graftkit.reopening import open_run
     from graftkit.run_folder import RunFolder
 
     if run.is_file():

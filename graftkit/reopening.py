@@ -1,0 +1,71 @@
+"""Opens a run's folder again: its trained model, its data and its metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from graftkit import api, sources, surgery
+from graftkit.contracts import Data, LoadedModel, Metric, SourceRequest
+from graftkit.core.errors import DataError, RunError, SourceError
+from graftkit.dendrites import build_dendrite
+from graftkit.model import GraftedModel
+from graftkit.run_folder import SOURCE, RunFolder
+
+_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+
+
+def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
+    """A run's trained model, its data and metric, and its source.json. Raises RunError, SourceError."""
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise RunError(f"{path} is not a run's folder")
+    facts = folder.read_json(SOURCE)
+    try:
+        return _reopen(path, folder, facts, trust=trust)
+    except (SourceError, DataError) as error:
+        raise type(error)(f"{path} was made from {facts['source']} and {facts['data']}: {error}") from error
+
+
+def _reopen(
+    path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool
+) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
+    loaded = sources.load(_source_of(facts, trust=trust))
+    if loaded.provenance.get("sha256") != facts["sha256"]:
+        raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
+    rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
+    traced = api.trace(
+        loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"), parts=False
+    )
+    model = surgery.empty(traced)
+    try:
+        surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
+    except RuntimeError as error:  # torch's word for names or shapes that do not fit
+        raise RunError(f"{path}: the checkpoint does not fit the plan: {str(error).splitlines()[0]}") from None
+    return model, rows, api.metric_for(facts["metric"], rows), facts
+
+
+def _source_of(facts: Mapping[str, Any], *, trust: bool) -> SourceRequest:
+    """What was read when the run was made."""
+    return SourceRequest(
+        spec=facts["source"],
+        weights=Path(facts["weights"]) if facts["weights"] else None,
+        trust=trust,
+        arch=facts.get("arch"),
+        arch_args=tuple(facts.get("arch_args", {}).items()),
+        allow=tuple(facts.get("allow", ())),
+    )
+
+
+def input_shape(loaded: LoadedModel) -> tuple[int, ...] | None:
+    """What the model takes, -1 where any size will do: known from its example, or from its first convolution."""
+    if isinstance(loaded.model, ExportedProgram):
+        inputs, _ = loaded.model.example_inputs or ((), {})
+        return (-1, *inputs[0].shape[1:]) if inputs else None
+    convolutions = (module for module in loaded.model.modules() if isinstance(module, _CONVOLUTIONS))
+    first = next(convolutions, None)
+    return None if first is None else (-1, first.in_channels, *(-1 for _ in first.kernel_size))
