@@ -24,6 +24,7 @@ from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
+from graftkit.shipping import ship
 from graftkit.training import DEFAULT_LOSS, DEFAULT_METRIC
 
 
@@ -192,14 +193,16 @@ def _ship(
     observer: Observer,
 ) -> RunReport:
     """Write model.onnx once it has proved to compute the same; the report with that proof."""
-    observer.on_stage("exporting")
     own = {"source_sha256": facts["sha256"] or "", "inspection": report.inspection.to_json()}
-    written = api.to_onnx(model, opset=opset, facts=own)
-    observer.on_stage("verifying")
-    parity = api.verify(written, model, rows)
-    score = {"onnxruntime": api.runtime_metric(written, rows, metric)}
-    folder.write_model(written.SerializeToString())
-    return replace(report, parity=parity, runtime_metric=score)
+    shipped = ship(model, folder.model, rows, opset=opset, facts=own, metric=metric, on_stage=observer.on_stage)
+    for line in shipped.notes:
+        observer.on_warning(line)
+    return replace(
+        report,
+        parity=shipped.parity,
+        runtime_metric={} if shipped.metric is None else {"onnxruntime": shipped.metric},
+        warnings=(*report.warnings, *shipped.notes),
+    )
 
 
 def _reached(

@@ -16,6 +16,7 @@ import torch
 from graftkit.core.atomic import write_bytes, write_text
 from graftkit.core.errors import RunError
 from graftkit.core.records import Inspection, PhaseRecord
+from graftkit.folding import is_data_file
 from graftkit.model import GraftedModel
 from graftkit.plan import GraftPlan
 
@@ -58,7 +59,7 @@ class RunFolder:
 
     def _check_it_is_a_run(self) -> None:
         """Raise RunError where the folder holds anything that a run did not put there."""
-        strangers = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
+        strangers = sorted(_strangers(self.path))
         if strangers or not _made_by_graftkit(self.path):
             what = f"files that no run makes ({', '.join(strangers[:3])})" if strangers else "no run of graftkit's"
             raise RunError(f"{self.path} holds {what}, so --force does not replace it; name another --out")
@@ -69,7 +70,7 @@ class RunFolder:
             return
         if self.model.exists():
             shutil.rmtree(self._aside, ignore_errors=True)
-        elif not self.path.exists() or not {entry.name for entry in self.path.iterdir()} - _OWN:
+        elif not self.path.exists() or not _strangers(self.path):
             shutil.rmtree(self.path, ignore_errors=True)
             self._aside.rename(self.path)
 
@@ -93,9 +94,6 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         write_text(self.path / name, text)
-
-    def write_model(self, content: bytes) -> None:
-        write_bytes(self.model, content)
 
     def write_history(self, phases: Sequence[PhaseRecord]) -> None:
         write_text(self.path / HISTORY, "".join(json.dumps(asdict(phase)) + "\n" for phase in phases))
@@ -146,6 +144,12 @@ class RunFolder:
     @property
     def _aside(self) -> Path:
         return self.path.with_name(f".{self.path.name}.replaced")
+
+
+def _strangers(path: Path) -> list[str]:
+    """What lies in a folder that no run puts there."""
+    names = [entry.name for entry in path.iterdir()]
+    return [name for name in names if name not in _OWN and not is_data_file(name, path / MODEL)]
 
 
 def is_run(path: Path) -> bool:

@@ -19,11 +19,11 @@ from graftkit.cli import options
 @options.as_json
 def export(run: Path, out: Path | None, opset: int, trust: bool, force: bool, as_json: bool) -> None:
     """Write the model of RUN as one plain ONNX file, with other options than the first time."""
-    from graftkit import api
     from graftkit.cli.progress import Watcher
     from graftkit.core.errors import RunError
     from graftkit.reopening import open_run
     from graftkit.run_folder import RunFolder
+    from graftkit.shipping import ship
 
     folder = RunFolder(run)
     target = out or folder.model
@@ -32,18 +32,12 @@ def export(run: Path, out: Path | None, opset: int, trust: bool, force: bool, as
     with Watcher() as observer:
         observer.on_stage("reading the run")
         model, rows, _, facts = open_run(run, trust=trust)
-        observer.on_stage("exporting")
-        found = folder.read_inspection()
-        written = api.to_onnx(
-            model, opset=opset, facts={"source_sha256": facts["sha256"] or "", "inspection": found.to_json()}
-        )
-        observer.on_stage("verifying")
-        parity = api.verify(written, model, rows)
-    from graftkit.core.atomic import write_bytes
-
-    write_bytes(target, written.SerializeToString())
+        own = {"source_sha256": facts["sha256"] or "", "inspection": folder.read_inspection().to_json()}
+        shipped = ship(model, target, rows, opset=opset, facts=own, on_stage=observer.on_stage)
+        for line in shipped.notes:
+            observer.on_warning(line)
     if as_json:
-        click.echo(json.dumps({"model": str(target), "opset": opset, "parity": parity}, indent=2))
+        click.echo(json.dumps({"model": str(target), "opset": opset, "parity": dict(shipped.parity)}, indent=2))
         return
-    worst = ", ".join(f"{name} {value:.1e}" for name, value in parity.items())
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in shipped.parity.items())
     click.echo(f"Written: {target} (opset {opset}; largest relative difference: {worst})")

@@ -34,9 +34,8 @@ def verify(run: Path, model: Path | None, runtimes: tuple[str, ...], trust: bool
         observer.on_stage("reading the run")
         trained, rows, metric, facts = open_run(run, trust=trust)
         observer.on_stage("verifying")
-        proto = api.read_onnx(target)
-        parity = api.verify(proto, trained, rows, runtimes=runtimes)
-        scores = {name: api.runtime_metric(proto, rows, metric, runtime=name) for name in runtimes}
+        parity = api.verify(target, trained, rows, runtimes=runtimes)
+        scores = {name: api.runtime_metric(target, rows, metric, runtime=name) for name in runtimes}
     if as_json:
         result = {"model": str(target), "parity": parity, "metric": facts["metric"], "validation": scores}
         click.echo(json.dumps(result, indent=2))

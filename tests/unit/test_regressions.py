@@ -178,7 +178,7 @@ def test_a_run_that_was_replaced_when_its_successor_was_killed_comes_back(tmp_pa
     folder = RunFolder(tmp_path / "run")
     folder.begin(force=False)
     folder.write_json(SOURCE, {"graftkit": "0.1.0"})
-    folder.write_model(b"good")
+    folder.model.write_bytes(b"good")
     folder.begin(force=True)
     folder.write_json(SOURCE, {"graftkit": "0.1.0"})  # and here it is killed
     with pytest.raises(RunError, match="not empty"):

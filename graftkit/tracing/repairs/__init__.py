@@ -15,6 +15,7 @@ from graftkit.tracing.repairs.layerdrop import without_layerdrop
 from graftkit.tracing.repairs.length import free_length
 from graftkit.tracing.repairs.modes import inference_as_no_grad, without_recomputing
 from graftkit.tracing.repairs.no_grad_regions import inline_regions
+from graftkit.tracing.repairs.pooling import plain_pooling
 from graftkit.tracing.repairs.subtraction import plain_subtraction
 
 # Each changes the module while it is captured; gives a line for the user where it applied, else None.
@@ -32,4 +33,5 @@ GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {
     "attention": plain_attention,
     "distances": plain_distances,
     "subtraction": plain_subtraction,
+    "pooling": plain_pooling,
 }
