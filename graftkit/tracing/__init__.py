@@ -13,7 +13,7 @@ from graftkit.calling import Calling, OutputError, calling_of, choose_output
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
-from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, output_nodes
+from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data, output_nodes
 from graftkit.tracing.checks import SizeError, Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
@@ -168,7 +168,12 @@ def _trace_as(
     module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, name: str, output: str | None, free: Free
 ) -> TracedModel:
     evaluation = capture(module, calling, inputs, train=False, how=How(free))
-    train = capture(module, calling, inputs, train=True, how=evaluation.how)
+    try:
+        train = capture(module, calling, inputs, train=True, how=evaluation.how)
+    except TraceError as error:
+        if not depends_on_data(error):
+            raise
+        train = _flipped(evaluation, error)
     if train.how != evaluation.how:  # what only one mode needs, both get
         evaluation = capture_as(module, calling, inputs, train=False, how=train.how)
     traced = _traced(name, module, calling, train, evaluation, inputs, output)
@@ -181,6 +186,13 @@ def _trace_as(
         fixed, notes = check_sizes(what, limits)
     one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
+
+
+def _flipped(evaluation: Captured, error: TraceError) -> Captured:
+    """The training graph where only evaluation can be traced."""
+    graph, notes = flipped(evaluation.graph, train=True)
+    told = f"its training mode cannot be traced, so it is made from its evaluation by flipping flags: {error}"
+    return replace(evaluation, graph=graph, notes=(*evaluation.notes, told, *notes))
 
 
 def _limits(captured: Captured, inputs: tuple[Tensor, ...]) -> dict[str, tuple[int, int | None]]:

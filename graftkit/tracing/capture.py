@@ -119,13 +119,22 @@ def _whole(bound: Any) -> int | None:
 
 def _others(how: How, error: TraceError) -> list[How]:
     """What to try after a failure."""
-    told = str(error.__cause__ or error)
+    told = _told(error)
     if how.scripted:
         return []
     if how.gradients and any(words in told for words in _NO_VIEW):
         return [replace(how, gradients=False)]
     narrower = [replace(how, free="batch")] if how.free == "auto" else []
-    return [*narrower, How("batch", scripted=True)] if _DATA_DEPENDENT.search(told) else narrower
+    return [*narrower, How("batch", scripted=True)] if depends_on_data(error) else narrower
+
+
+def depends_on_data(error: TraceError) -> bool:
+    """Whether a capture failed since the code asks for a tensor's values."""
+    return _DATA_DEPENDENT.search(_told(error)) is not None
+
+
+def _told(error: TraceError) -> str:
+    return str(error.__cause__ or error)
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> ExportedProgram:
