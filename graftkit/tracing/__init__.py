@@ -13,7 +13,7 @@ from graftkit.calling import Calling, OutputError, calling_of, choose_output
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
-from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data, output_nodes
+from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data
 from graftkit.tracing.checks import SizeError, Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
@@ -25,6 +25,7 @@ from graftkit.tracing.reasons import reason
 from graftkit.tracing.renaming import named_as, with_fixed
 from graftkit.tracing.scripted import Replay, replayed
 from graftkit.tracing.sites import find_sites, mark_sites
+from graftkit.tracing.unlifting import output_nodes
 from graftkit.tracing.weights import compute_weights
 
 _ONE_MODE = (

@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from graftkit.calling import Calling, calling_of
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Port
-from graftkit.tracing.capture import quiet
 from graftkit.tracing.free import BATCH, resized
 from graftkit.tracing.generators import generators_kept
+from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason
 
 CHECKED_ROWS = (7, 16)

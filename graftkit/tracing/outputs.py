@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, fx
 
 from graftkit.core.errors import TraceError
-from graftkit.tracing.capture import Captured, output_nodes
+from graftkit.tracing.capture import Captured
 from graftkit.tracing.free import fixed_size
 from graftkit.tracing.reach import reached
 from graftkit.tracing.sites import calls
+from graftkit.tracing.unlifting import output_nodes
 
 
 def same_output(train: Captured, evaluation: Captured, chosen: str) -> int:

@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from graftkit.calling import flat_outputs
 from graftkit.core.errors import TraceError
-from graftkit.tracing.capture import output_nodes, unlift
 from graftkit.tracing.free import fixed_size, tensor_placeholders
 from graftkit.tracing.repairs import GRAPH_REPAIRS
+from graftkit.tracing.unlifting import output_nodes, unlift
 
 
 def plain_program(program: ExportedProgram, *, name: str) -> tuple[fx.GraphModule, tuple[Tensor, ...], tuple[str, ...]]:

@@ -12,10 +12,10 @@ from torch import Tensor, fx
 from graftkit.core.records import EdgeRecord
 from graftkit.core.sites import Site, SkippedCall
 from graftkit.model import ACTIVATION_MARK, SITE_MARK
-from graftkit.tracing.capture import output_nodes
 from graftkit.tracing.dataflow import data_flow, describe, followers, site_edges
 from graftkit.tracing.measure import Sizes, describe_site
 from graftkit.tracing.reach import reached
+from graftkit.tracing.unlifting import output_nodes
 
 aten = torch.ops.aten
 
