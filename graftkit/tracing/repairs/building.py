@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 
 class Builder:
@@ -17,7 +18,8 @@ class Builder:
         made = self.graph.call_function(target, args)
         made.meta = {key: value for key, value in self.origin.meta.items() if key != "val"}
         values = fx.node.map_arg(args, lambda n: n.meta["val"])
-        fake = next(v for v in values if isinstance(v, Tensor)).fake_mode  # type: ignore[attr-defined]
+        tensors = [v for v in pytree.tree_leaves(values) if isinstance(v, Tensor)]
+        fake = tensors[0].fake_mode  # type: ignore[attr-defined]
         with fake:
             made.meta["val"] = target(*values)
         return made

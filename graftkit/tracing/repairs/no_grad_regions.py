@@ -7,6 +7,7 @@ from torch import fx
 
 aten = torch.ops.aten
 _REGION = torch.ops.higher_order.wrap_with_set_grad_enabled
+_WEIGHTED = ("aten.linear", "aten.conv", "aten.addmm")
 _PRECISION = torch.ops.higher_order.wrap_with_autocast
 
 
@@ -15,17 +16,20 @@ def inline_regions(graph: fx.GraphModule) -> str | None:
 
     What goes into a region without gradients is detached, and so is what it gives: no error flows, nothing is recorded,
     and what it writes into, it still writes into. A tensor that was only written to comes out as it went in. A region
-    without autocast (a norm in full precision) is what it would be outside.
+    without autocast that has calls with weights is what it would be outside.
     """
-    while regions := [node for node in graph.graph.nodes if node.target is _REGION or _plain_precision(node)]:
+    while regions := [n for n in graph.graph.nodes if n.target is _REGION or _hides_calls(graph, n)]:
         for node in regions:
             _inline(graph, node)
     return None
 
 
-def _plain_precision(node: fx.Node) -> bool:
-    """Whether it is a region of `torch.autocast(..., enabled=False)`."""
-    return node.target is _PRECISION and node.args[2] is False
+def _hides_calls(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether it is a region of `torch.autocast(..., enabled=False)` with a Linear or Conv call in it."""
+    if node.target is not _PRECISION or node.args[2] is not False:
+        return False
+    inner = graph.get_submodule(str(node.args[4].target))  # type: ignore[union-attr]
+    return any(str(n.target).startswith(_WEIGHTED) for n in inner.graph.nodes)  # type: ignore[union-attr]
 
 
 def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
