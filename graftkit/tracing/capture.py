@@ -81,8 +81,9 @@ def capture_as(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], 
         if how.scripted:
             program = _script(module, calling, inputs)
         else:
-            with flat_forward(module, calling) as seen:
-                program = _export(module, inputs, how)
+            root = _plain(module)
+            with flat_forward(root, calling) as seen:
+                program = _export(root, inputs, how)
             names = tuple(seen[-1].tensors)
             notes += [f"its output of type {other} stays outside" for other in seen[-1].others]
     graph = unlift(program)
@@ -152,6 +153,16 @@ def _script(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> 
     except Exception as error:  # the compiler raises what it likes
         raise TraceError(f"{type(module).__name__} cannot be read by TorchScript either: {reason(error)}") from error
     return capture_scripted(script, inputs)
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """The module, or for an fx graph one that shares all it has: torch.export runs a graph past its `forward`."""
+    if not isinstance(module, fx.GraphModule):
+        return module
+    shell = nn.Module()
+    shell.__dict__.update(module.__dict__)
+    shell.__dict__["forward"] = module.forward
+    return shell
 
 
 @contextlib.contextmanager

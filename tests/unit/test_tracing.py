@@ -442,3 +442,20 @@ def test_a_programs_fresh_graph_shares_its_weights() -> None:
     fresh = tracing.retrace(traced)
     own = dict(traced.eval_graph.named_parameters())
     assert all(p is own[name] for name, p in fresh.named_parameters())
+
+
+def test_a_graph_module_takes_its_inputs_by_name() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.layer(a) - b, "other": b}
+
+    module = torch.fx.symbolic_trace(Pair())
+    example = {"b": torch.randn(2, 4), "a": torch.randn(2, 4)}
+    traced = tracing.trace_module(module, example, name="pair")
+    assert traced.signature.input_names == ("b", "a") and traced.signature.output_names == ("logits", "other")
+    found = traced.eval_graph(*(example[name] for name in traced.signature.input_names))
+    assert torch.allclose(found[0], module(**example)["logits"])
