@@ -3,60 +3,123 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from graftkit.contracts import Run
+
 TOLERANCE = 1e-4
-BATCHES = (1, 2, 7)  # one row, the traced number, and one that nothing was made for
+TIES = 1e-3  # the share of whole-number outputs that may differ: where two logits tie, rounding decides which wins
+
+Forward = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
+Batch = tuple[Tensor, ...]
 
 
-def compare(
-    run: Callable[[np.ndarray], list[np.ndarray]], forward: Callable[[Tensor], Tensor], inputs: Iterable[Tensor]
-) -> float:
-    """The largest |runtime - model| / scale over all inputs; infinite where shapes differ or a value is not finite.
+@dataclass
+class Differences:
+    """The differences of all outputs, gathered batch by batch.
 
-    The scale of an output column (dimension 1) is its largest |model|, but at least a hundredth of the largest of
-    all columns: one that hardly speaks is not measured by its rounding errors.
+    The scale of an output's column (dimension 1) is its largest |expected|, but at least a hundredth of the largest
+    of all columns: one that hardly speaks is not measured by its rounding errors.
+    """
+
+    outputs: dict[int, _Floats | _Wholes] = field(default_factory=dict)
+    broken: bool = False
+
+    def add(self, given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+        """Take in one batch's outputs."""
+        self.broken |= len(given) != len(expected)
+        for index, (ours, theirs) in enumerate(zip(given, expected, strict=False)):
+            if ours.shape != theirs.shape:
+                self.broken = True
+                return
+            self.outputs.setdefault(index, _Wholes() if theirs.dtype.kind in "biu" else _Floats()).add(ours, theirs)
+
+    def worst(self) -> float:
+        """The largest difference relative to its scale; infinite where shapes differ or a value is not a number."""
+        return math.inf if self.broken else max((output.worst() for output in self.outputs.values()), default=0.0)
+
+
+@dataclass
+class _Floats:
+    """By how many columns there are: the largest difference and the largest value of each."""
+
+    columns: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    broken: bool = False
+
+    def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
+        ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+        same = np.isinf(theirs) & (ours == theirs)  # what a model masks away on purpose
+        self.broken |= not (np.isfinite(ours) | same).all() or not (np.isfinite(theirs) | same).all()
+        if self.broken:
+            return
+        apart = _by_column(np.abs(np.where(same, 0, ours) - np.where(same, 0, theirs)))
+        size = _by_column(np.abs(np.where(same, 0, theirs)))
+        worst, scale = self.columns.get(len(size), (apart, size))
+        self.columns[len(size)] = np.maximum(worst, apart), np.maximum(scale, size)
+
+    def worst(self) -> float:
+        if self.broken:
+            return math.inf
+        largest = max((float(scale.max(initial=0.0)) for _, scale in self.columns.values()), default=0.0)
+        relative = (worst / np.maximum(scale, max(1e-2 * largest, 1e-12)) for worst, scale in self.columns.values())
+        return max((float(each.max(initial=0.0)) for each in relative), default=0.0)
+
+
+@dataclass
+class _Wholes:
+    """How many whole numbers differ, of how many."""
+
+    differing: int = 0
+    of: int = 0
+
+    def add(self, ours: np.ndarray, theirs: np.ndarray) -> None:
+        self.differing += int((ours != theirs).sum())
+        self.of += theirs.size
+
+    def worst(self) -> float:
+        share = self.differing / max(self.of, 1)
+        return share if share > TIES else 0.0
+
+
+def compare(run: Run, forward: Forward, names: Sequence[str], batches: Iterable[Batch]) -> float:
+    """The largest |runtime - model| / scale over all batches and outputs.
+
+    Infinite where the number of outputs or a shape differs, or a value is not a number; infinities have to agree.
+    Of outputs that are whole numbers or truth values, the share that differs, where that is more than `TIES`.
 
     Args:
-        run: a runtime's function from one batch to all outputs.
-        forward: the trained model in evaluation mode.
-        inputs: batches, each [rows, ...].
+        run: a runtime's function.
+        forward: the trained model in evaluation mode, from the inputs in order to all outputs in order.
+        names: what the file calls the inputs.
+        batches: inputs in order, each tensor [rows, ...].
     """
-    worst, scale = np.zeros(1), np.zeros(1)
-    for batch in inputs:
+    differences = Differences()
+    for batch in batches:
         with torch.no_grad():
-            expected = forward(batch).detach().cpu().double().numpy()
-        given = np.asarray(run(batch.detach().cpu().numpy())[0], dtype=np.float64)
-        if given.shape != expected.shape or not np.isfinite(given).all() or not np.isfinite(expected).all():
-            return math.inf
-        worst = np.maximum(worst, _by_column(np.abs(given - expected)))
-        scale = np.maximum(scale, _by_column(np.abs(expected)))
-    return float((worst / np.maximum(np.maximum(scale, 1e-2 * scale.max()), 1e-12)).max())
+            expected = forward(batch)
+        given = run(feed(names, batch))
+        differences.add(given, [array(value) for value in expected])
+    return differences.worst()
+
+
+def feed(names: Sequence[str], batch: Batch) -> dict[str, np.ndarray]:
+    """A batch as a runtime takes it."""
+    return {name: array(tensor) for name, tensor in zip(names, batch, strict=True)}
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """A tensor's numbers; a type that numpy does not have as float32."""
+    plain = tensor.detach().cpu()
+    numbers: np.ndarray = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return numbers
 
 
 def _by_column(values: np.ndarray) -> np.ndarray:
     """The largest value of each column."""
     largest: np.ndarray = values.max(axis=tuple(d for d in range(values.ndim) if d != 1), initial=0.0)
     return largest.reshape(-1)
-
-
-def random_like(rows: Tensor, *, seed: int = 0) -> Iterator[Tensor]:
-    """Batches of 1, 2 and 7: rows as they are, then random values over the range that the rows span.
-
-    Args:
-        rows: at least 7 rows of real data, [rows, ...].
-    """
-    for size in BATCHES:
-        yield rows[:size]
-    generator = torch.Generator().manual_seed(seed)
-    low, high = float(rows.min()), float(rows.max())
-    for size in BATCHES:
-        shape = (size, *rows.shape[1:])
-        if rows.is_floating_point():
-            yield low + (high - low) * torch.rand(shape, generator=generator, dtype=rows.dtype)
-        else:
-            yield torch.randint(int(low), int(high) + 1, shape, generator=generator, dtype=rows.dtype)

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, fx
 
+from graftkit.checking.compare import feed
+from graftkit.contracts import Run
 from graftkit.model import ACTIVATION_MARK, DENDRITES_MARK, SITE_MARK
 
-Open = Callable[[bytes], Callable[[np.ndarray], list[np.ndarray]]]
+Open = Callable[[bytes | Path], Run]
 
 
 def first_difference(
-    model: onnx.ModelProto, graph: fx.GraphModule, inputs: Tensor, open_runtime: Open, *, tolerance: float
+    model: onnx.ModelProto,
+    graph: fx.GraphModule,
+    inputs: Mapping[str, Tensor],
+    open_runtime: Open,
+    *,
+    tolerance: float,
+    folder: Path | None = None,
 ) -> str | None:
     """The key of the first site whose output differs by more than `tolerance` of its scale, None if none does.
 
     Args:
         model: as `graftkit.folding.fold` made it, its nodes marked with their sites.
         graph: the grafted evaluation graph.
-        inputs: one batch.
+        inputs: one batch, by name, in the graph's order.
         open_runtime: loads an ONNX file and gives the function that runs it.
+        folder: where the model's external data are, if it has any.
     """
     tensors = _site_tensors(model)
     if not tensors:
@@ -32,9 +43,9 @@ def first_difference(
     probe.CopyFrom(model)
     own = {value.name for value in model.graph.output}
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors.values() if name not in own)
-    values = open_runtime(probe.SerializeToString())(inputs.cpu().numpy())
+    values = _run(probe, inputs, open_runtime, folder)
     found = dict(zip([value.name for value in probe.graph.output], values, strict=True))
-    for site, expected in _site_values(graph, inputs):
+    for site, expected in _site_values(graph, tuple(inputs.values())):
         if site not in tensors:
             continue
         given = np.asarray(found[tensors[site]], dtype=np.float64)
@@ -43,9 +54,23 @@ def first_difference(
     return None
 
 
+def _run(
+    probe: onnx.ModelProto, inputs: Mapping[str, Tensor], open_runtime: Open, folder: Path | None
+) -> list[np.ndarray]:
+    batch = feed(tuple(inputs), tuple(inputs.values()))
+    if folder is None:
+        return open_runtime(probe.SerializeToString())(batch)
+    with NamedTemporaryFile(dir=folder, prefix=".probe.", suffix=".onnx") as file:  # its weights lie beside it
+        file.write(probe.SerializeToString())
+        file.flush()
+        return open_runtime(Path(file.name))(batch)
+
+
 def _close(given: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
     """Whether two arrays agree; one that is not finite agrees with none."""
-    return given.shape == wanted.shape and bool(np.abs(given - wanted).max() <= tolerance * np.abs(wanted).max())
+    if given.shape != wanted.shape:
+        return False
+    return not wanted.size or bool(np.abs(given - wanted).max() <= tolerance * np.abs(wanted).max())
 
 
 def _site_tensors(model: onnx.ModelProto) -> Mapping[str, str]:
@@ -83,11 +108,11 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-def _site_values(graph: fx.GraphModule, inputs: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
+def _site_values(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Iterator[tuple[str, list[Tensor]]]:
     """What each site gives: its joined neurons, and the batch norm behind them, which may have been folded in."""
     recorder = _Recorder(graph)
     with torch.no_grad():
-        recorder.run(inputs)
+        recorder.run(*inputs)
     order = {node: index for index, node in enumerate(graph.graph.nodes)}
     calls, reads, joins = (
         {node.meta[mark]: node for node in order if mark in node.meta}

@@ -7,21 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
-import onnx_graphsurgeon as gs
 
-from graftkit.core.errors import ExportError
 from graftkit.core.sites import Site
+from graftkit.folding import surgeon
 from graftkit.folding.export import DEFAULT_OPSET, OPSETS, check_standard, to_onnx
 from graftkit.folding.names import mark_sites, rename, restore_scopes, scopes_of
+from graftkit.folding.reading import PREFIX, OnnxFile, open_onnx, read_description, read_onnx
 from graftkit.folding.rewrites import REWRITES
+from graftkit.folding.storing import data_files, is_data_file, staged
+from graftkit.folding.written import LARGE, ONE_FILE, Written
 
-__all__ = ["DEFAULT_OPSET", "OPSETS", "describe", "fold", "read_description", "to_onnx"]
+__all__ = [
+    "DEFAULT_OPSET",
+    "LARGE",
+    "ONE_FILE",
+    "OPSETS",
+    "OnnxFile",
+    "Written",
+    "data_files",
+    "describe",
+    "fold",
+    "is_data_file",
+    "open_onnx",
+    "read_description",
+    "read_onnx",
+    "staged",
+    "to_onnx",
+]
 
-_PREFIX = "graftkit."
 _ROUNDS = 10  # a rewrite may open the way for another; this many rounds have always been enough
 
 
-def fold(model: onnx.ModelProto, sites: Sequence[Site], grafted: Sequence[str]) -> onnx.ModelProto:
+def fold(model: Written, sites: Sequence[Site], grafted: Sequence[str]) -> Written:
     """Fold constants, batch norms and strengths, drop what does nothing, and name what is left.
 
     Args:
@@ -32,44 +49,36 @@ def fold(model: onnx.ModelProto, sites: Sequence[Site], grafted: Sequence[str]) 
     Raises:
         ExportError: the result is not valid ONNX of the standard domain.
     """
-    scopes = scopes_of(model)
-    graph = gs.import_onnx(model)
-    for _ in range(_ROUNDS):
-        graph.fold_constants().cleanup().toposort()
-        if not sum([rewrite(graph) for rewrite in REWRITES.values()]):
-            break
-    graph.cleanup().toposort()
-    folded: onnx.ModelProto = gs.export_onnx(graph)
-    folded.ir_version = model.ir_version
-    del folded.metadata_props[:]
-    restore_scopes(folded, scopes)
-    mark_sites(folded, sites, grafted)
-    rename(folded)
-    check_standard(folded)
+    graph = surgeon.read(model)
+    with surgeon.silent():
+        for _ in range(_ROUNDS):
+            graph.cleanup().toposort()
+            if not sum([rewrite(graph) for rewrite in REWRITES.values()]):
+                break
+        graph.cleanup().toposort()
+    folded = surgeon.write(graph, large=model.large)
+    proto = folded.proto
+    proto.ir_version = model.proto.ir_version
+    del proto.metadata_props[:]
+    restore_scopes(proto, scopes_of(model.proto))
+    mark_sites(proto, sites, grafted)
+    rename(proto)
+    check_standard(proto)
     return folded
 
 
-def describe(model: onnx.ModelProto, *, version: str, facts: Mapping[str, Any]) -> None:
-    """Write graftkit's version and facts, as JSON by name, into the model's metadata, in place."""
+def describe(
+    model: onnx.ModelProto, *, version: str, facts: Mapping[str, Any], own: Mapping[str, str] | None = None
+) -> None:
+    """Write graftkit's version and facts, as JSON by name, into the model's metadata, in place.
+
+    `own` is the user's own metadata, which is kept as it is; what another graftkit file said is not.
+    """
     model.producer_name, model.producer_version = "graftkit", version
     del model.metadata_props[:]
+    for name, value in (own or {}).items():
+        if not name.startswith(PREFIX):
+            model.metadata_props.add(key=name, value=value)
     for name, value in {"version": version, **facts}.items():
         text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-        model.metadata_props.add(key=_PREFIX + name, value=text)
-
-
-def read_description(model: onnx.ModelProto) -> dict[str, Any]:
-    """What `describe` wrote, by name; empty for a file graftkit did not write. Raises ExportError if it is broken."""
-    facts: dict[str, Any] = {}
-    for entry in model.metadata_props:
-        name = entry.key.removeprefix(_PREFIX)
-        if name == entry.key:
-            continue
-        if not entry.value.startswith(("{", "[")):
-            facts[name] = entry.value
-            continue
-        try:
-            facts[name] = json.loads(entry.value)
-        except json.JSONDecodeError as error:
-            raise ExportError(f"the ONNX file's metadata {entry.key!r} is not JSON: {error}") from None
-    return facts
+        model.metadata_props.add(key=PREFIX + name, value=text)

@@ -6,29 +6,46 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import onnx
 import onnx.checker
 import onnx.version_converter
+import onnx_ir as ir
 import torch
 from torch import Tensor, fx
 
 from graftkit.core.errors import ExportError
 from graftkit.core.pause import no_collection
+from graftkit.core.signature import Signature
+from graftkit.folding.ports import free_sizes, graphs_of, name_ports, name_sizes
+from graftkit.folding.reasons import reason
+from graftkit.folding.translations import TRANSLATIONS
+from graftkit.folding.written import LARGE, Load, Written, closed, opened
 
 OPSETS = range(17, 26)  # what can be asked for; the exporter itself writes 18 and newer
 DEFAULT_OPSET = 20
 _OLDEST_WRITTEN = 18
 
 
-def to_onnx(graph: fx.GraphModule, inputs: tuple[Tensor, ...], *, opset: int, optimize: bool = True) -> onnx.ModelProto:
-    """Export a graph module with a free batch dimension.
+def to_onnx(
+    graph: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    *,
+    opset: int,
+    signature: Signature,
+    optimize: bool = True,
+    large: int = LARGE,
+) -> Written:
+    """Export a graph module; what has a name in the signature's shapes stays free.
 
     Args:
-        graph: in evaluation mode, returning one tensor.
+        graph: in evaluation mode, taking tensors in order, returning one tensor or a tuple.
         inputs: example inputs, batch of at least 2.
         opset: 17 to 25. The exporter writes 18 when asked for 17, so 17 is converted down, where it can be.
+        signature: what inputs, outputs and free sizes are to be called.
         optimize: fold constants and batch norms on the way.
+        large: weights of more bytes stay out of the graph, and are not copied.
 
     Raises:
         ExportError: the opset is not offered or could not be reached, or an operator has no ONNX form.
@@ -36,48 +53,77 @@ def to_onnx(graph: fx.GraphModule, inputs: tuple[Tensor, ...], *, opset: int, op
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not offered; choose {OPSETS.start} to {OPSETS.stop - 1}")
     asked = max(opset, _OLDEST_WRITTEN)
+    sizes = free_sizes(inputs, signature)
+    program = None
     try:
         with _calm():
-            program = torch.export.export(graph, inputs, dynamic_shapes=_free_batch(inputs), strict=False)
-            exported = torch.onnx.export(program, dynamo=True, opset_version=asked, optimize=optimize, verbose=False)
+            program = torch.export.export(graph, inputs, dynamic_shapes=sizes, strict=False)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=asked,
+                optimize=optimize,
+                verbose=False,
+                custom_translation_table=dict(TRANSLATIONS),
+            )
     except Exception as error:  # the exporter raises whatever a translation raises
-        raise ExportError(f"the model cannot be written as ONNX: {_reason(error)}") from error
+        raise ExportError(f"the model cannot be written as ONNX: {reason(error, program)}") from error
     assert exported is not None
-    model = exported.model_proto
+    name_ports(exported.model, signature)
+    written = _without_weights(exported.model, large)
     if opset < asked:
-        model = _converted(model, opset)
-    written = {entry.domain: entry.version for entry in model.opset_import}
-    if written.get("") != opset:
-        raise ExportError(f"asked for opset {opset}, the exporter wrote {written.get('')}; choose another --opset")
-    return model
+        written = replace(written, proto=_converted(written.proto, opset))
+    name_sizes(written.proto, signature)
+    found = {entry.domain: entry.version for entry in written.proto.opset_import}
+    if found.get("") != opset:
+        raise ExportError(f"asked for opset {opset}, the exporter wrote {found.get('')}; choose another --opset")
+    return written
+
+
+def _without_weights(model: ir.Model, large: int) -> Written:
+    """The model with its large weights taken out, in place; they stay views of the live model."""
+    weights: dict[str, Load] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= large or tensor.dtype.bitwidth < 8:
+            continue
+        where = str(len(weights))
+        weights[where] = tensor.numpy
+        shape = ir.Shape(tensor.shape.numpy())
+        value.const_value = ir.ExternalTensor(where, None, None, tensor.dtype, shape=shape, name=name)
+    return Written(ir.serde.serialize_model(model), weights, large)
 
 
 def check_standard(model: onnx.ModelProto) -> None:
-    """Raise ExportError unless the model is valid and has operators of the standard ONNX domain alone."""
-    foreign = {node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    """Raise ExportError unless the model is valid and has operators of the standard ONNX domain alone.
+
+    Where the exporter noted inner sizes that onnx infers otherwise, the notes are dropped, in place.
+    """
+    foreign = {node.domain for graph in graphs_of(model.graph) for node in graph.node} - {"", "ai.onnx"}
     if foreign or model.functions:
         raise ExportError(f"the exported graph uses operators outside the standard domain: {sorted(foreign)}")
     try:
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(opened(model), full_check=True)
+        except onnx.shape_inference.InferenceError:
+            del model.graph.value_info[:]
+            onnx.checker.check_model(opened(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
 
 
 def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    for node in model.graph.node:
+    nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
+    for node in nodes:
         for attribute in [a for a in node.attribute if a.name == "noop_with_empty_axes" and a.i == 0]:
             node.attribute.remove(attribute)  # new in 18 and at its default; the converter leaves it standing
     try:
-        return onnx.version_converter.convert_version(model, opset)
+        return closed(onnx.version_converter.convert_version(opened(model), opset), model)
     except Exception as error:  # the converter raises RuntimeError and its own kinds
         raise ExportError(
             f"the graph cannot be converted down to opset {opset} ({str(error).splitlines()[0][:160]}); use --opset"
             f" {_OLDEST_WRITTEN} or newer"
         ) from error
-
-
-def _free_batch(inputs: tuple[Tensor, ...]) -> tuple[dict[int, object], ...]:
-    return tuple({0: torch.export.Dim.DYNAMIC} if tensor.ndim else {} for tensor in inputs)
 
 
 @contextmanager
@@ -108,9 +154,3 @@ def _without_stack_traces() -> Iterator[None]:
         yield
     finally:
         config.do_not_emit_stack_traces = before
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0][:300] if lines else 'no reason given'}"

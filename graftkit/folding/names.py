@@ -1,4 +1,4 @@
-"""Gives nodes, weights and the free dimension names a reader understands, and says which node serves which site."""
+"""Gives nodes and weights names a reader understands, and says which node serves which site."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from graftkit.core.sites import Site
+from graftkit.folding.ports import graphs_of
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 SITE_KEY = "graftkit.site"
@@ -34,7 +35,7 @@ def restore_scopes(model: onnx.ModelProto, scopes: Mapping[str, str]) -> None:
 def mark_sites(model: onnx.ModelProto, sites: Sequence[Site], grafted: Sequence[str]) -> None:
     """Write which site a node belongs to, and whether it is part of its dendrites, into the node's metadata."""
     inner = {f"{key}.dendrites": key for key in grafted}
-    constants = {tensor.name for tensor in model.graph.initializer}
+    origins = _origins(model.graph)
     waiting = list(sites)
     for node in model.graph.node:
         path = module_scopes(node)
@@ -43,14 +44,14 @@ def mark_sites(model: onnx.ModelProto, sites: Sequence[Site], grafted: Sequence[
             node.metadata_props.add(key=SITE_KEY, value=owner)
             node.metadata_props.add(key=DENDRITE_KEY, value="true")
             continue
-        site = _site_of(node, path, waiting, constants)
+        site = _site_of(node, path, waiting, origins)
         if site is not None:
             waiting.remove(site)
             node.metadata_props.add(key=SITE_KEY, value=site.key)
 
 
 def rename(model: onnx.ModelProto) -> None:
-    """Node names become `module/path/Operator`, dendrites' weights `SITE.dendrites.INDEX.*`, the output `output`."""
+    """Node names become `module/path/Operator`, dendrites' weights `SITE.dendrites.INDEX.*`; ports keep theirs."""
     _rename_values(model)
     taken: Counter[str] = Counter()
     for node in model.graph.node:
@@ -76,8 +77,8 @@ def module_scopes(node: onnx.NodeProto) -> list[str]:
     return [scope for scope in scopes[:-1] if scope and not scope.startswith("_empty")]
 
 
-def _site_of(node: onnx.NodeProto, path: list[str], waiting: Sequence[Site], constants: set[str]) -> Site | None:
-    weights = [name for name in node.input[:2] if name in constants]
+def _site_of(node: onnx.NodeProto, path: list[str], waiting: Sequence[Site], origins: Mapping[str, str]) -> Site | None:
+    weights = [origins[name] for name in node.input[:2] if name in origins]
     if node.op_type not in _WEIGHTED or not weights:
         return None
     by_weight = next((site for site in waiting if site.weight in weights), None)
@@ -85,40 +86,41 @@ def _site_of(node: onnx.NodeProto, path: list[str], waiting: Sequence[Site], con
     return by_weight or by_path
 
 
+def _origins(graph: onnx.GraphProto) -> dict[str, str]:
+    """Each weight by its own name, and by that of what turns it, where it serves as it is elsewhere."""
+    origins = {tensor.name: tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Transpose" and node.input[0] in origins:
+            origins[node.output[0]] = origins[node.input[0]]
+    return origins
+
+
 def _rename_values(model: onnx.ModelProto) -> None:
-    graph = model.graph
+    graphs = list(graphs_of(model.graph))
+    taken = {value.name for graph in graphs for value in (*graph.initializer, *graph.input)}
+    taken |= {name for graph in graphs for node in graph.node for name in node.output}
+    wanted = _wanted_names(model.graph)
+    times = Counter(wanted.values())
+    names = {old: new for old, new in wanted.items() if new not in taken and times[new] == 1}
+    for graph in graphs:
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+        for named in (*graph.initializer, *graph.value_info):
+            named.name = names.get(named.name, named.name)
+
+
+def _wanted_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Better names for weights: those of their sites."""
     names: dict[str, str] = {}
+    weights = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         site, own = metadata(node).get(SITE_KEY), metadata(node).get(DENDRITE_KEY) is None
         for name in node.input[1:2]:
-            if site and own and name.startswith("val_") and node.op_type in _WEIGHTED:
+            if site and own and name in weights and name.startswith("val_") and node.op_type in _WEIGHTED:
                 names[name] = f"{site}.weight"
     for tensor in graph.initializer:
         match = _DENDRITE_WEIGHT.match(tensor.name)
         if match:
             site = match["site"].rstrip("/").replace("/", ".")
             names[tensor.name] = f"{site}.dendrites.{match['rest']}"
-    if len(graph.output) == 1:
-        names[graph.output[0].name] = "output"
-    taken = {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
-    taken |= {value.name for value in graph.input}
-    names = {old: new for old, new in names.items() if new not in taken and list(names.values()).count(new) == 1}
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    for named in (*graph.initializer, *graph.output, *graph.value_info):
-        named.name = names.get(named.name, named.name)
-    _rename_batch(model)
-
-
-def _rename_batch(model: onnx.ModelProto) -> None:
-    """The exporter calls the free dimension s77 or the like; its readers call it batch."""
-    symbols = {value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.input}
-    symbols.discard("")
-    if len(symbols) != 1:
-        return
-    (symbol,) = symbols
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dim.dim_param)
+    return names

@@ -58,7 +58,7 @@ def _plain(model: onnx.ModelProto, name: str) -> Inspection:
         model = onnx.shape_inference.infer_shapes(model)
     except onnx.shape_inference.InferenceError as error:
         raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
-    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    weights = _weights(model.graph)
     shapes = {
         value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
         for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
@@ -74,10 +74,33 @@ def _plain(model: onnx.ModelProto, name: str) -> Inspection:
         sites=tuple(found.values()),
         skipped=(),
         edges=_edges(model, {index: site.site for index, site in found.items()}),
-        parameters=sum(prod(dims) for dims in weights.values()),
+        parameters=sum(prod(tensor.dims) for tensor in model.graph.initializer),
         macs=sum(site.macs for site in found.values()),
-        notes=("not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",),
+        notes=(
+            "not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",
+            *_free(found),
+        ),
     )
+
+
+def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The sizes of all constants by name, and of those that are only turned before they are used."""
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Constant" and "value" in attributes:
+            weights[node.output[0]] = tuple(attributes["value"].t.dims)
+        elif node.op_type == "Transpose" and node.input[0] in weights:
+            given = weights[node.input[0]]
+            order = attributes["perm"].ints if "perm" in attributes else range(len(given))[::-1]
+            weights[node.output[0]] = tuple(given[dim] for dim in order if dim < len(given))
+    return weights
+
+
+def _free(sites: Mapping[int, SiteRecord]) -> tuple[str, ...]:
+    """A note where a size that is free had to count as one."""
+    inner = (site.output_shape[2:] if site.kernel else site.output_shape[1:-1] for site in sites.values())
+    return ("sizes that are free count as one in multiply-adds",) if any(-1 in sizes for sizes in inner) else ()
 
 
 def _site(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from graftkit.core.errors import ExportError
+from graftkit.contracts import Run
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.runtimes.ports import check_names, first_line, shapes
 
 
 @dataclass(frozen=True)
@@ -17,15 +20,24 @@ class Reference:
 
     name: ClassVar[str] = "reference"
 
-    def open(self, model: bytes, *, threads: int | None = None) -> Callable[[np.ndarray], list[np.ndarray]]:
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Run:
         import onnx
         from onnx.reference import ReferenceEvaluator
 
         try:
-            evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
+            proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
+            evaluator = ReferenceEvaluator(proto)
         except Exception as error:  # it raises what the operator's implementation raises
-            raise ExportError(f"onnx's reference evaluator does not load the file: {error}") from error
-        name, *more = evaluator.input_names
-        if more:
-            raise ExportError(f"the file has {1 + len(more)} inputs; only models with one can be run to compare")
-        return lambda inputs: list(evaluator.run(None, {name: inputs}))
+            raise ExportError(f"onnx's reference evaluator does not load the file: {first_line(error)}") from error
+        # without initializers that are listed as inputs, which older files do
+        names = [name for name in evaluator.input_names if name not in {t.name for t in proto.graph.initializer}]
+
+        def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+            check_names(inputs, names, self.name)
+            try:
+                return [np.asarray(value) for value in evaluator.run(None, dict(inputs))]
+            except Exception as error:
+                reason = first_line(error)
+                raise MismatchError(f"onnx's reference evaluator fails on {shapes(inputs)}: {reason}") from error
+
+        return run

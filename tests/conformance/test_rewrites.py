@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_graphsurgeon as gs
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from graftkit import folding
+from graftkit.core.signature import Port, Signature
+from graftkit.folding.export import check_standard
+from graftkit.folding.ports import name_ports, name_sizes
 from graftkit.folding.rewrites import REWRITES
+from graftkit.folding.written import reference
 
 Nodes = Sequence[onnx.NodeProto]
 
@@ -102,6 +108,19 @@ joined = [conv, *branch, node("Mul", ["s", "a"], "m"), node("Add", ["h", "m"], "
 
 APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     "norm behind a conv": ("batch_norm", model_of([conv, norm("h", "y")], CONV | norm_of(4)), "BatchNormalization"),
+    "a weight that is turned": (
+        "constants",
+        model_of([node("Transpose", ["v"], "w", perm=[1, 0, 2, 3]), node("Conv", ["x", "w"], "y")], {
+            "v": numbers(3, 4, 3, 3)
+        }),
+        "Transpose",
+    ),
+    "a Constant node": (
+        "constants",
+        model_of([node("Constant", [], "s", value_floats=[2.0, 3.0, 4.0]), node("Add", ["x", "s"], "y")], {},
+                 shape=("n", 3)),
+        "Constant",
+    ),
     "norm behind a conv without a bias": (
         "batch_norm",
         model_of([node("Conv", ["x", "w"], "h"), norm("h", "y")], {"w": CONV["w"]} | norm_of(4)),
@@ -320,6 +339,57 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
         model_of([node("Cast", ["x"], "i", to=TensorProto.INT64), node("Cast", ["i"], "y", to=TensorProto.FLOAT)], {}),
     ),
     "a transpose that turns": ("idle", model_of([node("Transpose", ["x"], "y", perm=[0, 1, 3, 2])], {})),
+    "a large constant that would grow": (
+        "constants",
+        model_of([node("Expand", ["one", "shape"], "e"), node("Add", ["x", "e"], "y")], {
+            "one": np.ones((1, 1), np.float32), "shape": np.array([1, 100_000])
+        }, shape=("n", 100_000)),
+    ),
+    "a large weight that is also read as it is": (
+        "constants",
+        model_of([node("Transpose", ["w"], "t"), node("MatMul", ["x", "t"], "h"), node("MatMul", ["h", "w"], "y")], {
+            "w": numbers(8, 20_000)
+        }, shape=("n", 20_000)),
+    ),
+    "a constant that is an output": (
+        "constants",
+        model_of([node("Neg", ["w"], "z"), node("Relu", ["x"], "y")], {"w": CONV["w"]}, outputs=("y", "z")),
+    ),
+    "random numbers": (
+        "constants",
+        model_of([node("RandomNormal", [], "r", shape=[1]), node("Mul", ["r", "zero"], "z"),
+                  node("Add", ["x", "z"], "y")], {"zero": np.zeros(1, np.float32)}),
+    ),
+    "norm in training": (
+        "batch_norm",
+        model_of([conv, helper.make_node("BatchNormalization", ["h", "n.scale", "n.shift", "n.mean", "n.var"],
+                                         ["y", "mean", "var"], training_mode=1)], CONV | norm_of(4)),
+    ),
+    "norm behind a conv whose weight is computed": (
+        "batch_norm",
+        model_of([node("ReduceMean", ["x"], "m", keepdims=0), node("Mul", ["w", "m"], "v"),
+                  node("Conv", ["x", "v"], "h"), norm("h", "y")], {"w": CONV["w"]} | norm_of(4)),
+    ),
+    "norm with numbers that are computed": (
+        "batch_norm",
+        model_of([conv, node("ReduceMean", ["x", "axes"], "m", keepdims=0), node("Slice", ["m", "0", "1"], "o"),
+                  node("Expand", ["o", "4"], "v"), node("Abs", ["v"], "p"),
+                  node("BatchNormalization", ["h", "n.scale", "n.shift", "n.mean", "p"], "y")],
+                 CONV | norm_of(4) | {"axes": np.array([0, 2, 3]), "0": np.array([0]), "1": np.array([1]),
+                                      "4": np.array([4])}),
+    ),
+    "a dropout that drops": (
+        "idle",
+        model_of([conv, node("Dropout", ["h", "ratio", "mode"], "d"), node("Relu", ["d"], "y")], CONV | {
+            "ratio": np.float32(0), "mode": np.array(True)
+        }),
+    ),
+    "whole numbers": (
+        "strength",
+        model_of([node("Cast", ["x"], "i", to=TensorProto.INT32), node("Relu", ["i"], "r"),
+                  node("Mul", ["r", "two"], "m"), node("Cast", ["m"], "y", to=TensorProto.FLOAT)],
+                 {"two": np.array(2, np.int32)}),
+    ),
     "an identity between two outputs": (
         "idle",
         model_of([conv, node("Identity", ["h"], "y")], CONV, outputs=("h", "y")),
@@ -373,6 +443,158 @@ def test_calls_that_share_a_weight_each_get_their_own(calls: int, bias: bool) ->
     assert_same(before, after)
 
 
+# ── graphs inside the graph ──────────────────────────────────────────────────────────────────────
+
+
+def branch(name: str, nodes: Nodes) -> onnx.GraphProto:
+    output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    return helper.make_graph(list(nodes), name, [], [output])
+
+
+def either(source: str, output: str, then: Nodes, other: Nodes) -> Nodes:
+    """Nodes that choose by the sum of `source`."""
+    return [
+        node("ReduceSum", [source], f"{output}.sum", keepdims=0),
+        node("Greater", [f"{output}.sum", "nothing"], f"{output}.loud"),
+        node("If", [f"{output}.loud"], output, then_branch=branch("then", then), else_branch=branch("else", other)),
+    ]
+
+
+NOTHING = {"nothing": np.zeros((), np.float32)}
+ONE, NONE_AT_ALL = {"one": np.ones((4, 1, 1), np.float32)}, {"none": np.zeros((4, 1, 1), np.float32)}
+INSIDE: dict[str, tuple[onnx.ModelProto, set[str]]] = {  # the model, and what has to be left of it
+    "norm whose input is read inside": (
+        model_of([conv, norm("h", "k"), *either("k", "i", [node("Relu", ["h"], "r")], [node("Tanh", ["h"], "q")]),
+                  node("Add", ["k", "i"], "y")], CONV | norm_of(4) | NOTHING),
+        {"BatchNormalization"},
+    ),
+    "norm whose output is read inside": (
+        model_of([conv, norm("h", "k"), *either("x", "i", [node("Relu", ["k"], "r")], [node("Tanh", ["k"], "q")]),
+                  node("Abs", ["i"], "y")], CONV | norm_of(4) | NOTHING),
+        {"Conv"},
+    ),
+    "norm behind a conv whose weight is read inside": (
+        model_of([conv, norm("h", "k"), *either("x", "i", [node("Conv", ["x", "w"], "r")],
+                                                [node("Conv", ["x", "w", "b"], "q")]),
+                  node("Add", ["k", "i"], "y")], CONV | norm_of(4) | NOTHING),
+        {"Conv"},
+    ),
+    "strength of a rectifier that is read inside": (
+        model_of([conv, node("Relu", ["h"], "r"), node("Mul", ["s", "r"], "m"),
+                  *either("x", "i", [node("Abs", ["r"], "p")], [node("Tanh", ["m"], "q")]),
+                  node("Add", ["i", "m"], "y")], CONV | STRENGTH | NOTHING),
+        {"Mul"},
+    ),
+    "strength of a conv whose bias is read inside": (
+        model_of([conv, node("Relu", ["h"], "r"), node("Mul", ["s", "r"], "m"),
+                  *either("x", "i", [node("Conv", ["x", "v", "b"], "p")], [node("Conv", ["x", "v"], "q")]),
+                  node("Add", ["i", "m"], "y")], CONV | STRENGTH | NOTHING | {"v": OTHER["v"]}),
+        {"Mul"},
+    ),
+    "an identity that is read inside": (
+        model_of([conv, node("Identity", ["h"], "k"),
+                  *either("h", "i", [node("Relu", ["k"], "r")], [node("Tanh", ["k"], "q")]),
+                  node("Add", ["h", "i"], "y")], CONV | NOTHING),
+        {"Add"},
+    ),
+    "an identity of the input that is read inside": (
+        model_of([node("Identity", ["x"], "k"),
+                  *either("x", "i", [node("Relu", ["k"], "r")], [node("Tanh", ["k"], "q")]),
+                  node("Abs", ["i"], "y")], NOTHING),
+        {"Abs"},
+    ),
+    "an identity behind a branch, at the end": (
+        model_of([*either("x", "i", [node("Relu", ["x"], "r")], [node("Tanh", ["x"], "q")]),
+                  node("Identity", ["i"], "y")], NOTHING),
+        set(),
+    ),
+    "a silent sum that is read inside": (
+        model_of([*joined, *either("x", "i", [node("Relu", ["j"], "r")], [node("Tanh", ["m"], "q")]),
+                  node("Abs", ["i"], "y")], CONV | OTHER | NOTHING | {"s": np.zeros((4, 1, 1), np.float32)}),
+        {"Mul"},
+    ),
+    "a constant that is made outside and read inside": (
+        model_of([node("Transpose", ["v"], "t", perm=[1, 0, 2, 3]),
+                  *either("x", "i", [node("Conv", ["x", "t"], "r")], [node("Conv", ["x", "w"], "q")]),
+                  node("Abs", ["i"], "y")], CONV | NOTHING | {"v": numbers(3, 4, 3, 3)}),
+        {"Abs"},
+    ),
+    "a branch inside a branch": (
+        model_of([conv, node("Identity", ["h"], "k"), *either("x", "i", [
+            *either("k", "deep", [node("Mul", ["k", "one"], "r")], [node("Add", ["k", "none"], "q")]),
+            node("Neg", ["deep"], "p"),
+        ], [node("Conv", ["x", "w", "b"], "z")]), node("Abs", ["i"], "y")], CONV | NOTHING | ONE | NONE_AT_ALL),
+        {"Abs"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("large", [1, 2**18])
+@pytest.mark.parametrize("case", INSIDE)
+def test_what_is_read_inside_a_branch_keeps_its_numbers(case: str, large: int) -> None:
+    before, left = INSIDE[case]
+    after = folding.fold(folding.Written(before, large=large), (), ()).whole()
+    assert_same(before, after)
+    assert left <= set(operators(after)) and "Identity" not in operators(after)
+    (inner,) = (node for node in after.graph.node if node.op_type == "If")
+    assert not [tensor.name for attribute in inner.attribute for tensor in attribute.g.initializer]
+
+
+def test_a_loop_reads_what_is_outside() -> None:
+    body = helper.make_graph(
+        [node("Mul", ["state", "k"], "scaled"), node("Add", ["scaled", "h"], "next"), node("Identity", ["go"], "on")],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, ()),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, ("n", 4, 3, 3)),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ("n", 4, 3, 3)),
+        ],
+    )
+    nodes = [conv, norm("h", "k"), node("Loop", ["times", "", "k"], "l", body=body), node("Identity", ["l"], "y")]
+    before = model_of(nodes, CONV | norm_of(4) | {"times": np.array(3)})
+    before.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 4, 3, 3)))
+    after = folding.fold(folding.Written(before), (), ()).whole()
+    assert_same(before, after)
+    assert operators(after) == ["Conv", "BatchNormalization", "Loop"]
+
+
+# ── weights that stay where they are ─────────────────────────────────────────────────────────────
+
+
+def test_a_large_weight_is_changed_without_being_read_until_it_is_written() -> None:
+    weight, reads = numbers(3, 4, 90, 90) / 100, []
+    nodes = [node("Transpose", ["v"], "w", perm=[1, 0, 2, 3]), node("Conv", ["x", "w"], "h"), norm("h", "k")]
+    nodes += [node("Relu", ["k"], "r"), node("Mul", ["s", "r"], "y")]
+    before = model_of(nodes, {"v": weight} | STRENGTH | norm_of(4), shape=("n", 3, 91, 91))
+    apart = onnx.ModelProto()
+    apart.CopyFrom(before)
+    (stored,) = (tensor for tensor in apart.graph.initializer if tensor.name == "v")
+    stored.CopyFrom(reference("v", weight.shape, TensorProto.FLOAT, "elsewhere"))
+
+    def load() -> np.ndarray:
+        reads.append("v")
+        return weight
+
+    folded = folding.fold(folding.Written(apart, {"elsewhere": load}), (), ())
+    assert operators(folded.proto) == ["Conv", "Relu"] and folded.proto.ByteSize() < 10_000
+    assert len(reads) <= 1  # once, to see what turning it gives
+    assert_same(before, folded.whole())
+
+
+@pytest.mark.parametrize("case", [*APPLIES, *NEVER])
+def test_folding_with_all_weights_apart_is_the_same(case: str) -> None:
+    before = (APPLIES.get(case) or NEVER[case])[1]
+    apart = folding.fold(folding.Written(before, large=1), (), ())
+    assert apart.proto.ByteSize() < 30_000
+    assert (
+        apart.whole().SerializeToString() == folding.fold(folding.Written(before), (), ()).whole().SerializeToString()
+    )
+
+
 # ── recurrent layers ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -421,7 +643,12 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
     for index in range(draw(st.integers(1, 9))):
         source, output = draw(st.sampled_from(values[-4:])), f"t{index}"
         seed = 100 * index
-        match draw(st.sampled_from(("Conv", "Conv", "Norm", "Add", "Mul", "Relu", "Identity", "Zero"))):
+        match draw(st.sampled_from(("Conv", "Conv", "Norm", "Add", "Mul", "Relu", "Identity", "Zero", "Either"))):
+            case "Either":
+                other = draw(st.sampled_from(values))
+                then, second = [node("Relu", [other], f"p{index}")], [node("Add", [other, source], f"e{index}")]
+                constants |= NOTHING
+                nodes += either(draw(st.sampled_from(values)), output, then, second)
             case "Conv":
                 weight = draw(st.sampled_from([*kernels, "new"]))
                 if weight == "new":
@@ -454,15 +681,46 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
                 nodes.append(node(operator, [source], output))
         values.append(output)
     nodes.append(node("Identity", [values[-1]], "y"))
-    return model_of(nodes, constants, shape=("n", 3, 4, 4))
+    model = model_of(nodes, constants, shape=("n", 3, 4, 4))
+    if draw(st.integers(0, 3)) == 0:
+        del model.graph.value_info[:]  # then no shape is known, and little can be folded
+    return model
 
 
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_folding_keeps_the_numbers_of_any_network(before: onnx.ModelProto) -> None:
-    after = folding.fold(before, (), ())
+    after = folding.fold(folding.Written(before), (), ()).whole()
     inputs = numbers(2, 3, 4, 4, seed=3)
     (expected,), (found,) = outputs_of(before, inputs), outputs_of(after, inputs)
     scale = max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(found / scale, expected / scale, atol=2e-5)
     assert "Identity" not in operators(after) or len(after.graph.node) == 1
+
+
+def test_sizes_that_the_exporter_noted_wrong_are_dropped() -> None:
+    before = model_of([conv, node("Relu", ["h"], "y")], CONV)
+    before.graph.value_info[0].type.tensor_type.shape.dim[2].dim_value = 9
+    after = folding.fold(folding.Written(before), (), ()).whole()
+    assert not after.graph.value_info
+    assert_same(before, after)
+
+
+def test_functions_are_taken_apart() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 20, "own" : 1]>
+        small (float[n, 3] x) => (float[n, 3] y, float[n, 3] z) { y = own.twice(x)
+           z = own.twice(y) }
+        <domain: "own", opset_import: ["" : 20]>
+        twice (a) => (b) { two = Constant <value_float: float = 2.0>()
+           b = Mul(a, two) }
+    """)
+    inner = ir.from_proto(model)
+    ports = tuple(Port(name, "float32", ("batch", 3)) for name in ("in", "first", "second"))
+    name_ports(inner, Signature(ports[:1], ports[1:], "first"))
+    after = ir.to_proto(inner)
+    name_sizes(after, Signature(ports[:1], ports[1:], "first"))
+    check_standard(after)
+    assert not after.functions and [entry.domain for entry in after.opset_import] == [""]
+    assert [value.name for value in (*after.graph.input, *after.graph.output)] == ["in", "first", "second"]
+    assert after.graph.output[1].type.tensor_type.shape.dim[0].dim_param == "batch"

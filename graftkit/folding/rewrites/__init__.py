@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.batch_norm import fold_batch_norm
+from graftkit.folding.rewrites.constants import fold_constants
 from graftkit.folding.rewrites.idle import drop_idle
 from graftkit.folding.rewrites.silent import drop_silent
 from graftkit.folding.rewrites.strength import fold_strength
@@ -15,6 +16,7 @@ from graftkit.folding.rewrites.zero_state import drop_zero_state
 Rewrite = Callable[[gs.Graph], int]  # returns how many places it changed
 
 REWRITES: Mapping[str, Rewrite] = {
+    "constants": fold_constants,
     "batch_norm": fold_batch_norm,
     "silent": drop_silent,
     "strength": fold_strength,

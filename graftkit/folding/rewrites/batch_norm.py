@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from functools import partial
+from math import prod
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graftkit.folding.rewrites.silent import is_output
+from graftkit.folding.rewrites.tensors import held, nodes_of, rank
+from graftkit.folding.surgeon import changed, peek
 
 _Change = Callable[[], None]
 
@@ -17,13 +20,14 @@ def fold_batch_norm(graph: gs.Graph) -> int:
 
     (Jacob et al. 2018, section 3.2, for the convolution alone.)
     """
+    outputs = held(graph)
     folded = 0
-    for node in [n for n in graph.nodes if n.op == "BatchNormalization"]:
-        if not all(isinstance(tensor, gs.Constant) for tensor in node.inputs[1:5]):
+    for node in nodes_of(graph, "BatchNormalization"):
+        if not all(isinstance(tensor, gs.Constant) for tensor in node.inputs[1:5]) or _is_training(node):
             continue
-        scale, shift, mean, variance = (tensor.values.astype(np.float64) for tensor in node.inputs[1:5])
+        scale, shift, mean, variance = (peek(tensor).astype(np.float64) for tensor in node.inputs[1:5])
         factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
-        changes = _absorb(graph, node.inputs[0], factor, shift - mean * factor)
+        changes = _absorb(outputs, node.inputs[0], factor, shift - mean * factor)
         if changes is None:
             continue
         for change in changes:
@@ -37,59 +41,67 @@ def fold_batch_norm(graph: gs.Graph) -> int:
     return folded
 
 
-def _absorb(graph: gs.Graph, tensor: gs.Tensor, factor: np.ndarray, shift: np.ndarray) -> list[_Change] | None:
+def _is_training(node: gs.Node) -> bool:
+    return bool(node.attrs.get("training_mode", 0)) or len(node.outputs) != 1
+
+
+def _absorb(outputs: Set[str], tensor: gs.Tensor, factor: np.ndarray, shift: np.ndarray) -> list[_Change] | None:
     """What has to change so that `tensor` becomes factor * tensor + shift for each channel; None if it cannot."""
-    if not tensor.inputs or len(tensor.outputs) != 1 or is_output(graph, tensor):
+    if len(tensor.inputs) != 1 or len(tensor.outputs) != 1 or tensor.name in outputs:
         return None  # somebody else reads it
     node = tensor.inputs[0]
     if node.op in ("Conv", "ConvTranspose", "Gemm"):
         return _absorb_weights(node, factor, shift)
-    if node.op == "Add" and all(_rank(t) == _rank(tensor) and not isinstance(t, gs.Constant) for t in node.inputs):
-        first = _absorb(graph, node.inputs[0], factor, shift)
-        second = _absorb(graph, node.inputs[1], factor, np.zeros_like(shift))
+    if node.op == "Add" and _is_plain_sum(node):
+        first = _absorb(outputs, node.inputs[0], factor, shift)
+        second = _absorb(outputs, node.inputs[1], factor, np.zeros_like(shift))
         return None if first is None or second is None else first + second
     if node.op == "Mul" and not np.any(shift):
         return _absorb_constant(node, factor)
     return None
 
 
+def _is_plain_sum(node: gs.Node) -> bool:
+    """Whether channels stand in one place in both terms, and neither is a constant."""
+    ranks = {rank(tensor) for tensor in (*node.inputs, *node.outputs)}
+    return len(ranks) == 1 and None not in ranks and not any(isinstance(t, gs.Constant) for t in node.inputs)
+
+
 def _absorb_constant(node: gs.Node, factor: np.ndarray) -> list[_Change] | None:
     for position, constant in enumerate(node.inputs):
-        if not isinstance(constant, gs.Constant) or constant.values.shape[:1] != factor.shape:
+        if not isinstance(constant, gs.Constant) or tuple(constant.shape[:1]) != factor.shape:
             continue
-        if any(size != 1 for size in constant.values.shape[1:]) or constant.values.ndim + 1 != _rank(node.outputs[0]):
+        if any(size != 1 for size in constant.shape[1:]) or len(constant.shape) + 1 != rank(node.outputs[0]):
             continue  # it runs along another axis than the channels
-        values = (constant.values.reshape(-1) * factor).reshape(constant.values.shape)
-        return [_replace(node, position, constant, values)]
+        return [_replace(node, position, partial(np.multiply, factor.reshape(constant.shape)))]
     return None
-
-
-def _rank(tensor: gs.Tensor) -> int | None:
-    return None if tensor.shape is None else len(tensor.shape)
 
 
 def _absorb_weights(node: gs.Node, factor: np.ndarray, shift: np.ndarray) -> list[_Change] | None:
     weight = node.inputs[1]
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = node.inputs[2] if len(node.inputs) > 2 and not node.inputs[2].is_empty() else None
     plain = node.op != "Gemm" or (node.attrs.get("alpha", 1.0) == 1.0 and node.attrs.get("beta", 1.0) == 1.0)
     if not isinstance(weight, gs.Constant) or not (bias is None or isinstance(bias, gs.Constant)) or not plain:
         return None
     if node.op == "ConvTranspose" and node.attrs.get("group", 1) != 1:
         return None
     axis = 0 if node.op == "Conv" or node.attrs.get("transB", 0) else 1
-    shape = [1] * weight.values.ndim
+    if weight.shape[axis] != len(factor) or (bias is not None and prod(bias.shape) != len(factor)):
+        return None
+    shape = [1] * len(weight.shape)
     shape[axis] = -1
-    old = np.zeros_like(factor) if bias is None else bias.values.astype(np.float64)
-    changes = [_replace(node, 1, weight, weight.values * factor.reshape(shape))]
-    new_bias = gs.Constant(f"{_own_name(node, weight)}.bias", (old * factor + shift).astype(weight.values.dtype))
+    scale = _replace(node, 1, partial(np.multiply, factor.reshape(shape)))
+    if bias is not None:
+        return [scale, _replace(node, 2, lambda numbers: numbers * factor + shift)]
+    new = gs.Constant(f"{_own_name(node, weight)}.bias", shift.astype(weight.dtype))
+    return [scale, lambda: _set_bias(node, new)]
 
-    def set_bias() -> None:
-        if bias is None:
-            node.inputs.append(new_bias)
-        else:
-            _replace(node, 2, bias, new_bias.values)()
 
-    return [*changes, set_bias]
+def _set_bias(node: gs.Node, bias: gs.Constant) -> None:
+    if len(node.inputs) > 2:
+        node.inputs[2] = bias
+    else:
+        node.inputs.append(bias)
 
 
 def _own_name(node: gs.Node, constant: gs.Constant) -> str:
@@ -97,8 +109,9 @@ def _own_name(node: gs.Node, constant: gs.Constant) -> str:
     return f"{constant.name}.{node.outputs[0].name}" if len(constant.outputs) > 1 else str(constant.name)
 
 
-def _replace(node: gs.Node, position: int, constant: gs.Constant, values: np.ndarray) -> _Change:
-    def change() -> None:
-        node.inputs[position] = gs.Constant(_own_name(node, constant), values.astype(constant.values.dtype))
+def _replace(node: gs.Node, position: int, change: Callable[[np.ndarray], np.ndarray]) -> _Change:
+    def replace() -> None:
+        constant = node.inputs[position]
+        node.inputs[position] = gs.Constant(_own_name(node, constant), changed(constant, change))
 
-    return change
+    return replace

@@ -1,0 +1,75 @@
+"""Opens an ONNX file: its graph, without large weights that lie beside it, and what graftkit wrote into it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from graftkit.core.errors import ExportError
+from graftkit.core.signature import Port, Signature
+from graftkit.folding.written import is_apart
+
+PREFIX = "graftkit."
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """What runtimes load, what is in it, and its folder where its weights lie beside it."""
+
+    content: bytes | Path
+    proto: onnx.ModelProto
+    folder: Path | None
+
+    def signature(self) -> Signature:
+        """What graftkit wrote about inputs and outputs; of another file the names, its first output counting."""
+        facts = read_description(self.proto).get("signature")
+        if facts is None:
+            constants = {tensor.name for tensor in self.proto.graph.initializer}
+            inputs = tuple(Port(v.name, "", ()) for v in self.proto.graph.input if v.name not in constants)
+            outputs = tuple(Port(value.name, "", ()) for value in self.proto.graph.output)
+            return Signature(inputs, outputs, outputs[0].name)
+        try:
+            return Signature.from_json(facts)
+        except (KeyError, TypeError) as error:
+            raise ExportError(f"the ONNX file's metadata '{PREFIX}signature' is broken ({error!r})") from None
+
+
+def open_onnx(file: str | Path | onnx.ModelProto) -> OnnxFile:
+    """An ONNX file, or a model in memory with all of its weights. Raises ExportError."""
+    if isinstance(file, onnx.ModelProto):
+        return OnnxFile(file.SerializeToString(), file, None)
+    proto = read_onnx(Path(file))
+    apart = any(is_apart(tensor) for tensor in proto.graph.initializer)
+    return OnnxFile(Path(file), proto, Path(file).parent if apart else None)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX file as a proto, checked, with large weights left beside it. Raises ExportError."""
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # protobuf, onnx and the file system each have their own
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise ExportError(f"{path} is not a readable ONNX file: {first[:200]}") from None
+    return proto
+
+
+def read_description(model: onnx.ModelProto) -> dict[str, Any]:
+    """What `describe` wrote, by name; empty for a file graftkit did not write. Raises ExportError if it is broken."""
+    facts: dict[str, Any] = {}
+    for entry in model.metadata_props:
+        name = entry.key.removeprefix(PREFIX)
+        if name == entry.key:
+            continue
+        if not entry.value.startswith(("{", "[")):
+            facts[name] = entry.value
+            continue
+        try:
+            facts[name] = json.loads(entry.value)
+        except json.JSONDecodeError as error:
+            raise ExportError(f"the ONNX file's metadata {entry.key!r} is not JSON: {error}") from None
+    return facts

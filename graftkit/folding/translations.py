@@ -1,0 +1,58 @@
+"""Operators that the exporter writes for the example's size alone, written for any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from onnxscript import FLOAT, opset18
+
+op: Any = opset18  # whose types are those of ONNX
+Size = Any  # a number, or a value of the graph
+
+
+def adaptive_average(x: FLOAT, output_size: Sequence[Size]) -> Any:
+    """The mean over each of `output_size` stretches of the last dimensions, one or two, as torch cuts them.
+
+    Where sizes are free, that is a product with a matrix that is made from them; see `_shares`.
+    """
+    if all(isinstance(size, int) and size == 1 for size in output_size):
+        return op.ReduceMean(x, op.Constant(value_ints=list(range(-len(output_size), 0))), keepdims=1)
+    kernel = _kernel(x, output_size)
+    if kernel is not None:
+        return op.AveragePool(x, kernel_shape=kernel, strides=kernel)
+    x = op.MatMul(x, op.Transpose(_shares(x, -1, output_size[-1]), perm=[1, 0]))
+    return x if len(output_size) == 1 else op.MatMul(_shares(x, -2, output_size[-2]), x)
+
+
+def _kernel(x: Any, output_size: Sequence[Size]) -> list[int] | None:
+    """How long all stretches are, None where they differ or that is not known."""
+    kernel = []
+    for size, count in zip((x.shape or ())[-len(output_size) :], output_size, strict=False):
+        if not isinstance(size, int) or not isinstance(count, int) or size % count:
+            return None
+        kernel.append(size // count)
+    return kernel if len(kernel) == len(output_size) else None
+
+
+def _shares(x: Any, axis: int, number: Size) -> Any:
+    """What each position along an axis, the last or the one before, adds to each mean: [count, L].
+
+    Stretch i of n goes from floor(i L / n) to ceil((i + 1) L / n).
+    """
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    length = op.Squeeze(op.Shape(x, start=axis) if axis == -1 else op.Shape(x, start=axis, end=axis + 1))
+    count = op.Constant(value_int=number) if isinstance(number, int) else op.Squeeze(number)
+    column = op.Unsqueeze(op.Range(zero, count, one), op.Constant(value_ints=[1]))
+    first = op.Div(op.Mul(column, length), count)
+    last = op.Div(op.Add(op.Mul(op.Add(column, one), length), op.Sub(count, one)), count)
+    places = op.Range(zero, length, one)
+    inside = op.And(op.GreaterOrEqual(places, first), op.Less(places, last))
+    return op.Div(op.CastLike(inside, x), op.CastLike(op.Sub(last, first), x))
+
+
+TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.adaptive_avg_pool1d.default: adaptive_average,
+    torch.ops.aten.adaptive_avg_pool2d.default: adaptive_average,
+}

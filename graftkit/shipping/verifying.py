@@ -1,0 +1,181 @@
+"""Compares a file with the trained model, and its metric on the validation rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor
+
+from graftkit import checking, tracing, training
+from graftkit.checking import Batch
+from graftkit.contracts import Data, Inputs, Metric, Run, Runtime
+from graftkit.core.errors import MismatchError
+from graftkit.core.signature import Port
+from graftkit.folding import OnnxFile, open_onnx
+from graftkit.model import GraftedModel, arranged
+from graftkit.runtimes import RUNTIMES
+from graftkit.shipping.building import fresh_graph
+from graftkit.shipping.probes import Probe, few_probes, on_device, probes
+
+
+class SizeMismatch(MismatchError):
+    """The file is right at the sizes of the example, and wrong where `size` is another."""
+
+    def __init__(self, message: str, size: str):
+        super().__init__(message)
+        self.size = size
+
+
+def verify(
+    file: str | Path | onnx.ModelProto,
+    model: GraftedModel,
+    rows: Data | None = None,
+    *,
+    runtimes: Sequence[str] = ("onnxruntime",),
+    tolerance: float = checking.TOLERANCE,
+) -> dict[str, float]:
+    """The largest difference to the trained model for each runtime, relative to the outputs' scale.
+
+    Compared are all outputs: on all validation rows, where there are data; on batches of 1, 2 and 7 real rows, and as
+    many random ones; and at another size for each further dimension that is free in the file. Of a file with its
+    weights beside it, the example the model was traced with and one row of it.
+
+    Raises:
+        MismatchError: more than `tolerance`; the message names the site where the outputs part. Or the live module
+            does not give what its graph gives.
+        ExportError: the file is not ONNX, or a runtime does not load it.
+    """
+    opened = open_onnx(file)
+    ports = _ports(opened, model)
+    training_mode = model.training
+    model.eval()
+    try:
+        asked = few_probes(model, ports) if opened.folder else probes(model, ports, rows)
+        _check_live(model, asked[min(2, len(asked) - 1)].inputs, tolerance)
+        return {name: _Comparison(opened, model, RUNTIMES.find(name), tolerance).worst(asked) for name in runtimes}
+    finally:
+        model.train(training_mode)
+
+
+def runtime_metric(
+    file: str | Path | onnx.ModelProto, rows: Data, metric: Metric, *, runtime: str = "onnxruntime"
+) -> float:
+    """The validation metric, computed through a runtime alone."""
+    opened = open_onnx(file)
+    signature = opened.signature()
+    run = RUNTIMES.find(runtime).open(opened.content)
+    at = signature.output_names.index(signature.output)
+
+    def forward(inputs: Inputs) -> Tensor:
+        return torch.from_numpy(run(checking.feed(signature.input_names, arranged(inputs, signature)))[at])
+
+    outputs, targets = training.predict(forward, rows.validation)
+    return metric(outputs, targets)
+
+
+def _ports(opened: OnnxFile, model: GraftedModel) -> tuple[Port, ...]:
+    """The inputs as the file has them, where it says so."""
+    ours, told = model.traced.signature.inputs, opened.signature().inputs
+    fit = len(told) == len(ours) and all(len(a.shape) == len(b.shape) for a, b in zip(told, ours, strict=True))
+    return told if fit else ours
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """One file, one model, one runtime."""
+
+    opened: OnnxFile
+    model: GraftedModel
+    runtime: Runtime
+    tolerance: float
+
+    def worst(self, asked: Sequence[Probe]) -> float:
+        """The largest difference. Raises MismatchError."""
+        ours, theirs = len(self.opened.proto.graph.output), len(self.model.traced.signature.outputs)
+        if ours != theirs:
+            raise MismatchError(f"the file gives {ours} outputs, but the model {theirs}")
+        run = self.runtime.open(self.opened.content)
+        usual = self._of(run, [probe.inputs for probe in asked if probe.size is None])
+        sizes = dict.fromkeys(probe.size for probe in asked if probe.size is not None)
+        others = (self._at(run, size, [probe.inputs for probe in asked if probe.size == size]) for size in sizes)
+        return max(usual, *others, 0.0)
+
+    def _of(self, run: Run, batches: Sequence[Batch]) -> float:
+        found = self._compared(run, batches)
+        if found <= self.tolerance:
+            return found
+        wrong = (batch for batch in batches if not self._compared(run, [batch]) <= self.tolerance)
+        site = self._first_site(next(wrong, batches[-1]))
+        where = f"; the outputs first part at site {site!r}" if site else ""
+        raise MismatchError(
+            f"{self.runtime.name} gives outputs that differ by {found:.2g} of their scale from the trained model"
+            f" (tolerance {self.tolerance:g}){where}"
+        )
+
+    def _at(self, run: Run, size: str, batches: Sequence[Batch]) -> float:
+        """The same at another size, at which a runtime may well fail altogether."""
+        try:
+            found = self._compared(run, batches)
+        except MismatchError as error:
+            raise SizeMismatch(str(error), size) from error
+        if found <= self.tolerance:
+            return found
+        what = "outputs of another shape" if math.isinf(found) else f"outputs that differ by {found:.2g} of their scale"
+        raise SizeMismatch(f"{self.runtime.name} gives {what} where {size} is another than the example's", size)
+
+    def _compared(self, run: Run, batches: Sequence[Batch]) -> float:
+        def forward(batch: Batch) -> tuple[Tensor, ...]:
+            return self.model.outputs(*on_device(self.model, batch))
+
+        return checking.compare(run, forward, self.model.traced.signature.input_names, batches)
+
+    def _first_site(self, batch: Batch) -> str | None:
+        names = self.model.traced.signature.input_names
+        inputs = dict(zip(names, on_device(self.model, batch), strict=True))
+        with suppress(OSError):  # a folder that cannot be written to: then the site stays unknown
+            return checking.first_difference(
+                self.opened.proto,
+                fresh_graph(self.model),
+                inputs,
+                self.runtime.open,
+                tolerance=self.tolerance,
+                folder=self.opened.folder,
+            )
+        return None
+
+
+def _check_live(model: GraftedModel, batch: Batch, tolerance: float) -> None:
+    """Raise MismatchError where the live module gives something else than its graph with no dendrite speaking."""
+    traced = model.traced
+    if traced.source is None:
+        return
+    inputs = on_device(model, batch)
+    with _silenced(model), torch.no_grad():
+        found = checking.Differences()
+        live = [checking.array(value) for value in tracing.call_source(traced, inputs)]
+        found.add([checking.array(value) for value in model.outputs(*inputs)], live)
+    if not found.worst() <= tolerance:
+        raise MismatchError(
+            f"{traced.name} itself gives outputs that differ by {found.worst():.2g} of their scale from its graph with"
+            f" the same weights (tolerance {tolerance:g}): it keeps something that it computed before training; have"
+            " it drop that in train()"
+        )
+
+
+@contextmanager
+def _silenced(model: GraftedModel) -> Iterator[None]:
+    """The model with all strengths at zero; afterwards they are what they were."""
+    kept: dict[str, list[Tensor]] = {}
+    try:
+        for site in model.plan.sites():
+            kept[site] = model.silence(site)
+        yield
+    finally:
+        for site, strengths in kept.items():
+            model.unsilence(site, strengths)

@@ -1,0 +1,86 @@
+"""Operators that graftkit writes itself: right at every size, and short where sizes are fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graftkit import shipping, surgery, tracing
+from graftkit.folding.translations import TRANSLATIONS
+from graftkit.runtimes import RUNTIMES
+
+
+class Pool(nn.Module):
+    """Averages over a number of stretches, which may depend on the size."""
+
+    def __init__(self, counts: Sequence[int | None], least: int | None = None):
+        super().__init__()
+        self.counts, self.least = counts, least
+        self.layer = nn.Conv1d(3, 3, 1) if len(counts) == 1 else nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heard = self.layer(x)
+        pool = functional.adaptive_avg_pool1d if len(self.counts) == 1 else functional.adaptive_avg_pool2d
+        if self.least is None:
+            return pool(heard, self.counts[0] if len(self.counts) == 1 else tuple(self.counts))
+        return pool(heard, tuple(torch.sym_max(self.least, size) for size in heard.shape[2:]))
+
+
+CASES: dict[str, tuple[Pool, tuple[int, ...], tuple[tuple[int, ...], ...]]] = {
+    "one stretch": (Pool((1,)), (12,), ((12,), (5,), (31,))),
+    "stretches of one length": (Pool((4,)), (12,), ((12,), (8,), (13,), (4,), (3,))),
+    "stretches that overlap": (Pool((5,)), (12,), ((12,), (10,), (31,), (2,))),
+    "a picture": (Pool((3, 2)), (12, 8), ((12, 8), (9, 8), (12, 7), (17, 23), (2, 2))),
+    "a whole picture": (Pool((1, 1)), (12, 8), ((12, 8), (7, 9))),
+    "one row": (Pool((1, 4)), (12, 8), ((12, 8), (7, 9))),
+    "as many as there are": (Pool((7, 7), 7), (12, 8), ((12, 8), (9, 20))),
+}
+
+
+def shipped(pool: Pool, size: tuple[int, ...], *, free: str, opset: int):
+    traced = tracing.trace_module(pool.eval(), torch.randn(2, 3, *size), name="pool", free=free)
+    return shipping.to_onnx(surgery.empty(traced).eval(), opset=opset)
+
+
+def test_every_translation_has_a_case() -> None:
+    dims = {str(operator)[-10] for operator in TRANSLATIONS}
+    assert dims == {str(len(pool.counts)) for pool, _, _ in CASES.values()}
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_right_at_every_size(case: str, opset: int) -> None:
+    pool, size, others = CASES[case]
+    proto = shipped(pool, size, free="auto", opset=opset)
+    assert all(dim.dim_param for dim in proto.graph.input[0].type.tensor_type.shape.dim[2:])
+    for name, runtime in RUNTIMES.items():
+        run = runtime.open(proto.SerializeToString())
+        for other in others:
+            x = torch.randn(3, 3, *other)
+            with torch.no_grad():
+                expected = pool(x).numpy()
+            np.testing.assert_allclose(run({"x": x.numpy()})[0], expected, atol=1e-5, err_msg=f"{name} {other}")
+
+
+@pytest.mark.parametrize(
+    ("case", "operators"),
+    [
+        ("one stretch", ["Conv", "ReduceMean"]),
+        ("stretches of one length", ["Conv", "AveragePool"]),
+        ("a picture", ["Conv", "AveragePool"]),
+        ("stretches that overlap", ["Conv", "MatMul"]),
+    ],
+)
+def test_it_is_short_where_sizes_are_fixed(case: str, operators: list[str]) -> None:
+    pool, size, _ = CASES[case]
+    proto = shipped(pool, size, free="batch", opset=20)
+    assert [node.op_type for node in proto.graph.node] == operators
+    run = RUNTIMES["onnxruntime"].open(proto.SerializeToString())
+    x = torch.randn(3, 3, *size)
+    with torch.no_grad():
+        np.testing.assert_allclose(run({"x": x.numpy()})[0], pool(x).numpy(), atol=1e-5)
