@@ -182,13 +182,13 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, exporter: 
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    model, inputs, str(path), input_names=names, output_names=["output"], opset_version=opset,
-                    verbose=False, external_data=False, **sizes,
-                )  # fmt: skip
+        out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with out, err, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model, inputs, str(path), input_names=names, output_names=["output"], opset_version=opset,
+                verbose=False, external_data=False, **sizes,
+            )  # fmt: skip
     finally:
         logging.disable(before)
     written = next(o.version for o in onnx.load(path, load_external_data=False).opset_import if not o.domain)

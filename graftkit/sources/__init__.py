@@ -11,13 +11,14 @@ from graftkit.sources.architectures import anchored, architecture_of
 from graftkit.sources.archive import Archive
 from graftkit.sources.factory import Factory
 from graftkit.sources.files import looks_like_onnx, read_head, refusal
+from graftkit.sources.onnx_model import OnnxModel
 from graftkit.sources.pickled import Pickled
 from graftkit.sources.torchscript import TorchScript
 from graftkit.sources.weights_file import WeightsFile
 
 SOURCES: Table[Source] = Table(
     "input format",
-    {source.name: source for source in (WeightsFile(), Pickled(), Archive(), TorchScript(), Factory())},
+    {source.name: source for source in (WeightsFile(), Pickled(), Archive(), TorchScript(), OnnxModel(), Factory())},
     SourceError,
 )
 

@@ -104,7 +104,6 @@ _FOREIGN: tuple[tuple[Callable[[Path, bytes], bool], str], ...] = (
         lambda path, head: head.startswith(ZIP_MAGIC),
         "is a zip archive, but neither torch.save nor torch.export.save wrote it; " + _READABLE,
     ),
-    (_is_onnx, "is an ONNX file; ONNX input is not read by this version; give the PyTorch model it came from"),
     (_is_text, "is a text file, not a model; " + _READABLE),
 )
 

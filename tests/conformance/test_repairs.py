@@ -19,8 +19,8 @@ from torch.export import Dim
 
 from graftkit import tracing
 from graftkit.core.errors import TraceError
-from graftkit.tracing.unlifting import unlift
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
+from graftkit.tracing.unlifting import unlift
 
 SPACE = vars(module_repair_examples)  # where the modules find Python's own functions
 

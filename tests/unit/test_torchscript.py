@@ -19,10 +19,10 @@ from graftkit.contracts import SourceRequest
 from graftkit.core.errors import SourceError, TraceError
 from graftkit.sources.torchscript import BAKED, FROZEN, TorchScript
 from graftkit.sources.torchscript_safety import _calls
-from graftkit.tracing.unlifting import unlift
 from graftkit.tracing.replay.interpreter import _MOST
 from graftkit.tracing.scripted import capture_scripted, replayed
 from graftkit.tracing.sites import calls
+from graftkit.tracing.unlifting import unlift
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 

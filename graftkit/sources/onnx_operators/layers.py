@@ -1,0 +1,148 @@
+"""Operators with weights: products, convolutions, batch norm; and dropout, which knows training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graftkit.sources.onnx_operators.call import Call, Operator, UnsupportedError, given
+from graftkit.sources.onnx_operators.numbers import Value, as_tensor, floats, larger
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
+
+def linear(call: Call, value: Value, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product with a held matrix [out, in], and a bias: what `Gemm` and `MatMul` become where they are that."""
+    return F.linear(as_tensor(value), weight, bias)
+
+
+def matmul(call: Call, first: Value, second: Value) -> Tensor:
+    """MatMul of two computed tensors, or with a weight that is no matrix."""
+    return torch.matmul(as_tensor(first), as_tensor(second))
+
+
+def gemm(call: Call, first: Value, second: Value, third: Value | None = None) -> Tensor:
+    """Gemm in its general form."""
+    a, b = as_tensor(first), as_tensor(second)
+    a = a.t() if call.get("transA", 0) else a
+    b = b.t() if call.get("transB", 0) else b
+    product: Tensor = call.get("alpha", 1.0) * torch.mm(a, b)
+    return product if third is None else product + call.get("beta", 1.0) * as_tensor(third)
+
+
+def convolution(call: Call, value: Value, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Conv."""
+    x, rank = as_tensor(value), weight.ndim - 2
+    _check_rank(rank)
+    stride, dilation = call.get("strides", [1] * rank), call.get("dilations", [1] * rank)
+    before, after = pads_of(call, x.shape[2:], weight.shape[2:], stride, dilation)
+    if before != after:
+        x = F.pad(x, [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair])
+        before = [0] * rank
+    return _CONVOLUTIONS[rank - 1](x, weight, bias, stride, before, dilation, call.get("group", 1))
+
+
+def transposed_convolution(call: Call, value: Value, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """ConvTranspose: uneven padding, and a given size of the output, are cut from the full one."""
+    x, rank = as_tensor(value), weight.ndim - 2
+    _check_rank(rank)
+    stride, dilation = call.get("strides", [1] * rank), call.get("dilations", [1] * rank)
+    extra = call.get("output_padding", [0] * rank)
+    up, groups = _TRANSPOSED[rank - 1], call.get("group", 1)
+    pads, even = call.get("pads", [0] * 2 * rank), call.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    if even and "output_shape" not in call.attributes and pads[:rank] == pads[rank:]:
+        return up(x, weight, bias, stride, pads[:rank], extra, groups, dilation)
+    whole = up(x, weight, bias, stride, 0, extra, groups, dilation)
+    wanted = call.get("output_shape") or [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+    wanted = wanted[-rank:]
+    for axis in range(rank):
+        length = whole.shape[axis + 2]
+        if even and "output_shape" not in call.attributes:
+            start, end = pads[axis], length - pads[axis + rank]
+        else:
+            surplus = length - wanted[axis]
+            start = surplus - surplus // 2 if call.get("auto_pad") == "SAME_LOWER" else surplus // 2
+            end = start + wanted[axis]
+        whole = whole.narrow(axis + 2, start, end - start)
+    return whole
+
+
+def pads_of(
+    call: Call, sizes: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[list[Any], list[Any]]:
+    """(before, after) for each axis, from `pads` or from `auto_pad`."""
+    rank, auto = len(kernel), call.get("auto_pad", "NOTSET")
+    if auto in ("NOTSET", "VALID"):
+        pads = call.get("pads", [0] * 2 * rank) if auto == "NOTSET" else [0] * 2 * rank
+        return list(pads[:rank]), list(pads[rank:])
+    totals = []
+    for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
+        reach = (k - 1) * d + 1
+        totals.append(reach - s if s == 1 else larger((-(-size // s) - 1) * s + reach - size, 0))
+    less, more = [n // 2 for n in totals], [n - n // 2 for n in totals]
+    return (more, less) if auto == "SAME_LOWER" else (less, more)
+
+
+def batch_norm(
+    call: Call, value: Value, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor
+) -> Tensor:
+    """BatchNormalization: in training it normalises by the batch and keeps its statistics up to date."""
+    if call.get("spatial", 1) != 1:
+        raise UnsupportedError("it keeps statistics for every position (spatial=0)")
+    momentum, x = 1.0 - call.get("momentum", 0.9), as_tensor(value)
+    return F.batch_norm(x, running_mean, running_var, weight, bias, call.training, momentum, call.get("epsilon", 1e-5))
+
+
+def dropout(call: Call, value: Value, *rest: Value | None) -> Any:
+    """Dropout: idle outside of training."""
+    x, ratio = as_tensor(value), given(rest, 0)
+    share = call.get("ratio", 0.5) if ratio is None else float(floats(ratio)[0])
+    found = F.dropout(x, share, call.training)
+    return found if call.outputs == 1 else (found, torch.ones_like(x, dtype=torch.bool))
+
+
+def layer_norm(call: Call, value: Value, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """LayerNormalization over the last axes."""
+    x = as_tensor(value)
+    axis = call.get("axis", -1) % x.ndim
+    return F.layer_norm(x, x.shape[axis:], weight, bias, call.get("epsilon", 1e-5))
+
+
+def attention(call: Call, query: Value, key: Value, value: Value, *rest: Value | None) -> Tensor:
+    """Attention, as exporters write it: [N, heads, T, size], or [N, T, heads * size]; a mask; no cache."""
+    mask = given(rest, 0)
+    if any(given(rest, place) is not None for place in (1, 2, 3)) or call.outputs > 1 or call.get("softcap", 0.0):
+        raise UnsupportedError("it keeps a cache, caps its scores or gives them as outputs")
+    q, k, v = (as_tensor(x) for x in (query, key, value))
+    flat = q.ndim == 3
+    if flat:
+        heads, kv_heads = call.get("q_num_heads"), call.get("kv_num_heads")
+        q, k, v = (x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
+    found = F.scaled_dot_product_attention(
+        q, k, v, None if mask is None else as_tensor(mask), is_causal=bool(call.get("is_causal", 0)),
+        scale=call.get("scale"), enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+    return found.transpose(1, 2).flatten(2) if flat else found
+
+
+def _check_rank(rank: int) -> None:
+    if not 1 <= rank <= 3:
+        raise UnsupportedError(f"it convolves over {rank} axes")
+
+
+LAYERS: Mapping[str, Operator] = {
+    "Linear": linear,
+    "MatMul": matmul,
+    "Gemm": gemm,
+    "Conv": convolution,
+    "ConvTranspose": transposed_convolution,
+    "BatchNormalization": batch_norm,
+    "LayerNormalization": layer_norm,
+    "Dropout": dropout,
+    "Attention": attention,
+}

@@ -1,0 +1,1 @@
+"""Gives every reader broken and hostile files; `python -m tests.fuzz --help`."""
