@@ -9,7 +9,7 @@ from typing import Any
 from graftkit import datasets, folding, inspection, sources, surgery, training
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer
 from graftkit.core import options
-from graftkit.core.errors import SourceError
+from graftkit.core.errors import ExportError, SourceError
 from graftkit.core.records import Inspection
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
@@ -147,7 +147,11 @@ def inspect(
         return RunFolder(path).read_inspection()
     if path.is_file() and sources.looks_like_onnx(path):
         proto = read_onnx(path)
-        return inspection.inspect_onnx(proto, folding.read_description(proto), name=path.name)
+        try:
+            facts = folding.read_description(proto)
+        except ExportError as error:
+            raise SourceError(f"{path}: {error}") from error
+        return inspection.inspect_onnx(proto, facts, name=path.name)
     return inspect(load(what, **how), example, output=output, dynamic=dynamic)
 
 

@@ -60,6 +60,12 @@ class RuntimeMissingError(GraftkitError):
     """An optional package is not installed; the message names the extra that brings it."""
 
 
+def shown(text: str, most: int = 600) -> str:
+    """Text from a file as part of a message: one line, not too long, without what a terminal would obey."""
+    plain = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 3) -> str:
     """The closest known names as a clause to end a message with, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.4)

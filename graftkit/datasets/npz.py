@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,17 @@ from typing import ClassVar
 import numpy as np
 
 from graftkit.contracts import Data
-from graftkit.core.errors import DataError
+from graftkit.core.errors import DataError, shown
 from graftkit.datasets.arrays import ArrayPart, conform_part
 from graftkit.datasets.labels import describe_targets
 from graftkit.datasets.rows import members
 from graftkit.datasets.splitting import SPLIT_WARNING, split_validation
 
 _PARTS = ("train", "val", "test")
-_BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (
+    OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Npz:
 
     def load(self, spec: str, *, seed: int, input_shape: tuple[int, ...] | None) -> Data:
         """The parts in the archive. Raises DataError."""
+        try:
+            return self._load(spec, seed=seed, input_shape=input_shape)
+        except DataError as error:  # it may repeat names and headers that the file made up
+            raise DataError(shown(str(error))) from error
+
+    def _load(self, spec: str, *, seed: int, input_shape: tuple[int, ...] | None) -> Data:
         arrays = _read(Path(spec))
         parts = {part: _part(arrays, part, spec, input_shape) for part in _PARTS if _has(arrays, part)}
         _check_alike(spec, arrays, parts)
@@ -149,4 +159,4 @@ def _ignored(spec: str, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {shown(str(error), 200)}"

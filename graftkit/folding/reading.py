@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from graftkit.core.errors import ExportError
+from graftkit.core.errors import ExportError, shown
 from graftkit.core.signature import Port, Signature
 from graftkit.folding.written import is_apart
 
@@ -54,7 +54,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(str(path))
     except Exception as error:  # protobuf, onnx and the file system each have their own
         first = (str(error).splitlines() or ["no reason given"])[0]
-        raise ExportError(f"{path} is not a readable ONNX file: {first[:200]}") from None
+        raise ExportError(f"{path} is not a readable ONNX file: {shown(first, 200)}") from None
     return proto
 
 
@@ -70,6 +70,7 @@ def read_description(model: onnx.ModelProto) -> dict[str, Any]:
             continue
         try:
             facts[name] = json.loads(entry.value)
-        except json.JSONDecodeError as error:
-            raise ExportError(f"the ONNX file's metadata {entry.key!r} is not JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            said = str(error)[:200]
+            raise ExportError(f"the ONNX file's metadata {entry.key[:80]!r} is not JSON: {said}") from None
     return facts

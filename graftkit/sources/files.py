@@ -44,7 +44,7 @@ def zip_members(path: Path) -> Mapping[str, int]:
     """Unpacked sizes of an archive's members, named without the common root folder; empty if there is no zip."""
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if info.filename and not info.is_dir()]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return {}
     roots = {info.filename.split("/", 1)[0] for info in infos}

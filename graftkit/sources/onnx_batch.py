@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -34,52 +36,68 @@ def free_batch(module: fx.GraphModule, signature: Signature) -> tuple[Signature,
     sizes = [[size for size in port.shape if isinstance(size, int)] for port in signature.inputs]
     if max(map(math.prod, sizes)) > _MOST_NUMBERS:
         return signature, (KEPT.format(rows=fixed),)
-    changed = _loosen(module, fixed, signature)
-    if changed is not None and _rows_stay_apart(module, fixed, signature):
+    before = _loosen(module, fixed, signature)
+    if before is not None and _rows_stay_apart(module, fixed, signature):
         freed = Signature(
             tuple(_freed(port, fixed) for port in signature.inputs),
             tuple(_freed(port, fixed) for port in signature.outputs),
             signature.output,
         )
         return freed, (FREED.format(rows=fixed),)
-    for call, origins in (changed or {}).items():
+    for call, origins in (before or {}).items():
         call.origins = origins
     return signature, (KEPT.format(rows=fixed),)
 
 
 def _loosen(module: fx.GraphModule, rows: int, signature: Signature) -> dict[Call, tuple[Any, ...]] | None:
-    """Let reshapes take the batch from their input; what they had before, or None where the module cannot be tried."""
-    seen: dict[Call, int] = {}
-    hooks = [
-        call.register_forward_pre_hook(lambda call, given: seen.setdefault(call, _first_size(given)))
-        for call in module.modules()
-        if isinstance(call, Call) and call.operator is OPERATORS["Reshape"]
-    ]
-    try:
-        if not _fits(module, [_example(port, rows, 0) for port in signature.inputs]):
-            return None
-    finally:
-        for hook in hooks:
-            hook.remove()
+    """Let reshapes follow twice the rows; what they had before, or None where the module cannot be tried."""
+    calls = [call for call in module.modules() if isinstance(call, Call) and _wanted(call) is not None]
+    sizes: dict[Call, tuple[int, ...]] = {}
     before: dict[Call, tuple[Any, ...]] = {}
-    for call, size in seen.items():
-        wanted = call.origins[1] if len(call.origins) > 1 else None
-        if isinstance(wanted, Numbers) and wanted.plain and wanted.flat()[:1] == [rows]:
+
+    def note(call: Call, given: tuple[Any, ...]) -> None:
+        if isinstance(given[0], Tensor):
+            sizes[call] = tuple(given[0].shape)
+
+    def follow(call: Call, given: tuple[Any, ...]) -> None:
+        wanted, was = _wanted(call), sizes.get(call)
+        if wanted is not None and was is not None and was != (now := tuple(given[0].shape)):
             before[call] = call.origins
-            call.origins = (call.origins[0], _loosened(wanted, size == rows))
+            call.origins = (call.origins[0], numbers(_following(wanted, was, now)))
+
+    for watch, count in ((note, rows), (follow, 2 * rows)):
+        with ExitStack() as stack:
+            for call in calls:
+                stack.callback(call.register_forward_pre_hook(watch).remove)
+            if not _fits(module, [_example(port, count, 0) for port in signature.inputs]):
+                return before if before else None
     return before
 
 
-def _first_size(given: tuple[Any, ...]) -> int:
-    return int(given[0].shape[0]) if isinstance(given[0], Tensor) and given[0].ndim else -1
+def _wanted(call: Call) -> list[int] | None:
+    """The sizes that a reshape has as a constant; None for other operators, and where one is left open."""
+    wanted = call.origins[1] if call.operator is OPERATORS["Reshape"] and len(call.origins) > 1 else None
+    if call.origins[:1] != (0,) or not isinstance(wanted, Numbers) or not wanted.plain or -1 in wanted.flat()[:1]:
+        return None
+    return wanted.flat()
 
 
-def _loosened(wanted: Numbers, copied: bool) -> Numbers:
-    """The first size taken from the input, or left over."""
-    rest = wanted.flat()[1:]
-    if copied:
-        return numbers([0, *rest])
-    return wanted if -1 in rest else numbers([-1, *rest])
+def _following(wanted: Sequence[int], was: Sequence[int], now: Sequence[int]) -> list[int]:
+    """The sizes with that one left open into which the batch goes.
+
+    The batch is the one size of the input that grew; in memory it comes behind all sizes before it, so in the result
+    it is, or is part of, the size that comes behind as many numbers.
+    """
+    grown = next(axis for axis, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1])
+    sizes = [was[axis] if size == 0 else size for axis, size in enumerate(wanted)]
+    there = [axis for axis in range(len(sizes)) if math.prod(sizes[:axis]) == math.prod(was[:grown])]
+    axis = next((axis for axis in there if sizes[axis] == was[grown]), there[0] if there else None)
+    found = list(wanted)
+    if axis is not None and -1 not in wanted:
+        found[axis] = -1
+    elif axis is not None and axis == grown and sizes[axis] == was[axis]:
+        found[axis] = 0
+    return found
 
 
 def _rows_stay_apart(module: fx.GraphModule, rows: int, signature: Signature) -> bool:
@@ -101,8 +119,7 @@ def _same(apart: Tensor, together: Tensor) -> bool:
         return False
     a, b = apart.double(), together.double()
     scale = float(a.abs().max()) if a.numel() else 0.0
-    close: bool = torch.allclose(a, b, atol=_CLOSE * max(scale, 1e-3), rtol=0.0, equal_nan=True)
-    return close
+    return torch.allclose(a, b, atol=_CLOSE * max(scale, 1e-3), rtol=0.0, equal_nan=True)
 
 
 def _fits(module: fx.GraphModule, inputs: list[Tensor]) -> bool:

@@ -10,6 +10,7 @@ import _compat_pickle
 import pickletools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,8 @@ TRUST_HINT = "if you trust whoever made it, pass --trust"
 _PROTOCOL = b"\x80\x02"  # the one that torch.save writes, and that torch's restricted unpickler reads
 _UNKNOWN = "a name that it computes while loading"
 _SHOWN = 5
+_LONGEST_NAME = 300
+_LEGACY_PICKLES = 5  # behind one another in a file from before torch 1.6
 _OPTIONS = 12  # of --allow that a message spells out
 _LINE = 200
 
@@ -90,12 +93,31 @@ def load_restricted(
 
     Raises SourceError, whose message ends with the hint.
     """
+    _refuse_long_names(file, where)
     try:
         with warnings.catch_warnings(), safe_globals([*allowed_objects(), *objects]):
             _quiet()
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file provokes is the file's fault
         raise SourceError(f"{where} cannot be loaded: {_reason(error)}; if the file is not damaged, {hint}") from error
+
+
+def _refuse_long_names(file: Path | IO[bytes], where: str) -> None:
+    """Raise SourceError for a name that torch.load would take minutes to tell of, in a file that is no zip."""
+    if isinstance(file, Path) and any(len(name) > _LONGEST_NAME for name in _legacy_names(file)):
+        raise SourceError(f"{where} names something longer than any class; do not use this file")
+
+
+def _legacy_names(path: Path) -> Iterator[str]:
+    """What the pickles of a file without a zip around them want to import, as far as they can be read."""
+    with path.open("rb") as file, suppress(Exception):  # torch.load says what else is wrong
+        if file.read(2) == b"PK":
+            return
+        file.seek(0)
+        for _ in range(_LEGACY_PICKLES):
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "INST"):
+                    yield str(argument)
 
 
 def load_in_full(file: Path | IO[bytes]) -> Any:
@@ -113,7 +135,7 @@ def first_line(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """The text's first line, shortened, without what a terminal would obey: it may come from a hostile file."""
-    line = "".join(text.strip().splitlines()[:1])
+    line = "".join(str(text).strip().splitlines()[:1])
     shown = "".join(sign if sign.isprintable() else "?" for sign in line)
     return shown if len(shown) <= _LINE else shown[:_LINE] + "..."
 
@@ -162,7 +184,8 @@ def listed(names: Sequence[str]) -> str:
 
 def _options(pickled: bytes, beyond: Sequence[str]) -> str:
     """The options that would open these names, as the first part of a hint; empty where they are not enough."""
-    if len(beyond) > _OPTIONS or any(map(forbidden, beyond)) or pickled[:2] != _PROTOCOL:
+    too_long = any(len(name) > _LONGEST_NAME for name in beyond)
+    if len(beyond) > _OPTIONS or too_long or any(map(forbidden, beyond)) or pickled[:2] != _PROTOCOL:
         return ""
     return f"if that is code you know, pass {' '.join(f'--allow {name}' for name in beyond)}; "
 

@@ -63,7 +63,7 @@ def _check(path: Path) -> None:
     try:
         reader = torch._C.PyTorchFileReader(str(path))
         members = {name: reader.get_record_size(name) for name in reader.get_all_records()}
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
     refuse_bomb(path, members, where=str(path))
     check_script(reader, str(path))

@@ -28,6 +28,7 @@ _NODES_LIMIT = 1_000_000  # of the whole model, once every call is replaced by w
 _OPCODES_LIMIT = 500_000
 _PICKLES = ("data.pkl", "constants.pkl")
 
+_NAMING = ("GLOBAL", "INST", "STACK_GLOBAL")
 _SPACES = frozenset({"aten", "prim", "torchvision"})
 _FILES = frozenset({"save", "load", "from_file", "hub", "jit", "classes", "rpc", "distributed", "package"})
 _HOOKS = frozenset({"__setstate__", "__getstate__"})
@@ -116,8 +117,10 @@ def _check_pickle(content: bytes, where: str) -> None:
     if depth > _DEEPEST:
         raise SourceError(f"{where} nests deeper than any model; do not use this file")
     for opcode, argument in found:
+        if opcode not in _NAMING and not isinstance(argument, str):
+            continue
         name = str(argument).replace(" ", ".")
-        if opcode in ("GLOBAL", "INST", "STACK_GLOBAL") and not (opcode == "GLOBAL" and _GLOBALS.fullmatch(name)):
+        if opcode in _NAMING and not (opcode == "GLOBAL" and _GLOBALS.fullmatch(name)):
             raise _refused(where, one_line(name), "which TorchScript does not need")
         if name.startswith("__torch__.torch.classes"):
             raise _refused(where, one_line(name), "an object that is not made of Python")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from graftkit.core.signature import Port, Signature
 from graftkit.folding.export import check_standard
 from graftkit.folding.ports import name_ports, name_sizes
 from graftkit.folding.rewrites import REWRITES
+from graftkit.folding.wire import write_whole
 from graftkit.folding.written import reference
 
 Nodes = Sequence[onnx.NodeProto]
@@ -590,6 +592,9 @@ def test_folding_with_all_weights_apart_is_the_same(case: str) -> None:
     before = (APPLIES.get(case) or NEVER[case])[1]
     apart = folding.fold(folding.Written(before, large=1), (), ())
     assert apart.proto.ByteSize() < 30_000
+    written = io.BytesIO()
+    write_whole(written, apart)
+    assert written.getvalue() == apart.whole().SerializeToString()
     assert (
         apart.whole().SerializeToString() == folding.fold(folding.Written(before), (), ()).whole().SerializeToString()
     )

@@ -71,7 +71,7 @@ def absurd_layer(content: bytes, rng: Random, place: Place) -> bytes:
     """A layer made anew, which no model file does, and of gigabytes."""
     name = rng.choice(("linear.Linear", "sparse.Embedding", "rnn.LSTM", "conv.Conv2d", "transformer.Transformer"))
     module, _, last = f"torch.nn.modules.{name}".rpartition(".")
-    sizes = number(30_000 if rng.random() < 0.5 else rng.choice(_SIZES)) * rng.choice((2, 2, 3))
+    sizes = number(20_000 if rng.random() < 0.5 else rng.choice(_SIZES)) * rng.choice((2, 2, 3))
     return b"\x80\x02" + f"c{module}\n{last}\n(".encode() + sizes + rng.choice((b"tR.", b"tR.", b"t\x81."))
 
 

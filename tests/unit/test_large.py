@@ -122,6 +122,13 @@ def test_it_computes_what_the_one_file_computes(model: GraftedModel, written: Wr
     np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
+def test_one_file_is_the_message_to_the_byte(written: Written, rewritten: Written, tmp_path: Path) -> None:
+    for model in (written, rewritten):
+        path = put(model, tmp_path / "model.onnx", one_file=2**30)
+        assert path.read_bytes() == model.whole().SerializeToString()
+        onnx.checker.check_model(str(path), full_check=True)
+
+
 def test_weights_are_views_of_the_live_model_until_they_are_written(model: GraftedModel) -> None:
     written = shipping.build(model, large=256)
     storages = [p.detach().numpy() for p in model.parameters()]
@@ -267,8 +274,9 @@ def ship(width, layers, path):
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     written = shipping.build(grafted)
-    with shipping.staged(written, path, one_file=2**20):
-        pass
+    for place, one_file in ((path, 2**20), (path.with_stem(path.stem + "_whole"), 2**30)):
+        with shipping.staged(written, place, one_file=one_file):
+            pass
     return sum(p.numel() for p in model.parameters()) * 4
 
 ship(8, 2, Path(sys.argv[1]) / "small.onnx")
@@ -288,3 +296,4 @@ def test_building_and_writing_take_little_more_than_the_model_itself(tmp_path: P
     assert size > 250 * 2**20
     assert peak < 1.7 * size
     assert (tmp_path / "large.onnx").stat().st_size < 2**20
+    assert (tmp_path / "large_whole.onnx").stat().st_size > size

@@ -37,6 +37,8 @@ class Sharded:
         state: dict[str, Tensor] = {}
         warnings: list[str] = []
         for file in files:
+            if not file.is_file():
+                raise SourceError(f"{path} names {file.name}, which is not beside it; copy or download it again")
             shard = _read(file, allow)
             state.update(shard.state)
             warnings += shard.warnings
