@@ -11,26 +11,39 @@ import onnx
 
 from graftkit.core.errors import ExportError, shown
 from graftkit.core.signature import Port, Signature
-from graftkit.folding.written import is_apart
+from graftkit.folding.written import LARGE, is_apart
 
 PREFIX = "graftkit."
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxFile:
-    """What runtimes load, what is in it, and its folder where its weights lie beside it."""
+    """A model that can be run.
+
+    Attributes:
+        content: what runtimes load.
+        outline: what is in it, without the numbers of large weights.
+        folder: where its weights are, if they lie beside it.
+    """
 
     content: bytes | Path
-    proto: onnx.ModelProto
+    outline: onnx.ModelProto
     folder: Path | None
+
+    def complete(self) -> onnx.ModelProto:
+        """The model again, with the numbers that are in the file itself."""
+        if isinstance(self.content, bytes):
+            return onnx.load_model_from_string(self.content)
+        return onnx.load(str(self.content), load_external_data=False)
 
     def signature(self) -> Signature:
         """What graftkit wrote about inputs and outputs; of another file the names, its first output counting."""
-        facts = read_description(self.proto).get("signature")
+        facts = read_description(self.outline).get("signature")
         if facts is None:
-            constants = {tensor.name for tensor in self.proto.graph.initializer}
-            inputs = tuple(Port(v.name, "", ()) for v in self.proto.graph.input if v.name not in constants)
-            outputs = tuple(Port(value.name, "", ()) for value in self.proto.graph.output)
+            graph = self.outline.graph
+            constants = {tensor.name for tensor in graph.initializer}
+            inputs = tuple(Port(value.name, "", ()) for value in graph.input if value.name not in constants)
+            outputs = tuple(Port(value.name, "", ()) for value in graph.output)
             return Signature(inputs, outputs, outputs[0].name)
         try:
             return Signature.from_json(facts)
@@ -44,7 +57,16 @@ def open_onnx(file: str | Path | onnx.ModelProto) -> OnnxFile:
         return OnnxFile(file.SerializeToString(), file, None)
     proto = read_onnx(Path(file))
     apart = any(is_apart(tensor) for tensor in proto.graph.initializer)
-    return OnnxFile(Path(file), proto, Path(file).parent if apart else None)
+    return OnnxFile(Path(file), _outline(proto), Path(file).parent if apart else None)
+
+
+def _outline(model: onnx.ModelProto) -> onnx.ModelProto:
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > LARGE:
+            tensor.ClearField("raw_data")
+    copy = onnx.ModelProto()  # the old message keeps its memory for as long as it lives
+    copy.CopyFrom(model)
+    return copy
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:

@@ -13,7 +13,7 @@ from graftkit.contracts import Run
 from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
 from graftkit.runtimes.ports import check_names, first_line, shapes
 
-_LARGE = 2**30  # bytes; packing such weights anew for speed would double them
+_LARGE = 2**28  # bytes; packing such weights anew for speed would double them
 
 
 @dataclass(frozen=True)

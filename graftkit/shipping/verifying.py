@@ -97,7 +97,7 @@ class _Comparison:
 
     def worst(self, asked: Sequence[Probe]) -> float:
         """The largest difference. Raises MismatchError."""
-        ours, theirs = len(self.opened.proto.graph.output), len(self.model.traced.signature.outputs)
+        ours, theirs = len(self.opened.outline.graph.output), len(self.model.traced.signature.outputs)
         if ours != theirs:
             raise MismatchError(f"the file gives {ours} outputs, but the model {theirs}")
         run = self.runtime.open(self.opened.content)
@@ -140,7 +140,7 @@ class _Comparison:
         inputs = dict(zip(names, on_device(self.model, batch), strict=True))
         with suppress(OSError):  # a folder that cannot be written to: then the site stays unknown
             return checking.first_difference(
-                self.opened.proto,
+                self.opened.complete(),
                 fresh_graph(self.model),
                 inputs,
                 self.runtime.open,

@@ -119,7 +119,7 @@ def _same(apart: Tensor, together: Tensor) -> bool:
         return False
     a, b = apart.double(), together.double()
     scale = float(a.abs().max()) if a.numel() else 0.0
-    return torch.allclose(a, b, atol=_CLOSE * max(scale, 1e-3), rtol=0.0, equal_nan=True)
+    return bool(((a - b).abs() <= _CLOSE * max(scale, 1e-3)).all())
 
 
 def _fits(module: fx.GraphModule, inputs: list[Tensor]) -> bool:
@@ -130,7 +130,7 @@ def _fits(module: fx.GraphModule, inputs: list[Tensor]) -> bool:
             module(*(fake.from_tensor(tensor) for tensor in inputs))
     except Exception:  # data-dependent or broken: not tried any further
         return False
-    return measure.largest <= _MOST_BYTES
+    return bool(measure.largest <= _MOST_BYTES)
 
 
 class _Measure(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -15,13 +15,14 @@ from graftkit.core.errors import RuntimeMissingError, SourceError
 from graftkit.sources.onnx_normalise import Graph, apply_steps, graph_of
 from graftkit.sources.onnx_operators import BORROWED, FIXED, OPERATORS, ROLES, Call, UnsupportedError
 from graftkit.sources.onnx_operators.call import Origin
-from graftkit.sources.onnx_operators.numbers import as_tensor, constant
+from graftkit.sources.onnx_operators.numbers import Numbers, as_tensor, constant
 from graftkit.sources.onnx_operators.recurrent import GATES, check_form, torch_weights
 from graftkit.sources.onnx_tensors import Tensors
 from graftkit.sources.pickle_safety import first_line, one_line
 
 _WEIGHT = re.compile(r"(?P<path>[^\W\d]\w*(\.\w+)*)\.weight\w*", re.ASCII)
 _LARGE = 1e4  # what no weight is: a mask's stand-in for minus infinity
+_SPREADING = frozenset({"Expand", "Concat"})  # of a class token, or of a state to begin with
 _LEARNING = frozenset({"weight", "bias", "scale", "weight_left"})
 
 
@@ -109,13 +110,14 @@ class Builder:
     def _hold(self, call: Call, name: str, role: str, place: int, node: NodeProto) -> Origin:
         """A tensor of the file: a few numbers stay numbers, more become a parameter or a buffer of the call."""
         value = self.tensors[name]
-        small = constant(value) if role not in _LEARNING or value.numel() == 1 else None
-        if small is not None and role not in FIXED and (role != "weight" or kind_is_plain(node)):
+        weighs = (role in _LEARNING or role in FIXED) and value.is_floating_point()
+        small = None if weighs and (value.numel() > 1 or not kind_is_plain(node)) else constant(value)
+        if small is not None:
             return small
         if call.operator is OPERATORS["Linear"] and role == "weight" and not _transposed(node):
             value = value.t()
         own = role or f"constant_{place}"
-        learns = role in _LEARNING and _may_learn(value)
+        learns = role in _LEARNING and _may_learn(value, varied=node.op_type in _SPREADING)
         _register(call, own, self.tensors.held(value, learns=learns))
         return own
 
@@ -155,9 +157,14 @@ class Builder:
             raise UnsupportedError(f"it has no {name}")
         return found.g  # type: ignore[no-any-return]
 
-    def _attributes(self, node: NodeProto) -> Mapping[str, Tensor]:
-        tensors = (attribute for attribute in node.attribute if attribute.type == AttributeProto.TENSOR)
-        return {attribute.name: self.tensors.load(attribute.t) for attribute in tensors}
+    def _attributes(self, node: NodeProto) -> Mapping[str, Numbers]:
+        found: dict[str, Numbers] = {}
+        for attribute in (attribute for attribute in node.attribute if attribute.type == AttributeProto.TENSOR):
+            small = constant(self.tensors.load(attribute.t))
+            if small is None:
+                raise UnsupportedError(f"its attribute {one_line(attribute.name)} holds a whole tensor")
+            found[attribute.name] = small
+        return found
 
     def _outputs(self, node: NodeProto, made: Any) -> None:
         if len(node.output) == 1:
@@ -262,8 +269,8 @@ def identifier(name: str) -> str:
 
 
 def kind_is_plain(node: NodeProto) -> bool:
-    """Whether a weight of one number may stay a number: it does, but for operators that need a tensor there."""
-    return node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "Linear", "LayerNormalization", "PRelu")
+    """Whether a weight of one number may stay a number: others need a tensor there."""
+    return node.op_type in ("Add", "Mul", "Gather", "Expand", "Concat")
 
 
 def _member(name: str) -> str:
@@ -296,9 +303,12 @@ def _transposed(node: NodeProto) -> bool:
     return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
 
 
-def _may_learn(value: Tensor) -> bool:
-    """Whether a tensor can be a weight: real numbers of which none is a stand-in for infinity."""
-    return value.is_floating_point() and value.numel() > 0 and bool(value.abs().max() < _LARGE)
+def _may_learn(value: Tensor, *, varied: bool = False) -> bool:
+    """Whether a tensor can be a weight: real numbers, none a stand-in for infinity; `varied`: and not all the same."""
+    if not value.is_floating_point() or not value.numel():
+        return False
+    low, high = (float(n) for n in value.aminmax())
+    return low > -_LARGE and high < _LARGE and not (varied and low == high)
 
 
 def _register(module: nn.Module, name: str, value: nn.Parameter | Tensor) -> None:

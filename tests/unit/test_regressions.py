@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,8 +106,13 @@ def test_code_that_asks_for_the_batch_size_is_refused() -> None:
 def test_a_small_output_is_not_hidden_by_a_large_one() -> None:
     expected = torch.tensor([[1e5, 1.0], [-1e5, -1.0]])
     wrong = expected * torch.tensor([1.0, -1.0])
-    assert checking.compare(lambda x: [wrong.numpy()], lambda x: expected, [torch.zeros(2, 1)]) > checking.TOLERANCE
-    assert checking.compare(lambda x: [expected.numpy()], lambda x: expected, [torch.zeros(2, 1)]) == 0
+    batches = [(torch.zeros(2, 1),)]
+
+    def forward(batch: Any) -> tuple[Tensor, ...]:
+        return (expected,)
+
+    assert checking.compare(lambda x: [wrong.numpy()], forward, ("x",), batches) > checking.TOLERANCE
+    assert checking.compare(lambda x: [expected.numpy()], forward, ("x",), batches) == 0
 
 
 class Reader(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from onnx import AttributeProto, NodeProto
-from torch import Tensor, nn
+from torch import nn
 
 from graftkit.sources.onnx_operators.numbers import Numbers, Value
 
@@ -28,11 +28,11 @@ class Call(nn.Module):
 
     Attributes:
         opset: the version of the operators that the file uses.
-        attributes: by name: numbers, texts, lists of them, and tensors.
+        attributes: by name: numbers, texts, lists of them, and small tensors as `Numbers`.
         outputs: how many the node has, those without a name included.
     """
 
-    def __init__(self, node: NodeProto, operator: Operator, opset: int, constants: Mapping[str, Tensor]):
+    def __init__(self, node: NodeProto, operator: Operator, opset: int, constants: Mapping[str, Numbers]):
         super().__init__()
         self.operator = operator
         self.opset = opset
@@ -71,7 +71,7 @@ def affordable(sizes: Sequence[Any]) -> Sequence[Any]:
     return sizes
 
 
-def _plain(attribute: AttributeProto, constants: Mapping[str, Tensor]) -> Any:
+def _plain(attribute: AttributeProto, constants: Mapping[str, Numbers]) -> Any:
     match attribute.type:
         case AttributeProto.STRING:
             return attribute.s.decode("utf-8", errors="replace")

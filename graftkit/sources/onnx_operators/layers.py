@@ -66,7 +66,7 @@ def transposed_convolution(call: Call, value: Value, weight: Tensor, bias: Tenso
             start, end = pads[axis], length - pads[axis + rank]
         else:
             surplus = length - wanted[axis]
-            start = surplus - surplus // 2 if call.get("auto_pad") == "SAME_LOWER" else surplus // 2
+            start = surplus // 2 if call.get("auto_pad") == "SAME_UPPER" else surplus - surplus // 2
             end = start + wanted[axis]
         whole = whole.narrow(axis + 2, start, end - start)
     return whole

@@ -54,9 +54,8 @@ def numbers(values: Any, dtype: torch.dtype = torch.int64) -> Numbers:
 
 
 def constant(tensor: Tensor) -> Numbers | None:
-    """A small constant as numbers; None where it is larger, or holds weights: more than one floating-point number."""
-    most = 1 if tensor.is_floating_point() else MOST
-    return Numbers(_array(tensor.tolist()), tensor.dtype) if tensor.numel() <= most else None
+    """A small constant as numbers; None where it is larger."""
+    return Numbers(_array(tensor.tolist()), tensor.dtype) if tensor.numel() <= MOST else None
 
 
 def as_tensor(value: Any) -> Any:

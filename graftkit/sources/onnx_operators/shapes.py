@@ -216,12 +216,11 @@ def _single(value: Value) -> Any:
 def filled(call: Call, sizes: Value) -> Value:
     """ConstantOfShape."""
     shape = integers(sizes)
-    given_value = call.get("value", torch.zeros(1))
-    number = given_value.reshape(-1)[0].item()
-    whole = not given_value.is_floating_point()
-    if whole and len(shape) <= 1 and all(isinstance(n, int) and n <= MOST for n in shape):
-        return numbers([number] * shape[0] if shape else number, given_value.dtype)
-    return torch.full(affordable(shape), number, dtype=given_value.dtype)
+    value: Numbers = call.get("value") or numbers([0.0], torch.float32)
+    number = value.flat()[0]
+    if not value.dtype.is_floating_point and len(shape) <= 1 and all(isinstance(n, int) and n <= MOST for n in shape):
+        return numbers([number] * shape[0] if shape else number, value.dtype)
+    return torch.full(affordable(shape), number, dtype=value.dtype)
 
 
 def one_hot(call: Call, at: Value, depth: Value, values: Value) -> Tensor:
