@@ -191,5 +191,5 @@ def _agree(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
 def _close(ours: Tensor, theirs: Tensor) -> bool:
     if not ours.is_floating_point() and not ours.is_complex():
         return bool((ours != theirs).double().mean() <= 1e-3) if ours.numel() else True
-    scale = float(ours.abs().max()) if ours.numel() else 0.0
+    scale = float(torch.nan_to_num(ours.abs(), 0.0, 0.0, 0.0).max()) if ours.numel() else 0.0
     return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5 + 1e-4 * scale, equal_nan=True)

@@ -95,7 +95,7 @@ def test_the_onnx_file_is_plain_and_takes_any_batch(runs, workshop, run):
     text = str(model)
     assert str(workshop) not in text and "site-packages" not in text and ".py" not in text
     session = session_of(workshop, run)
-    row = session.get_inputs()[0].shape[1:]
+    row = [size if isinstance(size, int) else 8 for size in session.get_inputs()[0].shape[1:]]  # a name is free
     for size in (1, 5):
         outputs = outputs_of(session, np.random.default_rng(0).random((size, *row), dtype=np.float32))
         assert len(outputs) == size and np.isfinite(outputs).all()

@@ -26,7 +26,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "text file": (("augment", "text.pt", *OTHER), "is a text file"),
     "state dict": (("augment", "state.pt", *OTHER), "is a state dict.*--weights"),
     "hostile pickle": (("augment", "hostile.pt", *OTHER), "wants to import .*system.*--trust"),
-    "onnx source": (("augment", "foreign.onnx", *OTHER), "is an ONNX file"),
+    "onnx source": (("augment", "foreign.onnx", *OTHER), "10 classes.*output has 5"),
+    "broken onnx source": (("augment", "broken.onnx", *OTHER), "broken.onnx"),
     "no such factory": (("augment", "nets:biuld", *OTHER), "nets has no biuld.*build"),
     "no sites": (("augment", "no_sites.pt", *OTHER), "no Linear or Conv call"),
     "nan weights": (("augment", "nan_weights.pt", *OTHER), "(nan|NaN)"),
@@ -121,7 +122,7 @@ def test_a_loss_whose_module_fails(workshop):
 
 def test_a_bad_shape_is_wrong_usage(workshop):
     done = run_cli("inspect", "weak.pt", "--input", "wide", cwd=workshop)
-    assert done.returncode == 2 and "'wide' is not a shape such as 3,32,32" in done.last, done
+    assert done.returncode == 2 and "'wide' is not [name:]shape[:dtype]" in done.last, done
 
 
 def test_an_earlier_run_is_kept_without_force_and_after_a_failure(workshop):
