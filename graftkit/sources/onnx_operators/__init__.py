@@ -32,7 +32,6 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InstanceNormalization", "GroupNormalization"), ("", "weight", "bias")),
     "RMSNormalization": ("", "weight"),
 }
-FIXED = frozenset({"running_mean", "running_var"})  # kept up to date, not trained
 
 # Operators that onnx2fx converts: it passes every test of the ONNX project for them (benchmarks/converters.py), and
 # none of them makes up numbers, holds texts or lists, or computes a shape.
@@ -46,4 +45,4 @@ _NAMES = (
 )
 BORROWED = frozenset(_NAMES.split())
 
-__all__ = ["BORROWED", "FIXED", "OPERATORS", "ROLES", "Call", "Operator", "UnsupportedError"]
+__all__ = ["BORROWED", "OPERATORS", "ROLES", "Call", "Operator", "UnsupportedError"]
