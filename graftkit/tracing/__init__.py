@@ -14,10 +14,10 @@ from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
 from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data
-from graftkit.tracing.checks import SizeError, Traced, cannot_take, check_sizes, eager, run_graph
+from graftkit.tracing.checks import Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
-from graftkit.tracing.free import BATCH, Free, Names, resized
+from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
 from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program

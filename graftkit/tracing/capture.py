@@ -19,7 +19,8 @@ from torch.export import ExportedProgram
 
 from graftkit.calling import Calling, flat_forward
 from graftkit.core.errors import TraceError
-from graftkit.tracing.free import Free, dynamic_shapes
+from graftkit.tracing.formulas import ShortFormulas
+from graftkit.tracing.free import Free, SizeError, dynamic_shapes
 from graftkit.tracing.generators import generators_kept
 from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason
@@ -57,7 +58,7 @@ class Captured:
 def capture(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, train: bool, how: How) -> Captured:
     """The module's graph in one mode, in this way or the first other that works; the module stays as it was.
 
-    Raises TraceError, with the reason why the first way failed.
+    Raises TraceError, with the reason why the first way failed; SizeError at once.
     """
     first: TraceError | None = None
     waiting, tried = [how], set()
@@ -66,6 +67,8 @@ def capture(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, 
         tried.add(way)
         try:
             return capture_as(module, calling, inputs, train=train, how=way)
+        except SizeError:
+            raise
         except TraceError as error:
             first = first or error
             waiting += [other for other in _others(way, error) if other not in tried and other not in waiting]
@@ -135,8 +138,16 @@ def _told(error: TraceError) -> str:
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> ExportedProgram:
     try:
         # torch prints the graph as far as it came on stderr; the reason is told in a line anyway
-        with quiet(), redirect_stderr(StringIO()), generators_kept(), _gradients(module, on=how.gradients):
+        with (
+            quiet(),
+            redirect_stderr(StringIO()),
+            generators_kept(),
+            ShortFormulas() if how.free == "auto" else contextlib.nullcontext(),
+            _gradients(module, on=how.gradients),
+        ):
             return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(inputs, how.free), strict=False)
+    except SizeError:
+        raise
     except Exception as error:  # torch.export raises what the model's own code raises
         raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
 

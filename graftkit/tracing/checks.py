@@ -14,17 +14,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from graftkit.calling import Calling, calling_of
 from graftkit.core.errors import TraceError
 from graftkit.core.signature import Port
-from graftkit.tracing.free import BATCH, resized
+from graftkit.tracing.free import BATCH, SizeError, resized
 from graftkit.tracing.generators import generators_kept
 from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason
 
 CHECKED_ROWS = (7, 16)
 _MOST_NUMBERS = 2**24  # in inputs that a check makes
-
-
-class SizeError(TraceError):
-    """A graph that is wrong at another size than the batch's: fewer sizes can be left free."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import Dim
 
+from graftkit.core.errors import TraceError
 from graftkit.core.signature import Port
 
 Free = Literal["auto", "batch", "none"]  # batch and whatever else the model leaves open; batch alone; nothing
@@ -20,6 +21,10 @@ _BY_RANK: Mapping[int, tuple[str, ...]] = {
     4: ("channels", "height", "width"),
     5: ("channels", "depth", "height", "width"),
 }
+
+
+class SizeError(TraceError):
+    """Another size than the batch's cannot be left free."""
 
 
 def dynamic_shapes(inputs: Sequence[Tensor], free: Free) -> tuple[dict[int, Any] | None, ...]:

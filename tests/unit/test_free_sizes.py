@@ -362,6 +362,29 @@ def test_a_length_that_has_to_be_a_multiple() -> None:
         assert_same(module, traced, torch.randn(3, length, 4))
 
 
+class Rounding(nn.Module):
+    """Pads its rows to whole windows of many widths, one after the other, as shifted-window transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for width in (3, 4, 5, 7, 9, 11):
+            length = x.shape[1]
+            x = nn.functional.pad(x, (0, 0, 0, (width - length % width) % width))
+            x = torch.cat([x, x[:, : length // 2]], 1)
+        return self.mix(x).mean(1)
+
+
+def test_sizes_that_become_endless_formulas_are_fixed_with_a_note() -> None:
+    module, rows = Rounding(), torch.randn(2, 10, 4)
+    traced = trace(module, rows)
+    assert shapes(traced) == [("batch", 10, 4)]
+    assert any("formulas of over 100 terms" in note for note in traced.notes)
+    assert_same(module, traced, torch.randn(5, 10, 4))
+
+
 # ── what the user asks for ───────────────────────────────────────────────────────────────────────
 
 
