@@ -123,7 +123,7 @@ def retrace(traced: TracedModel) -> fx.GraphModule:
     if traced.source is None or traced.calling is None:
         return copied(traced.eval_graph)
     how = How(*traced.how)
-    graph = capture_as(traced.source, traced.calling, traced.inputs, train=False, how=how).graph
+    graph = capture_as(traced.source, traced.calling, traced.inputs, train=False, how=how, to_train=False).graph
     missing = mark_sites(graph, traced.sites)
     if missing:
         raise TraceError(f"traced again after training, the model no longer calls {', '.join(sorted(missing))}")

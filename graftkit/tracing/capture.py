@@ -22,6 +22,7 @@ from graftkit.core.errors import TraceError
 from graftkit.tracing.formulas import ShortFormulas
 from graftkit.tracing.free import Free, SizeError, dynamic_shapes
 from graftkit.tracing.generators import generators_kept
+from graftkit.tracing.own_backward import own_backward_kept, put_in_place
 from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
@@ -76,10 +77,22 @@ def capture(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, 
     raise first
 
 
-def capture_as(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, train: bool, how: How) -> Captured:
-    """The module's graph in one mode, in this way alone. Raises TraceError."""
+def capture_as(
+    module: nn.Module,
+    calling: Calling,
+    inputs: tuple[Tensor, ...],
+    *,
+    train: bool,
+    how: How,
+    to_train: bool = True,
+) -> Captured:
+    """The module's graph in one mode, in this way alone; if not `to_train`, of standard operators alone.
+
+    Raises TraceError.
+    """
     with untouched(module, train=train), contextlib.ExitStack() as stack:
         names: tuple[str, ...] = ()
+        told = stack.enter_context(own_backward_kept()) if to_train else []
         notes = [stack.enter_context(repair(module, train)) for repair in MODULE_REPAIRS.values()]
         if how.scripted:
             program = _script(module, calling, inputs)
@@ -89,11 +102,12 @@ def capture_as(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], 
                 program = _export(root, inputs, how)
             names = tuple(seen[-1].tensors)
             notes += [f"its output of type {other} stays outside" for other in seen[-1].others]
-    graph = unlift(program)
+        graph = unlift(program)
+        put_in_place(graph)
     count = len(output_nodes(graph))
     if len(names) != count:
         names = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
-    notes += [rewrite(graph) for rewrite in GRAPH_REPAIRS.values()]
+    notes += [*told, *(rewrite(graph) for rewrite in GRAPH_REPAIRS.values())]
     graph.recompile()
     return Captured(graph, names, how, tuple(note for note in notes if note), _limits(program))
 
