@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -43,7 +44,8 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         if self.child is not None:
-            os.killpg(self.child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                os.killpg(self.child.pid, signal.SIGKILL)
             self.child.communicate()
             self.child, self.done = None, 0
 
