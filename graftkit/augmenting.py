@@ -8,18 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.export import ExportedProgram
-
-from graftkit import api, folding, inspection, sources, surgery, tracing
-from graftkit.contracts import Data, Inputs, LoadedModel, Metric, Observer, SourceRequest
-from graftkit.core.errors import DataError, GraftkitError, TrainingError
+from graftkit import api, folding, inspection, preflight, sources, surgery
+from graftkit.contracts import Data, Metric, Observer, SourceRequest
+from graftkit.core.errors import GraftkitError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.datasets import DATASETS
-from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.model import GraftedModel
-from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
@@ -122,11 +117,12 @@ def _fit(
     request: Request, folder: RunFolder, observer: Observer
 ) -> tuple[FitResult, Mapping[str, Any], Data, Metric, tuple[str, ...]]:
     observer.on_stage("reading")
-    loaded = sources.load(request.source)
+    loaded = preflight.single_precision(sources.load(request.source))
     rule = api.find_rule(request.rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
+    loss = request.loss or DEFAULT_LOSS[rows.labels]
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
-    _check_shapes(loaded, rows, request.data)
+    preflight.check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
     traced = api.trace(
         loaded,
@@ -135,6 +131,7 @@ def _fit(
         output=request.output,
         dynamic=request.dynamic,
     )
+    preflight.check_repeatable(traced)
     model = surgery.empty(traced)
     additions, left_out = plan_cycle(
         model.traced,
@@ -143,10 +140,11 @@ def _fit(
         rule=rule,
         join=request.join,
     )
-    api.check_rows(model, rows, criterion, request.loss or DEFAULT_LOSS[rows.labels])
-    additions, left_out = _reached(model, additions, left_out, named=bool(request.sites))
+    api.check_rows(model, rows, criterion, loss)
+    additions, left_out = preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
     skipped = (f"not grafted: {line}" for line in left_out)
-    notes = (*loaded.warnings, *rows.warnings, *traced.notes, inspection.coverage(traced), *skipped)
+    told = (*preflight.output_notes(traced, output=request.output, loss=loss), inspection.coverage(traced))
+    notes = (*loaded.warnings, *rows.warnings, *traced.notes, *told, *skipped)
     for line in notes:
         observer.on_warning(line)
     limit = parameter_limit(request.max_parameters, model.parameter_count())
@@ -162,7 +160,7 @@ def _fit(
         "provenance": dict(loaded.provenance),
         "data": request.data if DATASETS["digits"].recognises(request.data) else _anchored(request.data),
         "seed": request.settings.seed,
-        "loss": request.loss or DEFAULT_LOSS[rows.labels],
+        "loss": loss,
         "metric": request.metric or DEFAULT_METRIC[rows.labels],
         "graftkit": version("graftkit"),
     }
@@ -205,20 +203,6 @@ def _ship(
     )
 
 
-def _reached(
-    model: GraftedModel, plan: GraftPlan, left_out: tuple[str, ...], *, named: bool
-) -> tuple[GraftPlan, tuple[str, ...]]:
-    """The plan without the sites that no error reaches, and why they are left out; such sites are an error if named."""
-    if named:
-        surgery.check_reached(model, plan.grafts, build_dendrite)
-        return plan, left_out
-    lost = surgery.lost_grafts(model, plan.grafts, build_dendrite)
-    kept = GraftPlan(tuple(graft for graft in plan.grafts if graft.site not in lost))
-    if not kept.grafts:
-        surgery.check_reached(model, plan.grafts, build_dendrite)
-    return kept, (*left_out, *(f"{site}: no error reaches a dendrite there" for site in lost))
-
-
 def _keep(folder: RunFolder, model: GraftedModel) -> None:
     """Write what it takes to export the model as it stands, should anything go wrong later."""
     folder.write_json(PLAN, model.plan.to_json())
@@ -235,23 +219,6 @@ def _keep_history(folder: RunFolder, observer: Observer) -> Any:
         observer.on_phase(record)
 
     return on_phase
-
-
-def _check_shapes(loaded: LoadedModel, rows: Data, spec: str) -> None:
-    """Raise DataError where the module cannot take two rows; tracing would say so less plainly."""
-    if isinstance(loaded.model, ExportedProgram):
-        return  # it knows its shapes, and is asked for them once it is traced
-    reason = tracing.cannot_take(loaded.model, api.in_order(rows.example(), loaded))
-    if reason:
-        raise DataError(f"the model cannot take the rows of --data {spec}, {_shapes(rows.example())}: {reason}")
-
-
-def _shapes(inputs: Inputs) -> str:
-    """The shape of one row of each input."""
-    if isinstance(inputs, torch.Tensor):
-        return str(list(inputs.shape[1:]))
-    named = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
-    return ", ".join(f"{name} {list(tensor.shape[1:])}" for name, tensor in named)
 
 
 def _anchored(spec: str) -> str:

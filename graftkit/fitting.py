@@ -243,13 +243,20 @@ def fit_model(
     return replace(_result(fitter, chosen, own, records, interrupted), troubles=tuple(troubles))
 
 
+_CLEARLY = 0.05  # above chance, as a share of what lies above it
+
+
 def _about_chance(fitter: Fitter, data: Data, metric: Metric) -> list[str]:
     """A warning where the model as given does not know its data: the usual reason is that they are not its own."""
-    if metric is not training.accuracy or not data.classes or fitter.baseline.validation > 1.5 / data.classes:
+    if metric is not training.accuracy or not data.classes:
+        return []
+    chance = 1 / data.classes
+    if fitter.baseline.validation > chance + _CLEARLY * (1 - chance):
         return []
     return [
-        f"the model as given is right for {fitter.baseline.validation:.0%} of the validation rows, about chance for"
-        f" {data.classes} classes: it was probably trained on inputs of another scale, or classes in another order"
+        f"the model as given is right for {fitter.baseline.validation:.0%} of the validation rows, no better than"
+        f" chance for {data.classes} classes: it was probably trained on inputs of another scale, or classes in"
+        " another order"
     ]
 
 

@@ -19,22 +19,24 @@ from graftkit.run_folder import SOURCE, RunFolder
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
-def open_run(path: Path, *, trust: bool) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
+def open_run(
+    path: Path, *, trust: bool, allow: tuple[str, ...] = ()
+) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
     """A run's trained model, its data and metric, and its source.json. Raises RunError, SourceError."""
     folder = RunFolder(path)
     if not path.is_dir():
         raise RunError(f"{path} is not a run's folder")
     facts = folder.read_json(SOURCE)
     try:
-        return _reopen(path, folder, facts, trust=trust)
+        return _reopen(path, folder, facts, trust=trust, allow=allow)
     except (SourceError, DataError) as error:
         raise type(error)(f"{path} was made from {facts['source']} and {facts['data']}: {error}") from error
 
 
 def _reopen(
-    path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool
+    path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool, allow: tuple[str, ...]
 ) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
-    loaded = sources.load(_source_of(facts, trust=trust))
+    loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
     if loaded.provenance.get("sha256") != facts["sha256"]:
         raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
     rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
@@ -49,7 +51,7 @@ def _reopen(
     return model, rows, api.metric_for(facts["metric"], rows), facts
 
 
-def _source_of(facts: Mapping[str, Any], *, trust: bool) -> SourceRequest:
+def _source_of(facts: Mapping[str, Any], *, trust: bool, allow: tuple[str, ...]) -> SourceRequest:
     """What was read when the run was made."""
     return SourceRequest(
         spec=facts["source"],
@@ -57,7 +59,7 @@ def _source_of(facts: Mapping[str, Any], *, trust: bool) -> SourceRequest:
         trust=trust,
         arch=facts.get("arch"),
         arch_args=tuple(facts.get("arch_args", {}).items()),
-        allow=tuple(facts.get("allow", ())),
+        allow=(*facts.get("allow", ()), *allow),
     )
 
 

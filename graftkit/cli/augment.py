@@ -51,11 +51,12 @@ def augment(**given: Any) -> None:
     receives model.onnx, report.html, metrics.json and, with model and data where they are now, all it takes to export
     again.
     """
+    options.started()
     from graftkit.augmenting import augment as run
     from graftkit.cli.progress import Watcher
 
     request = _request(given)
-    with Watcher() as observer:
+    with Watcher() as observer, options.stdout_kept():
         report = run(request, observer)
     if given["as_json"]:
         click.echo((request.out / "metrics.json").read_text(), nl=False)

@@ -15,10 +15,14 @@ from graftkit.cli import options
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: RUN/model.onnx]")
 @options.opset
 @options.trust
+@options.allow
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
 @options.as_json
-def export(run: Path, out: Path | None, opset: int, trust: bool, force: bool, as_json: bool) -> None:
+def export(
+    run: Path, out: Path | None, opset: int, trust: bool, allow: tuple[str, ...], force: bool, as_json: bool
+) -> None:
     """Write the model of RUN as one plain ONNX file, with other options than the first time."""
+    options.started()
     from graftkit.cli.progress import Watcher
     from graftkit.core.errors import RunError
     from graftkit.reopening import open_run
@@ -29,9 +33,9 @@ def export(run: Path, out: Path | None, opset: int, trust: bool, force: bool, as
     target = out or folder.model
     if target.exists() and not force:
         raise RunError(f"{target} exists already; pass --force to replace it, or another --out")
-    with Watcher() as observer:
+    with Watcher() as observer, options.stdout_kept():
         observer.on_stage("reading the run")
-        model, rows, _, facts = open_run(run, trust=trust)
+        model, rows, _, facts = open_run(run, trust=trust, allow=allow)
         own = {"source_sha256": facts["sha256"] or "", "inspection": folder.read_inspection().to_json()}
         shipped = ship(model, target, rows, opset=opset, facts=own, on_stage=observer.on_stage)
         for line in shipped.notes:

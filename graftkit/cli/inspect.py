@@ -31,7 +31,9 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, **given: Any)
     """
     from graftkit.core.atomic import write_text
 
-    found = _found(what, **given)
+    options.started()
+    with options.stdout_kept():
+        found = _found(what, **given)
     form = "json" if as_json else form
     if form == "table" and out is None:
         from rich.console import Console

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, redirect_stdout
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,16 @@ as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print
 opset: Decorator = click.option(
     "--opset", type=click.IntRange(17, 25), default=20, show_default=True, help="ONNX opset."
 )  # the limits are folding.OPSETS, which takes torch to import
+
+
+def started() -> None:
+    """Say so before torch is imported, which takes seconds."""
+    click.secho("· starting" if sys.stderr.isatty() else "- starting", err=True, dim=sys.stderr.isatty())
+
+
+def stdout_kept() -> AbstractContextManager[Any]:
+    """Keep stdout for the command's own answer: what a model's code prints goes to stderr."""
+    return redirect_stdout(sys.stderr)
 
 
 def model(command: Callable[..., Any]) -> Callable[..., Any]:

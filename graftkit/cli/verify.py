@@ -16,9 +16,13 @@ from graftkit.cli import options
 @click.option("--runtime", "runtimes", multiple=True, default=("onnxruntime",), show_default=True,
               help="onnxruntime, or reference (onnx's own evaluator). Repeatable.")  # fmt: skip
 @options.trust
+@options.allow
 @options.as_json
-def verify(run: Path, model: Path | None, runtimes: tuple[str, ...], trust: bool, as_json: bool) -> None:
+def verify(
+    run: Path, model: Path | None, runtimes: tuple[str, ...], trust: bool, allow: tuple[str, ...], as_json: bool
+) -> None:
     """Check that the ONNX file of RUN computes what its trained model computes, and its metric."""
+    options.started()
     from graftkit import api
     from graftkit.cli.progress import Watcher
     from graftkit.core.errors import RunError
@@ -30,9 +34,9 @@ def verify(run: Path, model: Path | None, runtimes: tuple[str, ...], trust: bool
     target = model or RunFolder(run).model
     if not target.is_file():
         raise RunError(f"{target} is not there; `graftkit export {run}` writes it")
-    with Watcher() as observer:
+    with Watcher() as observer, options.stdout_kept():
         observer.on_stage("reading the run")
-        trained, rows, metric, facts = open_run(run, trust=trust)
+        trained, rows, metric, facts = open_run(run, trust=trust, allow=allow)
         observer.on_stage("verifying")
         parity = api.verify(target, trained, rows, runtimes=runtimes)
         scores = {name: api.runtime_metric(target, rows, metric, runtime=name) for name in runtimes}

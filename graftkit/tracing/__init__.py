@@ -16,6 +16,7 @@ from graftkit.model import TracedModel, copied
 from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data
 from graftkit.tracing.checks import Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
+from graftkit.tracing.dataflow import ACTIVATIONS
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
 from graftkit.tracing.outputs import same_output
@@ -25,6 +26,7 @@ from graftkit.tracing.reasons import reason
 from graftkit.tracing.renaming import named_as, with_fixed
 from graftkit.tracing.scripted import Replay, replayed
 from graftkit.tracing.sites import find_sites, mark_sites
+from graftkit.tracing.training_checks import check_training
 from graftkit.tracing.unlifting import output_nodes
 from graftkit.tracing.weights import compute_weights
 
@@ -36,6 +38,8 @@ _ONE_MODE = (
 __all__ = [
     "call_source",
     "cannot_take",
+    "draws",
+    "ends_in",
     "flat_inputs",
     "in_single_precision",
     "named_as",
@@ -149,6 +153,18 @@ def call_source(traced: TracedModel, inputs: tuple[Tensor, ...]) -> tuple[Tensor
             m.training = mode
 
 
+def draws(traced: TracedModel) -> bool:
+    """Whether what feeds the loss is random in evaluation."""
+    at = traced.output_at[1]
+    first, other = (run_graph(traced.eval_graph, traced.inputs, seed=seed)[at] for seed in (0, 1))
+    return not torch.equal(first.nan_to_num(), other.nan_to_num())
+
+
+def ends_in(traced: TracedModel) -> str:
+    """The activation that gives the output that feeds the loss, "" where it is none."""
+    return ACTIVATIONS.get(output_nodes(traced.eval_graph)[traced.output_at[1]].target, "")
+
+
 def flat_inputs(module: nn.Module, example: Any) -> tuple[Tensor, ...]:
     """An example's tensors in the order in which a traced model takes them. Raises TraceError."""
     return calling_of(module, example)[1]
@@ -169,12 +185,13 @@ def _trace_as(
     module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, name: str, output: str | None, free: Free
 ) -> TracedModel:
     evaluation = capture(module, calling, inputs, train=False, how=How(free))
+    own_training = True
     try:
         train = capture(module, calling, inputs, train=True, how=evaluation.how)
     except TraceError as error:
         if not depends_on_data(error):
             raise
-        train = _flipped(evaluation, error)
+        train, own_training = _flipped(evaluation, error), False
     if train.how != evaluation.how:  # what only one mode needs, both get
         evaluation = capture_as(module, calling, inputs, train=False, how=train.how)
     traced = _traced(name, module, calling, train, evaluation, inputs, output)
@@ -184,7 +201,9 @@ def _trace_as(
         raise SizeError(f"{name} asks in training, and only there, how large {other} is")
     what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
     with buffers_kept(module):
-        fixed, notes = check_sizes(what, limits)
+        fixed, notes = check_sizes(what, limits, evaluation.guards)
+        if own_training:
+            notes += check_training(replace(what, graph=traced.train_graph), train.guards)
     one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 
@@ -225,7 +244,8 @@ def _traced(
     if not any(BATCH in port.shape for port in signature.inputs) and evaluation.how.free != "none":
         raise TraceError(f"{name} fixes its batch size, which has to stay free")
     sites, skipped, edges = find_sites(train.graph, evaluation.graph, inputs, places)
-    notes = tuple(dict.fromkeys((*evaluation.notes, *train.notes, *_fixed(evaluation.how))))
+    told = (*evaluation.notes, *train.notes, *_fixed(evaluation.how), *_beside(train, evaluation, chosen))
+    notes = tuple(dict.fromkeys(told))
     return TracedModel(
         name=name,
         source=source,
@@ -240,6 +260,14 @@ def _traced(
         signature=signature,
         output_at=places,
         notes=notes,
+    )
+
+
+def _beside(train: Captured, evaluation: Captured, chosen: str) -> tuple[str, ...]:
+    """That training gives more than evaluation, where it does."""
+    more = len(train.outputs) - len(evaluation.outputs)
+    return (
+        (f"of what it gives in training alone ({more} more) nothing feeds the loss, only {chosen}",) if more > 0 else ()
     )
 
 

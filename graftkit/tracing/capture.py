@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.nn.parameter import UninitializedBuffer
 
 from graftkit.calling import Calling, flat_forward
 from graftkit.core.errors import TraceError
@@ -46,7 +47,8 @@ class How:
 class Captured:
     """A graph, the names of its outputs, the way it was captured, and what a user has to know of that.
 
-    `limits` are the smallest and the largest value of each free size for which the graph is the model.
+    `limits` are the smallest and the largest value of each free size for which the graph is the model, `guards` what
+    else tracing took for granted of sizes, as torch.export writes it.
     """
 
     graph: fx.GraphModule
@@ -54,6 +56,7 @@ class Captured:
     how: How
     notes: tuple[str, ...] = ()
     limits: Mapping[Any, tuple[int, int | None]] = field(default_factory=dict)
+    guards: tuple[str, ...] = ()
 
 
 def capture(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...], *, train: bool, how: How) -> Captured:
@@ -90,10 +93,9 @@ def capture_as(
 
     Raises TraceError.
     """
-    with untouched(module, train=train), contextlib.ExitStack() as stack:
+    with prepared(module, train=train) as notes, contextlib.ExitStack() as stack:
         names: tuple[str, ...] = ()
         told = stack.enter_context(own_backward_kept()) if to_train else []
-        notes = [stack.enter_context(repair(module, train)) for repair in MODULE_REPAIRS.values()]
         if how.scripted:
             program = _script(module, calling, inputs)
         else:
@@ -109,7 +111,8 @@ def capture_as(
         names = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
     notes += [*told, *(rewrite(graph) for rewrite in GRAPH_REPAIRS.values())]
     graph.recompile()
-    return Captured(graph, names, how, tuple(note for note in notes if note), _limits(program))
+    guards = tuple(program._guards_code or ())
+    return Captured(graph, names, how, tuple(note for note in notes if note), _limits(program), guards)
 
 
 def _limits(program: ExportedProgram) -> dict[Any, tuple[int, int | None]]:
@@ -207,6 +210,13 @@ def _gradients(module: nn.Module, *, on: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def prepared(module: nn.Module, *, train: bool) -> Iterator[list[str | None]]:
+    """The module in a mode and repaired, with what the repairs say; afterwards it is what it was."""
+    with untouched(module, train=train), contextlib.ExitStack() as stack:
+        yield [stack.enter_context(repair(module, train)) for repair in MODULE_REPAIRS.values()]
+
+
+@contextlib.contextmanager
 def untouched(module: nn.Module, *, train: bool) -> Iterator[None]:
     """The module in a mode; afterwards modes, buffers and attributes are what they were."""
     modules = list(module.modules())
@@ -227,7 +237,8 @@ def untouched(module: nn.Module, *, train: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def buffers_kept(module: nn.Module) -> Iterator[None]:
     """Afterwards the buffers that were there before hold what they held."""
-    before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    made = [buffer for buffer in module.buffers() if not isinstance(buffer, UninitializedBuffer)]
+    before = [(buffer, buffer.detach().clone()) for buffer in made]
     try:
         yield
     finally:
@@ -246,13 +257,24 @@ def _same(one: Any, other: Any) -> bool:
     return len(one) == len(other) and all(a is b for a, b in pairs)
 
 
+def _containers(values: Iterable[Any]) -> Iterator[Any]:
+    """Every list, dict or set among the values, and within one, once."""
+    waiting, seen = list(values), set()
+    while waiting:
+        value = waiting.pop()
+        if type(value) in _CONTAINERS and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            waiting += value.values() if isinstance(value, dict) else value
+
+
 class _Kept:
-    """A module's attributes, and what is in those that are lists, dicts and sets."""
+    """A module's attributes, and what is in those that are lists, dicts and sets, one within another, too."""
 
     def __init__(self, module: nn.Module):
         self.module = module
         self.attributes = dict(module.__dict__)
-        self.contents = [(value, value.copy()) for value in self.attributes.values() if type(value) in _CONTAINERS]
+        self.contents = [(value, value.copy()) for value in _containers(self.attributes.values())]
 
     def put_back(self) -> None:
         """Undo what the module did to itself while it was traced: what it kept may be no real tensor."""

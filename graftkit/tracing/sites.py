@@ -96,7 +96,8 @@ def find_sites(
         mark(site, in_train[key])
         mark(site, call)
     edges = _edges(eval, in_eval, sites)
-    feeding = {edge.source for edge in edges if not edge.target}
+    every = {node: key for key, node in in_eval.items()}  # behind a call that is no site the output is not a site's own
+    feeding = {edge.source for edge in site_edges(data_flow(eval.graph), every) if not edge.target}
     return tuple(replace(site, feeds_output=site.key in feeding) for site in sites), tuple(skipped), edges
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 import graftkit as gk
-from graftkit import shipping, tracing
+from graftkit import shipping, surgery, tracing
 from graftkit.calling import flat_outputs
 from graftkit.core.errors import GraftkitError, PlanError
+from graftkit.dendrites import build_dendrite
 from graftkit.model import TracedModel
 from graftkit.plan import GraftPlan
 
@@ -111,14 +112,17 @@ class _Walk:
         return traced
 
     def _plan(self) -> GraftPlan:
-        """The default plan; where that leaves out every site because it gives the output, those all the same."""
+        """The default plan as `augment` takes it; where every site gives the output, those all the same."""
         try:
-            return gk.make_plan(self.traced)
+            plan = gk.make_plan(self.traced)
         except PlanError as error:
             if "it gives the model's output" not in str(error):
                 raise
             self.row.notes.append("its only sites give the output; they were named")
             return gk.make_plan(self.traced, sites=[site.key for site in self.traced.sites])
+        lost = surgery.lost_grafts(surgery.empty(self.traced), plan.grafts, build_dendrite)
+        self.row.notes += [f"no error reaches {site}" for site in lost]
+        return GraftPlan(tuple(graft for graft in plan.grafts if graft.site not in lost))
 
     @property
     def whole(self) -> bool:
