@@ -28,19 +28,32 @@ def check_calls(pickled: Any, where: str, held: int, free: Iterable[str] = ()) -
     `pickled` is bytes, or a file that is read to the pickle's end; `held` is how many bytes the whole file holds;
     `free` are names that the user allowed, or that stand for nothing, which may be called with anything.
     """
-    machine = _Machine(Room(held), frozenset(free))
+    _follow(_Machine(Room(held), frozenset(free)), pickled, where)
+
+
+def check_script_tensors(pickled: bytes, where: str, records: Mapping[str, int]) -> None:
+    """Raise SourceError where a tensor of a TorchScript archive is not within its storage, or that not in its record.
+
+    Torch's reader in C++ believes what the pickle says of sizes, and would show whatever lies behind the record in
+    memory. `records` are the bytes of each, by the key of a storage.
+    """
+    _follow(_ScriptMachine(Room(sum(records.values()), records), frozenset()), pickled, where)
+
+
+def _follow(machine: _Machine, pickled: Any, where: str) -> None:
     try:
         for name, argument in opcodes(pickled):
             step = _STEPS.get(name)
             if step is None:
-                return
+                return machine.stop()
             step(machine, argument)
     except TooManyError as error:
         raise SourceError(f"{where} {error}") from error
     except RefusedError as error:
-        raise SourceError(f"{where} {error}, which torch.save never does for a model; do not use this file") from error
+        raise SourceError(f"{where} {error}, which torch never does for a model; do not use this file") from error
     except Exception as error:  # pickletools meets foreign bytes here, and raises whatever they provoke
         raise SourceError(f"{where} is damaged; copy or download it again") from error
+    return None
 
 
 class _Tuple(tuple[Any, ...]):
@@ -58,6 +71,9 @@ class _Machine:
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        """At an opcode that no step is for: torch's restricted unpickler stops there, too."""
 
     def push(self, value: Any) -> None:
         """Something that takes nothing from the stack."""
@@ -168,8 +184,28 @@ class _Machine:
         if found is None and isinstance(told, tuple) and told[:1] == ("module",):
             found = Made("a layer's source")  # torch stops here, and says that the form is an old one
         if found is None:
-            raise RefusedError("names a storage larger than the file")
+            raise RefusedError("names a storage larger than what it holds")
         self.push(found)
+
+
+class _ScriptMachine(_Machine):
+    """The same for TorchScript's reader, which makes objects of the archive's own classes, and calls no others."""
+
+    def stop(self) -> None:
+        """That reader knows more opcodes; torch.jit.save writes none of them."""
+        raise RefusedError("has an opcode that takes things apart")
+
+    def made(self, function: Any, arguments: Any) -> Any:
+        """Tensors as everywhere; whatever else is made holds them."""
+        if not isinstance(function, Named):
+            raise RefusedError("calls something by a number")
+        if function.name in RULES and function.name != "collections.OrderedDict":
+            return super().made(function, arguments)
+        return Made(function.name)
+
+    def build(self, _: Any) -> None:
+        """Attributes into an object."""
+        self.take(1)
 
 
 def _text(key: Any) -> bool:
@@ -210,7 +246,7 @@ _STEPS: Mapping[str, _Step] = {
     "GLOBAL": _Machine.name,
     "REDUCE": _Machine.call,
     "NEWOBJ": _Machine.make,
-    "BUILD": _Machine.build,
+    "BUILD": lambda machine, argument: machine.build(argument),
     "BINPERSID": _Machine.persistent,
     "APPEND": lambda machine, _: machine.append(1),
     "APPENDS": lambda machine, _: machine.append(None),

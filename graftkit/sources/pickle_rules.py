@@ -62,9 +62,16 @@ class Storage:
 
 @dataclass(eq=False)
 class Room:
-    """How many bytes the file holds, and how many its tensors show beyond what their storages do."""
+    """How many bytes the file holds.
+
+    Attributes:
+        held: altogether.
+        records: and for each storage, where its reader does not look itself.
+        beyond: how many the tensors so far show beyond what their storages hold.
+    """
 
     held: int
+    records: Mapping[str, int] | None = None
     beyond: int = 0
 
     @property
@@ -83,6 +90,8 @@ def storage_of(told: Any, room: Room) -> Storage | None:
     width, view = _width(told[1].name.replace("UntypedStorage", "ByteStorage")), told[5] if len(told) == 6 else None
     count = told[4]
     if width is None or not _whole(count) or count * width > room.most:
+        return None
+    if room.records is not None and count * width > room.records.get(str(told[2]), 0):
         return None
     if view is not None:
         if not isinstance(view, tuple) or len(view) != 3 or not (_whole(view[1]) and _whole(view[2])):
@@ -112,7 +121,7 @@ def _tensor(room: Room, arguments: tuple[Any, ...]) -> Made | None:
     numbers = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if numbers and (last + 1) * storage.width > storage.size:
-        return None
+        raise RefusedError("has a tensor that reaches beyond its storage")
     room.beyond += max(0, numbers * storage.width - storage.size)
     if room.beyond > room.most:
         raise RefusedError(f"shows numbers that it holds again and again, {room.beyond} bytes of them")

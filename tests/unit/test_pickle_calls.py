@@ -106,15 +106,15 @@ HOSTILE = {
     "rows as a state": (named("collections.OrderedDict") + b")R" + tensor(10**7, 0) + b"b", "a state that it never"),
     "numbers again and again": (tensor(2**40, 0), "again and again"),
     "many times": (b"](" + tensor(10**7, 0) * 3 + b"e", "again and again"),
-    "beyond the storage": (tensor(5, 1), "calls torch._utils._rebuild_tensor_v2"),
-    "a giant storage": (tensor(4, 1, NUMBERS.replace(b"K\x04t", number(2**40) + b"t")), "larger than the file"),
+    "beyond the storage": (tensor(5, 1), "reaches beyond its storage"),
+    "a giant storage": (tensor(4, 1, NUMBERS.replace(b"K\x04t", number(2**40) + b"t")), "larger than what it holds"),
     "a storage that is called so in bytes": (
         tensor(
             4,
             1,
             NUMBERS.replace(text("storage"), named("_codecs.encode") + text("storage") + text("latin1") + b"\x86R"),
         ),
-        "larger than the file",
+        "larger than what it holds",
     ),
     "through a subclass": (
         named("torch._tensor._rebuild_from_type_v2")
