@@ -23,6 +23,7 @@ from graftkit.sources.pickle_safety import one_line
 OPSETS = (7, 28)
 _LARGEST_FILE = 2**31  # protobuf's own limit; more is kept in data files
 _NODES_LIMIT = 100_000
+_SPAN_LIMIT = 2**29  # bytes of all functions, each in the place of its calls
 _DEEPEST = 8
 _DOMAINS = frozenset({"", "ai.onnx"})
 _KINDS = frozenset(
@@ -104,12 +105,17 @@ def _check_growth(graph: GraphProto, functions: dict[tuple[str, str], FunctionPr
         order = [*TopologicalSorter(calls).static_order()]
     except CycleError as error:
         raise SourceError(f"{where} has a function that calls itself; do not use it") from error
+    own = {key: function.ByteSize() for key, function in functions.items()}
     sizes: dict[tuple[str, str], int] = {}
+    spans: dict[tuple[str, str], int] = {}  # in bytes, so that a tensor in a function counts at every call
     for key in order:
         counted = calls.get(key)
         sizes[key] = 1 if counted is None else sum(count * sizes[called] for called, count in counted.items())
+        spans[key] = own.get(key, 0) + sum(count * spans[called] for called, count in (counted or {}).items())
         if sizes[key] > _NODES_LIMIT:
             raise SourceError(f"{where} has more than {_NODES_LIMIT} nodes, which no model needs; do not use it")
+        if spans[key] > _SPAN_LIMIT:
+            raise SourceError(f"{where} has functions that would grow to {spans[key]} bytes; do not use it")
 
 
 def _all_nodes(nodes: object, depth: int = 0) -> Iterator[NodeProto]:
