@@ -3,7 +3,7 @@
 Harmless means: no name takes a callable that it calls with the file's arguments, looks an attribute up by
 a name from the file, or reads or writes anything but tensors. Left out on purpose: `Module` itself, lazy
 modules (they keep hooks), losses, data-parallel wrappers, and `torch._tensor._rebuild_from_type_v2` (it
-calls what it is given). A class can be instantiated at any size, so memory is not protected.
+calls what it is given). What of these a file may call, and at which sizes, `pickle_rules` says.
 """
 
 from __future__ import annotations

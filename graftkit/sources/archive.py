@@ -41,7 +41,7 @@ class Archive:
 
 
 def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
-    refuse_bomb(path, zip_members(path), where=str(path))
+    refuse_bomb(path.stat().st_size, zip_members(path), where=str(path))
     try:
         reader = torch._C.PyTorchFileReader(file)
         check_archive(reader, str(path))

@@ -19,6 +19,7 @@ import torch
 from graftkit.core.errors import SourceError
 from graftkit.sources.expression_grammar import is_expression, is_guard
 from graftkit.sources.pickle_safety import TRUST_HINT, load_restricted, refuse_strangers
+from graftkit.sources.torch_zip import structure
 
 _JSON_LIMIT = 256 * 2**20
 _MEMBERS = re.compile(
@@ -82,15 +83,8 @@ def _check_pickle(reader: Any, member: str, where: str) -> None:
     content = reader.get_record(member)
     if content:
         place = f"{where}: {member}"
-        refuse_strangers(_pickle_inside(content, place), place, also=_MARKED_TENSORS)
+        refuse_strangers(structure(io.BytesIO(content), place), place, also=_MARKED_TENSORS)
         load_restricted(io.BytesIO(content), place)
-
-
-def _pickle_inside(content: bytes, where: str) -> bytes:
-    try:
-        return bytes(torch._C.PyTorchFileReader(io.BytesIO(content)).get_record("data.pkl"))
-    except (RuntimeError, ValueError) as error:
-        raise SourceError(f"{where} is not what torch.save writes; {TRUST_HINT}") from error
 
 
 def _texts(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

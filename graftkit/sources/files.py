@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 from graftkit.core.errors import SourceError
 
@@ -40,21 +41,27 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def zip_members(path: Path) -> Mapping[str, int]:
-    """Unpacked sizes of an archive's members, named without the common root folder; empty if there is no zip."""
+def zip_members(file: Path | IO[bytes]) -> Mapping[str, int]:
+    """Unpacked sizes of an archive's members, named without the common root folder; empty if there is no zip.
+
+    Of two members with one name it is the larger: readers may disagree about which counts.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             infos = [info for info in archive.infolist() if info.filename and not info.is_dir()]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return {}
     roots = {info.filename.split("/", 1)[0] for info in infos}
     cut = len(next(iter(roots))) + 1 if len(roots) == 1 else 0
-    return {info.filename[cut:]: info.file_size for info in infos}
+    found: dict[str, int] = {}
+    for info in infos:
+        found[info.filename[cut:]] = max(info.file_size, found.get(info.filename[cut:], 0))
+    return found
 
 
-def refuse_bomb(path: Path, members: Mapping[str, int], *, where: str) -> None:
-    """Raise SourceError where the archive would unpack to far more than the file holds."""
-    size, unpacked = path.stat().st_size, sum(members.values())
+def refuse_bomb(size: int, members: Mapping[str, int], *, where: str) -> None:
+    """Raise SourceError where the archive would unpack to far more than the `size` bytes that it holds."""
+    unpacked = sum(members.values())
     if unpacked > _GROWTH * size + _SLACK:
         raise SourceError(f"{where} would unpack {size} bytes to {unpacked}, which no model file does; do not use it")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from graftkit.core.signature import Port, Signature
 from graftkit.sources.onnx_operators import OPERATORS, Call
@@ -20,6 +21,9 @@ from graftkit.sources.onnx_operators.numbers import Numbers, numbers
 FREED = "the file fixes its batch size to {rows}; it was freed here, and rows taken together give what each gives alone"
 KEPT = "the file fixes its batch size to {rows}, and rows do not stay apart when it is freed; export it with a free one"
 _MOST_BYTES = 2**31  # of one tensor in the trial
+_MOST_IN_ALL = 2**34  # of all tensors that it makes, which need not be there at one time
+_MOST_WORK = 3e11  # multiplications and additions of it
+_MOST_OPERATIONS = 20_000
 _MOST_NUMBERS = 2**26  # in one input of it
 _CLOSE = 1e-4
 
@@ -126,25 +130,31 @@ def _fits(module: fx.GraphModule, inputs: list[Tensor]) -> bool:
     """Whether it runs on tensors that hold nothing, and makes none that is out of measure."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with torch.no_grad(), fake, _Measure() as measure:
+        with torch.no_grad(), FlopCounterMode(display=False) as work, fake, _Measure():
             module(*(fake.from_tensor(tensor) for tensor in inputs))
     except Exception:  # data-dependent or broken: not tried any further
         return False
-    return bool(measure.largest <= _MOST_BYTES)
+    return bool(work.get_total_flops() <= _MOST_WORK)
 
 
 class _Measure(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that is made."""
+    """Stops what makes a tensor out of measure, too many, or an operation whose work nobody counts."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.largest = 0
+        self.operations = 0
+        self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        if self.operations > _MOST_OPERATIONS or "linalg" in str(func):
+            raise OverflowError(f"{self.operations} operations, the last {func}")
         found = func(*args, **(kwargs or {}))
         for each in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(each, Tensor):
-                self.largest = max(self.largest, each.numel() * each.element_size())
+            size = each.numel() * each.element_size() if isinstance(each, Tensor) else 0
+            self.bytes += size
+            if size > _MOST_BYTES or self.bytes > _MOST_IN_ALL:
+                raise OverflowError(f"{func} makes {size} bytes")
         return found
 
 

@@ -8,20 +8,22 @@ what they say, data files elsewhere, graphs within graphs, functions that double
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto
 
 from graftkit.core.errors import SourceError
+from graftkit.sources.onnx_arity import wrong_arity
 from graftkit.sources.onnx_tensors import DTYPES, Tensors
 from graftkit.sources.pickle_safety import one_line
 
 OPSETS = (7, 28)
 _LARGEST_FILE = 2**31  # protobuf's own limit; more is kept in data files
 _NODES_LIMIT = 100_000
+_SPAN_LIMIT = 2**29  # bytes of all functions, each in the place of its calls
 _DEEPEST = 8
 _DOMAINS = frozenset({"", "ai.onnx"})
 _KINDS = frozenset(
@@ -52,23 +54,29 @@ def check_model(model: ModelProto, tensors: Tensors, where: str) -> None:
     functions = {(function.domain, function.name): function for function in model.functions}
     _check_growth(model.graph, functions, where)
     for function in functions.values():
-        _Names(where, tensors, functions).check_nodes(list(function.node), set(function.input), 0)
-    _Names(where, tensors, functions).check_graph(model.graph, set(), 0)
+        version = _version(function.opset_import) or opset(model)
+        _Names(where, tensors, functions, version).check_nodes(list(function.node), set(function.input), 0)
+    _Names(where, tensors, functions, opset(model)).check_graph(model.graph, set(), 0)
 
 
 def opset(model: ModelProto) -> int:
     """Which version of the standard operators a checked file uses."""
-    return int(max(entry.version for entry in model.opset_import if entry.domain in _DOMAINS))
+    return _version(model.opset_import)
+
+
+def _version(imports: Iterable[OperatorSetIdProto]) -> int:
+    """The version of the standard operators, nought where none is named."""
+    return int(max((entry.version for entry in imports if entry.domain in _DOMAINS), default=0))
 
 
 def _check_opsets(model: ModelProto, where: str) -> None:
-    versions = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
-    if not versions:
+    version = opset(model)
+    if not version:
         raise SourceError(f"{where} does not say which version of ONNX's operators it uses; export it again")
     lowest, highest = OPSETS
-    if not lowest <= max(versions) <= highest:
+    if not lowest <= version <= highest:
         raise SourceError(
-            f"{where} uses opset {max(versions)}; {lowest} to {highest} are read: export it again, or convert it with"
+            f"{where} uses opset {version}; {lowest} to {highest} are read: export it again, or convert it with"
             " onnx.version_converter"
         )
 
@@ -97,12 +105,17 @@ def _check_growth(graph: GraphProto, functions: dict[tuple[str, str], FunctionPr
         order = [*TopologicalSorter(calls).static_order()]
     except CycleError as error:
         raise SourceError(f"{where} has a function that calls itself; do not use it") from error
+    own = {key: function.ByteSize() for key, function in functions.items()}
     sizes: dict[tuple[str, str], int] = {}
+    spans: dict[tuple[str, str], int] = {}  # in bytes, so that a tensor in a function counts at every call
     for key in order:
         counted = calls.get(key)
         sizes[key] = 1 if counted is None else sum(count * sizes[called] for called, count in counted.items())
+        spans[key] = own.get(key, 0) + sum(count * spans[called] for called, count in (counted or {}).items())
         if sizes[key] > _NODES_LIMIT:
             raise SourceError(f"{where} has more than {_NODES_LIMIT} nodes, which no model needs; do not use it")
+        if spans[key] > _SPAN_LIMIT:
+            raise SourceError(f"{where} has functions that would grow to {spans[key]} bytes; do not use it")
 
 
 def _all_nodes(nodes: object, depth: int = 0) -> Iterator[NodeProto]:
@@ -116,10 +129,11 @@ def _all_nodes(nodes: object, depth: int = 0) -> Iterator[NodeProto]:
 class _Names:
     """Follows which values are there, graph by graph."""
 
-    def __init__(self, where: str, tensors: Tensors, functions: dict[tuple[str, str], FunctionProto]):
+    def __init__(self, where: str, tensors: Tensors, functions: dict[tuple[str, str], FunctionProto], version: int):
         self.where = where
         self.tensors = tensors
         self.functions = functions
+        self.version = version
 
     def check_graph(self, graph: GraphProto, outer: set[str], depth: int) -> None:
         """A graph whose nodes may read its own values and those of the graphs around it."""
@@ -165,6 +179,9 @@ class _Names:
                 f"{self.where} has the operator {called} of {one_line(node.domain)}, which is not ONNX's own;"
                 " export it with standard operators"
             )
+        wrong = wrong_arity(node, self.version) if node.domain in _DOMAINS else None
+        if wrong:
+            raise SourceError(f"{self.where}: {called} {wrong}, which its operator does not allow; export it again")
         missing = [name for name in node.input if name and name not in there]
         if missing:
             raise SourceError(f"{self.where}: {called} reads {one_line(missing[0])!r}, which is not there")

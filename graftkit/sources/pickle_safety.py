@@ -6,11 +6,9 @@ unpickler enforces, so that a file which fools the scan still cannot import anyt
 
 from __future__ import annotations
 
-import _compat_pickle
-import pickletools
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +17,11 @@ from torch.serialization import safe_globals
 
 from graftkit.core.errors import SourceError
 from graftkit.sources.allowed_globals import ALLOWED_GLOBALS, allowed_objects
+from graftkit.sources.files import ZIP_MAGIC
 from graftkit.sources.permission import forbidden
+from graftkit.sources.pickle_calls import check_calls
+from graftkit.sources.pickle_opcodes import TooManyError, opcodes, python3_name
+from graftkit.sources.torch_zip import structure
 
 TRUST_HINT = "if you trust whoever made it, pass --trust"
 _PROTOCOL = b"\x80\x02"  # the one that torch.save writes, and that torch's restricted unpickler reads
@@ -68,6 +70,8 @@ def refuse_strangers(
     """
     try:
         beyond = strangers(pickled, also)
+    except TooManyError as error:
+        raise SourceError(f"{where} {error}") from error
     except Exception as error:  # pickletools meets foreign bytes here, and raises whatever they provoke
         raise SourceError(f"{where} is damaged; copy or download it again") from error
     if beyond:
@@ -93,7 +97,8 @@ def load_restricted(
 
     Raises SourceError, whose message ends with the hint.
     """
-    _refuse_long_names(file, where)
+    for pickled, held in _pickles(file, where):
+        check_calls(pickled, where, held, [name for _, name in objects])
     try:
         with warnings.catch_warnings(), safe_globals([*allowed_objects(), *objects]):
             _quiet()
@@ -102,22 +107,21 @@ def load_restricted(
         raise SourceError(f"{where} cannot be loaded: {_reason(error)}; if the file is not damaged, {hint}") from error
 
 
-def _refuse_long_names(file: Path | IO[bytes], where: str) -> None:
-    """Raise SourceError for a name that torch.load would take minutes to tell of, in a file that is no zip."""
-    if isinstance(file, Path) and any(len(name) > _LONGEST_NAME for name in _legacy_names(file)):
-        raise SourceError(f"{where} names something longer than any class; do not use this file")
-
-
-def _legacy_names(path: Path) -> Iterator[str]:
-    """What the pickles of a file without a zip around them want to import, as far as they can be read."""
-    with path.open("rb") as file, suppress(Exception):  # torch.load says what else is wrong
-        if file.read(2) == b"PK":
-            return
+def _pickles(file: Path | IO[bytes], where: str) -> Iterator[tuple[Any, int]]:
+    """Each pickle that torch.load will read, and how many bytes the whole file holds."""
+    if not isinstance(file, Path):
+        yield structure(file, where), file.seek(0, os.SEEK_END)
         file.seek(0)
+        return
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        if opened.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+            yield structure(file), size
+            return
+        opened.seek(0)
         for _ in range(_LEGACY_PICKLES):
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name in ("GLOBAL", "INST"):
-                    yield str(argument)
+            if opened.tell() < size:
+                yield opened, size
 
 
 def load_in_full(file: Path | IO[bytes]) -> Any:
@@ -144,8 +148,7 @@ def _walk(pickled: bytes) -> Iterator[str]:
     """Follows the strings that may name a global: those just pushed, and those kept in the memo."""
     pushed: list[str] = []  # the strings on top of the stack, as far as they are known
     memo: dict[int, str | None] = {}
-    for opcode, argument, _ in pickletools.genops(pickled):
-        name = opcode.name
+    for name, argument in opcodes(pickled):
         if name in _STRINGS:
             pushed.append(str(argument))
         elif name in _GETS and (kept := memo.get(_index(argument))) is not None:
@@ -156,9 +159,9 @@ def _walk(pickled: bytes) -> Iterator[str]:
             continue
         else:
             if name in ("GLOBAL", "INST"):
-                yield _python3(*str(argument).split(" ", 1))
+                yield python3_name(*str(argument).split(" ", 1))
             elif name == "STACK_GLOBAL":
-                yield _python3(pushed[-2], pushed[-1]) if len(pushed) > 1 else _UNKNOWN
+                yield python3_name(pushed[-2], pushed[-1]) if len(pushed) > 1 else _UNKNOWN
             elif name in _EXTENSIONS:
                 yield _UNKNOWN
             pushed = []
@@ -166,12 +169,6 @@ def _walk(pickled: bytes) -> Iterator[str]:
 
 def _index(argument: Any) -> int:
     return int(argument)
-
-
-def _python3(module: str, name: str = "") -> str:
-    """The name as Python 3 finds it: protocol 2, which torch.save writes, keeps Python 2's."""
-    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
-    return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
 
 def listed(names: Sequence[str]) -> str:

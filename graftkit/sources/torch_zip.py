@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickletools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -23,13 +26,29 @@ def is_torch_zip(path: Path, head: bytes) -> bool:
     return "data.pkl" in members and "constants.pkl" not in members and not any(m.startswith("code/") for m in members)
 
 
-def structure(path: Path) -> bytes:
+def structure(file: Path | IO[bytes], where: str = "") -> bytes:
     """The archive's pickle, of a size that makes sense. Raises SourceError."""
-    members = zip_members(path)
+    where = where or str(file)
+    size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
+    _check_sizes(zip_members(file), size, where)
+    # As torch itself will read it: another zip reader could be shown other members.
+    try:
+        reader = torch._C.PyTorchFileReader(str(file) if isinstance(file, Path) else _rewound(file))
+        _check_sizes({name: reader.get_record_size(name) for name in reader.get_all_records()}, size, where)
+        return bytes(reader.get_record("data.pkl"))
+    except (RuntimeError, ValueError) as error:  # a member's name may be no text
+        raise SourceError(f"{where} is damaged; copy or download it again") from error
+
+
+def _check_sizes(members: Mapping[str, int], size: int, where: str) -> None:
     if members.get("data.pkl", 0) > _PICKLE_LIMIT:
-        raise SourceError(f"{path} holds a pickle of {members['data.pkl']} bytes, which no model needs; do not use it")
-    refuse_bomb(path, members, where=str(path))
-    return _record(path, "data.pkl")
+        raise SourceError(f"{where} holds a pickle of {members['data.pkl']} bytes, which no model needs; do not use it")
+    refuse_bomb(size, members, where=where)
+
+
+def _rewound(file: IO[bytes]) -> IO[bytes]:
+    file.seek(0)
+    return file
 
 
 def holds_a_mapping(path: Path, *, layers: bool) -> bool:
@@ -48,12 +67,3 @@ def _starts_a_mapping(pickled: bytes) -> bool:
             continue
         return opcode.name in ("EMPTY_DICT", "DICT") or (opcode.name == "GLOBAL" and argument in _MAPPINGS)
     return False
-
-
-def _record(path: Path, name: str) -> bytes:
-    """A member as torch itself will read it: another zip reader could be shown another member."""
-    try:
-        reader = torch._C.PyTorchFileReader(str(path))
-        return bytes(reader.get_record(name))
-    except (RuntimeError, ValueError) as error:  # a member's name may be no text
-        raise SourceError(f"{path} is damaged; copy or download it again") from error

@@ -59,13 +59,13 @@ class TorchScript:
 
 
 def _check(path: Path) -> None:
-    refuse_bomb(path, zip_members(path), where=str(path))
+    refuse_bomb(path.stat().st_size, zip_members(path), where=str(path))
     try:
         reader = torch._C.PyTorchFileReader(str(path))
         members = {name: reader.get_record_size(name) for name in reader.get_all_records()}
     except (RuntimeError, ValueError) as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
-    refuse_bomb(path, members, where=str(path))
+    refuse_bomb(path.stat().st_size, members, where=str(path))
     check_script(reader, str(path))
 
 

@@ -18,6 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from graftkit.core.errors import SourceError
+from graftkit.sources.pickle_calls import check_script_tensors
 from graftkit.sources.pickle_depth import deepest
 from graftkit.sources.pickle_safety import TRUST_HINT, one_line
 
@@ -53,9 +54,12 @@ def check_script(reader: Any, where: str) -> None:
 
     `reader` is the `torch._C.PyTorchFileReader` over the very file that will be loaded.
     """
-    for member in reader.get_all_records():
+    sizes = {member: reader.get_record_size(member) for member in reader.get_all_records()}
+    for member in sizes:
         if member in _PICKLES or member.endswith(".debug_pkl"):
-            _check_pickle(_content(reader, member, _PICKLE_LIMIT, where), f"{where}: {member}")
+            content, place = _content(reader, member, _PICKLE_LIMIT, where), f"{where}: {member}"
+            _check_pickle(content, place)
+            check_script_tensors(content, place, _records(sizes, member))
         elif member.startswith("code/") and member.endswith(".py"):
             _check_text(_content(reader, member, _TEXT_LIMIT, where), f"{where}: {member}")
         elif member in ("model.json", "bytecode.pkl"):
@@ -96,6 +100,12 @@ def _nodes(block: Any) -> Iterator[Any]:
         yield node
         for inner in node.blocks():
             yield from _nodes(inner)
+
+
+def _records(sizes: Mapping[str, int], pickled: str) -> Mapping[str, int]:
+    """Bytes by the key of a storage: `data.pkl` keeps its own in `data/`, `constants.pkl` in `constants/`."""
+    folder = pickled.removesuffix("pkl").removesuffix(".") + "/"
+    return {member.removeprefix(folder): size for member, size in sizes.items() if member.startswith(folder)}
 
 
 def _content(reader: Any, member: str, limit: int, where: str) -> bytes:

@@ -13,6 +13,19 @@ from .case import Break, Place
 from .opcodes import DOORS, call, cut, named, number, pickled, text, within
 from .zips import replaced
 
+# What torch's restricted unpickler knows of itself, besides the names that graftkit allows.
+_TORCHS_OWN = """
+builtins.bytearray _codecs.encode collections.Counter torch.Tensor torch.FloatTensor torch.sparse.FloatTensor
+torch._utils._rebuild_qtensor torch._utils._rebuild_sparse_tensor torch._utils._rebuild_nested_tensor
+torch._utils._rebuild_wrapper_subclass torch._utils._rebuild_meta_tensor_no_storage torch._utils._rebuild_tensor_v3
+torch._utils._rebuild_device_tensor_from_numpy torch._tensor._rebuild_from_type_v2 torch.serialization._get_layout
+"""
+_CALLED = (*sorted(ALLOWED_GLOBALS), *_TORCHS_OWN.split() * 5)
+# Ten million rows of one number, which cost nothing until somebody takes them apart.
+_ROWS = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu")
+    + b"K\x01tQK\x00" + number(10**7) + b"\x85K\x00\x85\x89NtR"
+)  # fmt: skip
 _SIZES = (-1, 0, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, 2**63, 2**80, 30_000)
 
 
@@ -60,11 +73,16 @@ def absurd_call(content: bytes, rng: Random, place: Place) -> bytes:
         b"G\x7f\xf0" + bytes(6),
         b"ctorch\nfloat32\n",
         b"ctorch\nSize\n",
+        _ROWS,
+        b"](" + _ROWS + b"e",
     )
     arguments = [
         number(rng.choice(_SIZES)) if rng.random() < 0.6 else rng.choice(junk) for _ in range(rng.randrange(5))
     ]
-    return pickled(call(named(rng.choice(sorted(ALLOWED_GLOBALS)), rng), b"".join(arguments), rng), rng)
+    function = named(rng.choice(_CALLED), rng)
+    if rng.random() < 0.2:  # its arguments are no tuple
+        return pickled(function + _ROWS + rng.choice((b"R", b"\x81")), rng)
+    return pickled(call(function, b"".join(arguments), rng), rng)
 
 
 def absurd_layer(content: bytes, rng: Random, place: Place) -> bytes:
@@ -92,6 +110,10 @@ def odd_state(content: bytes, rng: Random, place: Place) -> bytes:
         ("_modules", "_parameters", "_buffers", "__class__", "forward", "training", "_forward_hooks", "\n")
     )
     value = rng.choice((b"N", b"h\x01", b"]", text("x\ny"), b"}" + text("a\nb") + b"h\x01s", b"}K\x01h\x01s", b"K\x07"))
+    if rng.random() < 0.3:  # a layer that counts while it takes its state
+        kind, value = b"ctorch.nn.modules.rnn\nLSTM\n)\x81q\x01", number(rng.choice(_SIZES))
+        state = b"}(" + text("_all_weights") + b"]]K\x01aa" + text("num_layers") + value + text("bidirectional")
+        return pickled(kind + state + b"\x89" + text("bias") + b"\x89ub", rng)
     layer = b"ctorch.nn.modules.container\nSequential\n)\x81q\x01"
     return pickled(layer + b"}" + text(key) + value + b"sb", rng)
 
@@ -103,6 +125,7 @@ def deep(content: bytes, rng: Random, place: Place) -> bytes:
     ways = (
         b"]" * times + b"a" * (times - 1),
         b"N" + b"\x85" * times,
+        b"}N" + b"\x85" * times + b"Ns",
         b"(" * times + b"t" * times,
         (b"}" + text("a")) * times + b"N" + b"s" * times,
         layer * min(times, 20_000) + b"N" + b"ssb" * min(times, 20_000),

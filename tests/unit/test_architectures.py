@@ -458,6 +458,7 @@ def test_a_class_that_is_no_model_of_the_package_gives_the_plain_one(fakes: Path
         ({"hidden": "wide"}, "cannot be made: TypeError"),
         ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ({"num_labels": 10**9}, "num_labels is 1000000000"),
         ({"encoder": {"n_layer": 10**6}}, "n_layer is 1000000"),
         ({"backbone": "/etc"}, "outside the folder"),
         ({"parts": [{"backbone": "../../other"}]}, "outside the folder"),

@@ -109,9 +109,9 @@ def test_what_the_scan_overlooks_the_unpickler_refuses(
 
 def test_loading_leaves_no_name_allowed_behind(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "net.pt")
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())
     load(SourceRequest(str(tmp_path / "net.pt")))
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_no_allowed_name_is_a_door() -> None:
@@ -383,6 +383,29 @@ def test_pickled_objects_run_nothing(tmp_path: Path, members: dict[str, bytes], 
 )
 def test_compiled_and_unknown_members_are_refused(tmp_path: Path, members: dict[str, bytes], member: str) -> None:
     assert "--trust" in refusal(program_file(tmp_path / "net.pt2", members | {member: b"\x7fELF"}))
+
+
+def bomb(*names: str) -> bytes:
+    """An archive whose members unpack to gigabytes."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, size in [("net/data.pkl", 4), *((name, 400 * 2**20) for name in names)]:
+            with archive.open(name, "w") as member:
+                member.write(b"\x80\x02N." + bytes(size - 4))
+    return written.getvalue()
+
+
+def test_an_archive_within_one_unpacks_to_no_more_than_it_may(tmp_path: Path, members: dict[str, bytes]) -> None:
+    path = program_file(tmp_path / "net.pt2", members | {SAMPLES: bomb("net/data/0")})
+    assert "would unpack" in refusal(path)
+
+
+def test_a_large_member_is_not_hidden_by_a_small_one_of_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(bomb("net/data/0"))
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("net/data/0", b"small")
+    assert "would unpack" in refusal(path)
 
 
 def test_legacy_weights_run_nothing(tmp_path: Path, members: dict[str, bytes], marker: Path) -> None:

@@ -317,6 +317,30 @@ def test_the_archive_as_it_is_can_be_read(tmp_path: Path, archive: dict[str, byt
     assert read(written(tmp_path / "net.pt", archive))(torch.zeros(1, 3)).shape == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("true", "told", "said"),
+    [
+        (b"K\x06t", b"K\xfat", "names a storage larger than what it holds"),
+        (b"K\x02K\x03t", b"K\xf2K\xf3t", "reaches beyond its storage"),
+        (b"K\x03K\x01t", b"J\xff\xff\xff\x7fK\x01t", "reaches beyond its storage"),
+        (b"K\x03K\x01t", b"J\xfd\xff\xff\xffK\x01t", "with arguments of its own"),
+    ],
+)
+def test_a_tensor_shows_nothing_but_its_record(
+    tmp_path: Path, archive: dict[str, bytes], true: bytes, told: bytes, said: str
+) -> None:
+    """Torch's reader believes what the pickle says, and would show, or train and ship, what else lies in memory."""
+    assert true in archive["data.pkl"]
+    broken = archive | {"data.pkl": archive["data.pkl"].replace(true, told, 1)}
+    assert said in refusal(written(tmp_path / "net.pt", broken))
+
+
+def test_nothing_in_a_script_is_called_by_a_number(tmp_path: Path, archive: dict[str, bytes]) -> None:
+    """As torch's reader would: it keeps the functions that were named in a list."""
+    pickled = archive["data.pkl"][:2] + b"ctorch._utils\n_rebuild_tensor_v2\nK\x00)R."
+    assert "by a number" in refusal(written(tmp_path / "net.pt", archive | {"data.pkl": pickled}))
+
+
 def hostile_module(marker: Path) -> torch.jit.ScriptModule:
     """Writes the marker when it is unpickled."""
 

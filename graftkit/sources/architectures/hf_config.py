@@ -14,6 +14,8 @@ CONFIG = "config.json"
 _SIZE_LIMIT = 16 * 2**20
 _DEPTH_LIMIT = 32
 _COUNT_LIMIT = 10_000  # of layers, blocks and the like, which are made one by one
+_LABELS_LIMIT = 100_000  # each of which transformers makes a name for
+_LABELS = re.compile(r"num_labels$")
 _COUNT = re.compile(r"(^|_)(n_?)?(layers?|blocks?|depths?|stages?)(_|$)")
 # Names of code, of other files and of kernels on the hub; and what says how to run rather than what to compute.
 _DROPPED_KEYS = (
@@ -74,7 +76,8 @@ def _cleaned(value: Any, path: Path, depth: int, key: str = "") -> Any:
         return cleaned | {name: False for name in _OFF if name in cleaned}
     if isinstance(value, list):
         return [_cleaned(member, path, depth + 1, key) for member in value]
-    if isinstance(value, int) and abs(value) > _COUNT_LIMIT and _COUNT.search(key):
+    limits = ((_COUNT, _COUNT_LIMIT), (_LABELS, _LABELS_LIMIT))
+    if isinstance(value, int) and any(abs(value) > most and pattern.search(key) for pattern, most in limits):
         raise SourceError(f"{path}: {key} is {value}, and no model has so many; do not use it")
     if isinstance(value, str) and key == "backbone" and (Path(value).is_absolute() or value.startswith(".")):
         raise SourceError(f"{path}: backbone names {value[:80]!r}, which is outside the folder; do not use it")

@@ -27,7 +27,7 @@ STEPS: Mapping[str, Callable[[Graph], None]] = {
 
 def normalise(model: ModelProto, tensors: Tensors, opset: int) -> Graph:
     """The graph of a checked file after every step; functions are in the place of their calls. Raises SourceError."""
-    graph = graph_of(inlined(model).graph, tensors, opset)
+    graph = graph_of(inlined(model, tensors.where).graph, tensors, opset)
     apply_steps(graph)
     return graph
 

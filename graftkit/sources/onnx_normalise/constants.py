@@ -14,7 +14,7 @@ def constants_from_nodes(graph: Graph) -> None:
     """Every `Constant` node becomes a tensor of the graph."""
     for node in graph.nodes:
         if node.op_type == "Constant":
-            graph.tensors.add(node.output[0], _value(node))
+            graph.tensors.add(node.output[0], _value(node, graph.tensors.where))
     graph.nodes[:] = [node for node in graph.nodes if node.op_type != "Constant"]
 
 
@@ -30,7 +30,7 @@ def drop_names(graph: Graph) -> None:
     graph.rename(names)
 
 
-def _value(node: NodeProto) -> TensorProto:
+def _value(node: NodeProto, where: str) -> TensorProto:
     for attribute in node.attribute:
         if attribute.type == AttributeProto.TENSOR:
             found = TensorProto()
@@ -41,7 +41,7 @@ def _value(node: NodeProto) -> TensorProto:
         if numbers is not None:
             field, dtype = numbers
             return numpy_helper.from_array(np.array(getattr(attribute, field), dtype), node.output[0])
-    raise SourceError(f"the constant {one_line(node.name)!r} holds no numbers, which is all that is read")
+    raise SourceError(f"{where}: the constant {one_line(node.name)!r} holds no numbers, which is all that is read")
 
 
 _NUMBERS = {

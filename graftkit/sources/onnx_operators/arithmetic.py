@@ -99,6 +99,12 @@ def remainder(call: Call, first: Value, second: Value) -> Value:
     return binary(operator.mod, torch.remainder)(call, first, second)  # type: ignore[no-any-return]
 
 
+def _power(first: Any, second: Any) -> Any:
+    if isinstance(first, int) and isinstance(second, int) and abs(second) * first.bit_length() > 128:
+        raise ValueError("it computes a shape from numbers that no tensor holds")
+    return first**second
+
+
 def _divide(first: Any, second: Any) -> Any:
     if isinstance(first, float | torch.SymFloat) or isinstance(second, float | torch.SymFloat):
         return first / second
@@ -124,7 +130,7 @@ ARITHMETIC: Mapping[str, Operator] = {
     "Sub": binary(operator.sub, torch.sub),
     "Mul": binary(operator.mul, torch.mul),
     "Div": binary(_divide, _divide_tensors),
-    "Pow": binary(operator.pow, lambda x, y: torch.pow(x, y).to(x.dtype)),
+    "Pow": binary(_power, lambda x, y: torch.pow(x, y).to(x.dtype)),
     "Mod": remainder,
     "Sum": chain(operator.add, torch.add),
     "Min": _extreme(smaller, torch.minimum),

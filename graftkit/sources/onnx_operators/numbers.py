@@ -6,6 +6,7 @@ stay free; so whatever comes from shapes and constants alone is computed with Py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 MOST = 64  # numbers in a constant that may be one of them
+_MOST_COMPUTED = 2**16  # in an array: an operator may multiply the sizes of what it is given
+_LARGEST = 2**64  # of a whole number; Python's would grow without end
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,9 @@ class Numbers:
 
     values: np.ndarray
     dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        few(self.values.size)
 
     @property
     def ndim(self) -> int:
@@ -37,6 +43,12 @@ class Numbers:
     def plain(self) -> bool:
         """Whether no number is a symbol."""
         return not any(isinstance(value, _SYMBOLS) for value in self.flat())
+
+
+def few(count: int) -> None:
+    """Raise ValueError where an array would have more numbers than any shape is computed from."""
+    if count > _MOST_COMPUTED:
+        raise ValueError(f"it computes a shape from {count} numbers")
 
 
 Value = Tensor | Numbers
@@ -94,8 +106,11 @@ def operand(value: Value, beside: Value) -> Any:
 
 def each(function: Callable[..., Any], values: Sequence[Numbers], dtype: torch.dtype | None = None) -> Numbers:
     """The function of the numbers in turn, broadcast."""
+    few(math.prod(np.broadcast_shapes(*(value.values.shape for value in values))))
     arrays = np.broadcast_arrays(*(value.values for value in values))
     found = [function(*members) for members in zip(*(array.reshape(-1) for array in arrays), strict=True)]
+    if any(isinstance(number, int) and abs(number) > _LARGEST for number in found):
+        raise ValueError("it computes a shape from numbers that no tensor holds")
     flat = np.empty(len(found), dtype=object)
     flat[:] = found
     return Numbers(flat.reshape(arrays[0].shape), dtype or values[0].dtype)

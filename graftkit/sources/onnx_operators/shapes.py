@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from graftkit.sources.onnx_operators.numbers import (
     Numbers,
     Value,
     as_tensor,
+    few,
     integers,
     larger,
     numbers,
@@ -121,8 +123,10 @@ def transpose(call: Call, value: Value) -> Value:
 def concat(call: Call, *values: Value) -> Value:
     """Concat; a held tensor of one row, as an exporter leaves a class token, is there for every row of a batch."""
     axis = call.get("axis", 0)
-    if all(isinstance(value, Numbers) for value in values):
-        return Numbers(np.concatenate([value.values for value in values], axis), values[0].dtype)
+    arrays = [value.values for value in values if isinstance(value, Numbers)]
+    if len(arrays) == len(values):
+        few(sum(array.size for array in arrays))
+        return Numbers(np.concatenate(arrays, axis), values[0].dtype)
     tensors, held = [as_tensor(value) for value in values], {id(t) for t in [*call.parameters(), *call.buffers()]}
     rows = next((x.shape[0] for x in tensors if x.ndim and id(x) not in held), None)
     if axis % tensors[0].ndim and rows is not None:
@@ -163,6 +167,7 @@ def gather(call: Call, value: Value, at: Value) -> Value:
     """Gather: a weight read by ids is an embedding."""
     axis = call.get("axis", 0)
     if isinstance(value, Numbers) and isinstance(at, Numbers):
+        few(at.values.size * value.values.size // max(1, value.values.shape[axis]))
         return Numbers(np.asarray(np.take(value.values, at.values.astype(np.int64), axis), dtype=object), value.dtype)
     x = as_tensor(value)
     axis = axis % x.ndim
@@ -202,10 +207,10 @@ def split(call: Call, value: Value, *rest: Value | None) -> tuple[Value, ...]:
 def span(call: Call, first: Value, last: Value, step: Value) -> Value:
     """Range."""
     start, end, by = (integers(v)[0] if not v.dtype.is_floating_point else _single(v) for v in (first, last, step))
-    if all(isinstance(n, int) for n in (start, end, by)):
-        affordable([max(0, -(-(end - start) // by))])
-        if len(range(start, end, by)) <= MOST:
-            return numbers(list(range(start, end, by)), first.dtype)
+    if all(isinstance(n, int) for n in (start, end, by)) and len(range(start, end, by)) <= MOST:
+        return numbers(list(range(start, end, by)), first.dtype)
+    if all(isinstance(n, int | float) for n in (start, end, by)):
+        affordable([max(0, math.ceil((end - start) / by))])
     return torch.arange(start, end, by, dtype=first.dtype)
 
 

@@ -15,6 +15,7 @@ from graftkit.core.importing import importable
 from graftkit.sources.allowed_globals import allowed_objects
 from graftkit.sources.files import ZIP_MAGIC, read_head
 from graftkit.sources.permission import found_objects
+from graftkit.sources.pickle_opcodes import refuse_endless
 from graftkit.sources.pickle_safety import hostile, listed, load_restricted
 from graftkit.sources.torch_zip import structure
 
@@ -50,7 +51,7 @@ def read_checkpoint(path: Path, allow: Sequence[str]) -> tuple[Any, tuple[str, .
     """
     if not read_head(path).startswith(ZIP_MAGIC):  # the format from before torch 1.6, which cannot be told apart
         return load_restricted(path, str(path), hint=_HINT), ()
-    structure(path)
+    refuse_endless(structure(path), str(path))
     with importable(Path.cwd()):
         objects = found_objects(allow)
     unknown = tuple(name for name in _unknown(path) if name not in allow)

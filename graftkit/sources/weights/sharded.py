@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graftkit.core.errors import SourceError
 from graftkit.sources.files import read_head
+from graftkit.sources.pickle_safety import one_line
 from graftkit.sources.weights.held import Weights, WeightsKind
 from graftkit.sources.weights.safetensors import Safetensors
 from graftkit.sources.weights.state_dict import StateDict
@@ -37,8 +38,10 @@ class Sharded:
         state: dict[str, Tensor] = {}
         warnings: list[str] = []
         for file in files:
-            if not file.is_file():
-                raise SourceError(f"{path} names {file.name}, which is not beside it; copy or download it again")
+            if not _is_there(file):
+                raise SourceError(
+                    f"{path} names {one_line(file.name)}, which is not beside it; copy or download it again"
+                )
             shard = _read(file, allow)
             state.update(shard.state)
             warnings += shard.warnings
@@ -60,6 +63,13 @@ def _named(index: Path) -> list[str]:
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
             raise SourceError(f"{index} names {str(name)[:80]!r}, which is not a file beside it; do not use it")
     return names
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is longer than any file's
+        return False
 
 
 def _read(path: Path, allow: Sequence[str]) -> Weights:
