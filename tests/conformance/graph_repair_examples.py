@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from complex_examples import COMPLEX_APPLIES, COMPLEX_SPARES, without_a_form
+from repair_example import Example, Inputs
 from torch import Tensor, fx, nn
 from torch.nn import functional
-
-Inputs = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A module and its inputs."""
-
-    make: Callable[[], nn.Module]
-    inputs: Callable[[], Inputs]
 
 
 class Body(nn.Module):
@@ -214,6 +205,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "largest, several": Example(lambda: Pools(nn.AdaptiveMaxPool2d(1)), tokens()),
         "largest of a row": Example(lambda: Pools(nn.AdaptiveMaxPool1d(1), 1), tokens()),
     },
+    "complex": COMPLEX_APPLIES,
 }
 SPARES: dict[str, dict[str, Example]] = {
     "no_grad_regions": {"detach": body(_detach), "autocast": body(_half_precision)},
@@ -224,6 +216,7 @@ SPARES: dict[str, dict[str, Example]] = {
         "to other sizes": Example(lambda: Pools(nn.AdaptiveAvgPool2d((1, 2))), tokens()),
         "where the largest is": Example(lambda: Pools(Places()), tokens()),
     },
+    "complex": COMPLEX_SPARES,
 }
 TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it nowhere
     "no_grad_regions": lambda node: "wrap_with" in str(node.target),
@@ -231,4 +224,5 @@ TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it n
     "distances": lambda node: "dist" in str(node.target),
     "subtraction": lambda node: "rsub" in str(node.target),
     "pooling": lambda node: "adaptive" in str(node.target),
+    "complex": without_a_form,
 }

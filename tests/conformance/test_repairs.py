@@ -12,13 +12,15 @@ from typing import Any
 import module_repair_examples
 import pytest
 import torch
-from graph_repair_examples import APPLIES, SPARES, TAKEN_OUT, Inputs
+from graph_repair_examples import APPLIES, SPARES, TAKEN_OUT
 from module_repair_examples import MODULE_APPLIES, MODULE_SPARES, Dropping
+from repair_example import Inputs
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from graftkit import tracing
 from graftkit.core.errors import TraceError
+from graftkit.tracing.free import fixed_size
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
 from graftkit.tracing.unlifting import unlift
 
@@ -99,13 +101,15 @@ def test_a_repair_leaves_other_graphs_alone(name: str, example: str) -> None:
     assert list(graph.graph.nodes) == before and graph.code == code
 
 
-@pytest.mark.parametrize("name", APPLIES)
-def test_every_new_call_says_what_it_gives(name: str) -> None:
+@pytest.mark.parametrize(("name", "example"), [(name, example) for name in APPLIES for example in APPLIES[name]])
+def test_every_new_call_says_what_it_gives_and_leaves_sizes_free(name: str, example: str) -> None:
     """Sites, sizes and outputs are read from it."""
-    case = next(iter(APPLIES[name].values()))
+    case = APPLIES[name][example]
     graph = exported(case.make(), case.inputs())
     GRAPH_REPAIRS[name](graph)
     assert all("val" in node.meta for node in graph.graph.nodes if node.op == "call_function")
+    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    assert [fixed_size(value.shape[0]) for value in inputs] == [None] * len(inputs)
 
 
 def _over(graph: fx.GraphModule, module: nn.Module) -> fx.GraphModule:

@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from graftkit.tracing.repairs.attention import plain_attention
 from graftkit.tracing.repairs.causal_hint import without_causal_hint
+from graftkit.tracing.repairs.complex_numbers import plain_complex
 from graftkit.tracing.repairs.distances import plain_distances
 from graftkit.tracing.repairs.experts import batched_experts
 from graftkit.tracing.repairs.layerdrop import without_layerdrop
@@ -34,4 +35,5 @@ GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {
     "distances": plain_distances,
     "subtraction": plain_subtraction,
     "pooling": plain_pooling,
+    "complex": plain_complex,
 }
