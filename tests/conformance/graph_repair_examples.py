@@ -160,6 +160,26 @@ class Subtracts(nn.Module):
         return self.layer(self.embed(ids)) * turned.unsqueeze(-1)
 
 
+class Remembers(nn.Module):
+    """An LSTM over the numbers of a row, and all that it gives."""
+
+    def __init__(self, width: int = 3, given: bool = False, **how: Any):
+        super().__init__()
+        how = {"batch_first": True, **how}
+        self.recurrent, self.given = nn.LSTM(4, 6, proj_size=width, **how), given
+        self.cells, self.rows_first = (
+            how.get("num_layers", 1) * (2 if how.get("bidirectional") else 1),
+            how["batch_first"],
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        cell = x[:, 0].sum(-1, keepdim=True).expand(self.cells, -1, 6)
+        state = (x.new_zeros(self.cells, x.shape[0], self.recurrent.proj_size or 6), cell) if self.given else None
+        steps, (hidden, cell) = self.recurrent(x if self.rows_first else x.transpose(0, 1), state)
+        steps = steps if self.rows_first else steps.transpose(0, 1)
+        return torch.cat([part.flatten(1) for part in (steps, hidden.transpose(0, 1), cell.transpose(0, 1))], 1)
+
+
 def ids() -> Inputs:
     return (torch.randint(9, (2, 5)),)
 
@@ -206,6 +226,14 @@ APPLIES: dict[str, dict[str, Example]] = {
         "largest of a row": Example(lambda: Pools(nn.AdaptiveMaxPool1d(1), 1), tokens()),
     },
     "complex": COMPLEX_APPLIES,
+    "projected_lstm": {
+        "one layer": Example(Remembers, tokens()),
+        "time first, without biases": Example(lambda: Remembers(batch_first=False, bias=False), tokens()),
+        "both ways": Example(lambda: Remembers(bidirectional=True), tokens()),
+        "two layers": Example(lambda: Remembers(num_layers=2, dropout=0.5), tokens()),
+        "two layers both ways": Example(lambda: Remembers(num_layers=2, bidirectional=True, dropout=0.5), tokens()),
+        "a cell to start from": Example(lambda: Remembers(given=True, num_layers=2), tokens()),
+    },
 }
 SPARES: dict[str, dict[str, Example]] = {
     "no_grad_regions": {"detach": body(_detach), "autocast": body(_half_precision)},
@@ -217,6 +245,7 @@ SPARES: dict[str, dict[str, Example]] = {
         "where the largest is": Example(lambda: Pools(Places()), tokens()),
     },
     "complex": COMPLEX_SPARES,
+    "projected_lstm": {"without": Example(lambda: Remembers(0, num_layers=2, bidirectional=True), tokens())},
 }
 TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it nowhere
     "no_grad_regions": lambda node: "wrap_with" in str(node.target),
@@ -225,4 +254,5 @@ TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it n
     "subtraction": lambda node: "rsub" in str(node.target),
     "pooling": lambda node: "adaptive" in str(node.target),
     "complex": without_a_form,
+    "projected_lstm": lambda node: "lstm" in str(node.target) and len(node.args[2]) in (3, 5, 6, 10, 20),
 }

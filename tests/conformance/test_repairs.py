@@ -21,6 +21,7 @@ from torch.export import Dim
 from graftkit import tracing
 from graftkit.core.errors import TraceError
 from graftkit.tracing.free import fixed_size
+from graftkit.tracing.quietly import quiet
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
 from graftkit.tracing.unlifting import unlift
 
@@ -30,7 +31,8 @@ SPACE = vars(module_repair_examples)  # where the modules find Python's own func
 def exported(module: nn.Module, inputs: Inputs) -> fx.GraphModule:
     """As tracing gets it from torch.export, before any repair."""
     free = tuple({0: Dim.DYNAMIC} for _ in inputs)
-    return unlift(torch.export.export(module, inputs, dynamic_shapes=free, strict=False))
+    with quiet():
+        return unlift(torch.export.export(module, inputs, dynamic_shapes=free, strict=False))
 
 
 def more_rows(inputs: Inputs) -> Inputs:
@@ -110,6 +112,20 @@ def test_every_new_call_says_what_it_gives_and_leaves_sizes_free(name: str, exam
     assert all("val" in node.meta for node in graph.graph.nodes if node.op == "call_function")
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
     assert [fixed_size(value.shape[0]) for value in inputs] == [None] * len(inputs)
+
+
+def test_a_projected_lstm_that_is_given_its_state_is_refused() -> None:
+    class Given(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.LSTM(4, 6, proj_size=3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.part(x.transpose(0, 1), (x[None, :, 0, :3], x.new_ones(1, x.shape[0], 6)))[0]
+
+    graph = exported(Given(), (torch.randn(2, 5, 4),))
+    with pytest.raises(TraceError, match="the LSTM with proj_size in 'part' is given the state that it starts from"):
+        GRAPH_REPAIRS["projected_lstm"](graph)
 
 
 def _over(graph: fx.GraphModule, module: nn.Module) -> fx.GraphModule:

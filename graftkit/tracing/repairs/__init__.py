@@ -17,6 +17,7 @@ from graftkit.tracing.repairs.length import free_length
 from graftkit.tracing.repairs.modes import inference_as_no_grad, without_recomputing
 from graftkit.tracing.repairs.no_grad_regions import inline_regions
 from graftkit.tracing.repairs.pooling import plain_pooling
+from graftkit.tracing.repairs.projected_lstm import plain_lstm
 from graftkit.tracing.repairs.subtraction import plain_subtraction
 
 # Each changes the module while it is captured; gives a line for the user where it applied, else None.
@@ -36,4 +37,5 @@ GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {
     "subtraction": plain_subtraction,
     "pooling": plain_pooling,
     "complex": plain_complex,
+    "projected_lstm": plain_lstm,
 }

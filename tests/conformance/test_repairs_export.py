@@ -1,4 +1,4 @@
-"""Complex numbers go to ONNX as pairs; what has no form there is refused by its name, and its module's."""
+"""What repairs make of a graph is right as ONNX, too; what has no form there is refused by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from complex_examples import COMPLEX_APPLIES, COMPLEX_SPARES, Complex
+from graph_repair_examples import APPLIES
 from onnx import ModelProto
 from torch import Tensor, nn
 
@@ -26,10 +27,13 @@ def shipped(module: nn.Module) -> ModelProto:
     return shipping.to_onnx(surgery.empty(traced).eval(), opset=20)
 
 
-@pytest.mark.parametrize("example", [*COMPLEX_APPLIES, "the exporter has a form"])
+EXAMPLES = {**COMPLEX_APPLIES, "has a form": COMPLEX_SPARES["the exporter has a form"], **APPLIES["projected_lstm"]}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_it_is_right_for_any_number_of_rows(example: str) -> None:
     torch.manual_seed(0)
-    module = {**COMPLEX_APPLIES, **COMPLEX_SPARES}[example].make()
+    module = EXAMPLES[example].make()
     run = RUNTIMES["onnxruntime"].open(shipped(module).SerializeToString())
     for rows in (2, 7):
         x = torch.randn(rows, 5, 4)
