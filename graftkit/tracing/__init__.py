@@ -18,6 +18,7 @@ from graftkit.tracing.checks import Traced, cannot_take, check_sizes, eager, run
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
+from graftkit.tracing.moving import unmoved
 from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
@@ -185,6 +186,8 @@ def _trace_as(
     what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
     with buffers_kept(module):
         fixed, notes = check_sizes(what, limits)
+    still = unmoved(module, calling, traced.train_graph, inputs)
+    notes = (*notes, still) if still else notes
     one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 

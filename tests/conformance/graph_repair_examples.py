@@ -58,6 +58,12 @@ def _running_average(self: Body, x: Tensor) -> Tensor:
     return self.two(h - self.average)
 
 
+def _read_then_assigned(self: Body, x: Tensor) -> Tensor:
+    h = self.one(x) * (self.average + 1).cos() + self.two(x) * self.average
+    self.average = 0.9 * self.average + h.detach().mean(0)
+    return h * self.average
+
+
 def _clamped_weight(self: Body, x: Tensor) -> Tensor:
     with torch.no_grad():
         self.two.weight.clamp_(-0.2, 0.2)
@@ -198,6 +204,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "written to, then used": body(_written_afterwards_used),
         "no autocast": body(_full_precision),
     },
+    "kept_reads": {"computed with, then assigned": body(_read_then_assigned)},
     "attention": {
         "five dimensions": Example(Attention, tokens()),
         "three dimensions": Example(lambda: Attention(3), tokens()),
@@ -237,6 +244,7 @@ APPLIES: dict[str, dict[str, Example]] = {
 }
 SPARES: dict[str, dict[str, Example]] = {
     "no_grad_regions": {"detach": body(_detach), "autocast": body(_half_precision)},
+    "kept_reads": {"written in steps": body(_running_average), "a buffer that stays": body(_frozen)},
     "attention": {"four dimensions": Example(lambda: Attention(4, is_causal=True), tokens())},
     "distances": {"none": Example(lambda: nn.Linear(4, 4), tokens())},
     "subtraction": {"whole from whole": Example(lambda: Subtracts(2), ids)},
@@ -249,6 +257,9 @@ SPARES: dict[str, dict[str, Example]] = {
 }
 TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it nowhere
     "no_grad_regions": lambda node: "wrap_with" in str(node.target),
+    "kept_reads": lambda node: (
+        "aten.mul" in str(node.target) and any(str(read.target) == "average" for read in node.all_input_nodes)
+    ),
     "attention": lambda node: "scaled_dot_product_attention" in str(node.target),
     "distances": lambda node: "dist" in str(node.target),
     "subtraction": lambda node: "rsub" in str(node.target),
