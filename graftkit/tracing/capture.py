@@ -12,6 +12,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
@@ -175,8 +176,9 @@ def _script(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> 
     if keywords or len(args) != len(inputs):
         raise TraceError(f"{type(module).__name__} takes arguments by name, which TorchScript does not keep")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mock.patch.dict(module.__dict__):
             warnings.simplefilter("ignore")
+            module.__dict__.pop("forward", None)  # a repair's; TorchScript reads the class's own code
             script = torch.jit.script(module)
     except Exception as error:  # the compiler raises what it likes
         raise TraceError(f"{type(module).__name__} cannot be read by TorchScript either: {reason(error)}") from error

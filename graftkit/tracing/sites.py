@@ -190,7 +190,17 @@ def _ancestors(start: list[fx.Node]) -> Iterator[fx.Node]:
 
 
 def _multiplies_by_parameter(node: fx.Node) -> bool:
-    return node.target in _PRODUCTS and any(arg.op == "get_attr" for arg in node.all_input_nodes)
+    return node.target in _PRODUCTS and any(arg.op == "get_attr" or _turned(arg) for arg in node.all_input_nodes)
+
+
+def _turned(node: fx.Node) -> bool:
+    """Whether it is a complex weight as the repair for complex numbers writes that of a Linear call."""
+    return node.target is aten.t.default and node.all_input_nodes[0].op == "get_attr" and bool(_unreal(node))
+
+
+def _unreal(node: fx.Node) -> str | None:
+    kind = node.meta["val"].dtype
+    return None if kind.is_floating_point else f"it computes with {kind}, not with real numbers".replace("torch.", "")
 
 
 def _hidden(graph: fx.GraphModule) -> Iterator[tuple[str, str, str]]:
@@ -216,7 +226,7 @@ class _Refusals:
         if node.target in _CLOSED:
             return _CLOSED[node.target]
         if node.target not in _CALLS:
-            return "a matrix product with a parameter, not a Linear call"
+            return _unreal(node) or "a matrix product with a parameter, not a Linear call"
         return self._weightless(node) or self._unreached(node)
 
     def _weightless(self, node: fx.Node) -> str | None:
@@ -229,9 +239,9 @@ class _Refusals:
             return "its weight is computed from the input"
         if not any(n.op == "get_attr" and _is_parameter(n) for n in behind):
             return "its weight is fixed, no parameter"
-        for value in (node.meta["val"], source.meta["val"]):
-            if not value.is_floating_point():
-                return f"it computes with {value.dtype}, not with real numbers".replace("torch.", "")
+        unreal = _unreal(node) or _unreal(source)
+        if unreal:
+            return unreal
         if node.target in _CONVS and node.meta["val"].ndim != weight.meta["val"].ndim:
             return "called without a batch dimension"
         return None

@@ -108,7 +108,9 @@ def _remembered(traced: Traced, first: _Pass) -> tuple[str, ...]:
 
 def _left_behind(module: _Pass, graph: _Pass) -> tuple[str, ...]:
     still = [name for name in module.moved if name not in graph.moved]
-    return (f"training does not move {', '.join(still[:3])} ({len(still)} in all) as the module does",) if still else ()
+    more = f" and {len(still) - 3} more" if len(still) > 3 else ""
+    told = f"buffers that the module moves in training stay as they are: {', '.join(still[:3])}{more}"
+    return (told,) if still else ()
 
 
 def _of_module(traced: Traced, inputs: tuple[Tensor, ...], *, seed: int = 0, others: int = 0) -> _Pass:

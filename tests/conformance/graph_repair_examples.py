@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from complex_examples import COMPLEX_APPLIES, COMPLEX_SPARES, without_a_form
+from repair_example import Example, Inputs
 from torch import Tensor, fx, nn
 from torch.nn import functional
-
-Inputs = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A module and its inputs."""
-
-    make: Callable[[], nn.Module]
-    inputs: Callable[[], Inputs]
 
 
 class Body(nn.Module):
@@ -65,6 +56,12 @@ def _running_average(self: Body, x: Tensor) -> Tensor:
     with torch.no_grad():
         self.average.mul_(0.9).add_(h.mean(0), alpha=0.1)
     return self.two(h - self.average)
+
+
+def _read_then_assigned(self: Body, x: Tensor) -> Tensor:
+    h = self.one(x) * (self.average + 1).cos() + self.two(x) * self.average
+    self.average = 0.9 * self.average + h.detach().mean(0)
+    return h * self.average
 
 
 def _clamped_weight(self: Body, x: Tensor) -> Tensor:
@@ -169,6 +166,26 @@ class Subtracts(nn.Module):
         return self.layer(self.embed(ids)) * turned.unsqueeze(-1)
 
 
+class Remembers(nn.Module):
+    """An LSTM over the numbers of a row, and all that it gives."""
+
+    def __init__(self, width: int = 3, given: bool = False, **how: Any):
+        super().__init__()
+        how = {"batch_first": True, **how}
+        self.recurrent, self.given = nn.LSTM(4, 6, proj_size=width, **how), given
+        self.cells, self.rows_first = (
+            how.get("num_layers", 1) * (2 if how.get("bidirectional") else 1),
+            how["batch_first"],
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        cell = x[:, 0].sum(-1, keepdim=True).expand(self.cells, -1, 6)
+        state = (x.new_zeros(self.cells, x.shape[0], self.recurrent.proj_size or 6), cell) if self.given else None
+        steps, (hidden, cell) = self.recurrent(x if self.rows_first else x.transpose(0, 1), state)
+        steps = steps if self.rows_first else steps.transpose(0, 1)
+        return torch.cat([part.flatten(1) for part in (steps, hidden.transpose(0, 1), cell.transpose(0, 1))], 1)
+
+
 def ids() -> Inputs:
     return (torch.randint(9, (2, 5)),)
 
@@ -187,6 +204,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "written to, then used": body(_written_afterwards_used),
         "no autocast": body(_full_precision),
     },
+    "kept_reads": {"computed with, then assigned": body(_read_then_assigned)},
     "attention": {
         "five dimensions": Example(Attention, tokens()),
         "three dimensions": Example(lambda: Attention(3), tokens()),
@@ -214,9 +232,19 @@ APPLIES: dict[str, dict[str, Example]] = {
         "largest, several": Example(lambda: Pools(nn.AdaptiveMaxPool2d(1)), tokens()),
         "largest of a row": Example(lambda: Pools(nn.AdaptiveMaxPool1d(1), 1), tokens()),
     },
+    "complex": COMPLEX_APPLIES,
+    "projected_lstm": {
+        "one layer": Example(Remembers, tokens()),
+        "time first, without biases": Example(lambda: Remembers(batch_first=False, bias=False), tokens()),
+        "both ways": Example(lambda: Remembers(bidirectional=True), tokens()),
+        "two layers": Example(lambda: Remembers(num_layers=2, dropout=0.5), tokens()),
+        "two layers both ways": Example(lambda: Remembers(num_layers=2, bidirectional=True, dropout=0.5), tokens()),
+        "a cell to start from": Example(lambda: Remembers(given=True, num_layers=2), tokens()),
+    },
 }
 SPARES: dict[str, dict[str, Example]] = {
     "no_grad_regions": {"detach": body(_detach), "autocast": body(_half_precision)},
+    "kept_reads": {"written in steps": body(_running_average), "a buffer that stays": body(_frozen)},
     "attention": {"four dimensions": Example(lambda: Attention(4, is_causal=True), tokens())},
     "distances": {"none": Example(lambda: nn.Linear(4, 4), tokens())},
     "subtraction": {"whole from whole": Example(lambda: Subtracts(2), ids)},
@@ -224,11 +252,18 @@ SPARES: dict[str, dict[str, Example]] = {
         "to other sizes": Example(lambda: Pools(nn.AdaptiveAvgPool2d((1, 2))), tokens()),
         "where the largest is": Example(lambda: Pools(Places()), tokens()),
     },
+    "complex": COMPLEX_SPARES,
+    "projected_lstm": {"without": Example(lambda: Remembers(0, num_layers=2, bidirectional=True), tokens())},
 }
 TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it nowhere
     "no_grad_regions": lambda node: "wrap_with" in str(node.target),
+    "kept_reads": lambda node: (
+        "aten.mul" in str(node.target) and any(str(read.target) == "average" for read in node.all_input_nodes)
+    ),
     "attention": lambda node: "scaled_dot_product_attention" in str(node.target),
     "distances": lambda node: "dist" in str(node.target),
     "subtraction": lambda node: "rsub" in str(node.target),
     "pooling": lambda node: "adaptive" in str(node.target),
+    "complex": without_a_form,
+    "projected_lstm": lambda node: "lstm" in str(node.target) and len(node.args[2]) in (3, 5, 6, 10, 20),
 }

@@ -87,6 +87,61 @@ class Parts(nn.Module):
         return self.third(h.tanh())
 
 
+class Averaging(nn.Module):
+    """Keeps a running average in a buffer, which `keep` assigns or writes."""
+
+    def __init__(self, keep: Callable[[Averaging, Tensor], Tensor]):
+        super().__init__()
+        self.first, self.second, self.keep = nn.Linear(4, 4), nn.Linear(4, 4), keep
+        self.register_buffer("average", torch.ones(4))
+        self.register_buffer("before", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return self.second(self.keep(self, h) if self.training else h - self.average)
+
+
+def _assigned(self: Averaging, h: Tensor) -> Tensor:
+    self.average = 0.9 * self.average + 0.1 * h.detach().mean(0)
+    return h - self.average
+
+
+def _read_before_and_after(self: Averaging, h: Tensor) -> Tensor:
+    old = self.average
+    self.average = self.average + h.detach().mean(0)
+    self.average = self.average * 0.5
+    return h * old - self.average.tanh()
+
+
+def _changed_places(self: Averaging, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        self.before, self.average = self.average, self.before + h.mean(0)
+    return h - self.before
+
+
+def _not_detached(self: Averaging, h: Tensor) -> Tensor:
+    self.average = 0.9 * self.average + 0.1 * h.mean(0)
+    read = h - self.average
+    self.average = self.average.detach()
+    return read
+
+
+class Inside(nn.Module):
+    """Called twice, inside another module."""
+
+    def __init__(self, keep: Callable[[Averaging, Tensor], Tensor]):
+        super().__init__()
+        self.inner = Averaging(keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.inner(x).tanh())
+
+
+def _written(self: Averaging, h: Tensor) -> Tensor:
+    self.average.mul_(0.9).add_(h.detach().mean(0), alpha=0.1)
+    return h - self.average
+
+
 class Sentences(nn.Module):
     """torch's own transformer, over the numbers of a row as tokens."""
 
@@ -152,6 +207,16 @@ MODULE_APPLIES: dict[str, dict[str, Found]] = {
         "reentrant": Found(lambda: Parts(nullcontext, recomputed(True)), ("first", "second", "third")),
         "not reentrant": Found(lambda: Parts(nullcontext, recomputed(False)), ("first", "second", "third")),
     },
+    "reassigned_buffers": {
+        "of a part that is called twice": Found(
+            lambda: Inside(_assigned), ("inner.first:0", "inner.second:0", "inner.first:1", "inner.second:1")
+        ),
+        "of the whole": Found(lambda: Averaging(_assigned), ("first", "second")),
+        "with gradients": Found(lambda: Averaging(_not_detached), ("first", "second")),
+        "read before and after": Found(lambda: Averaging(_read_before_and_after), ("first", "second")),
+        "changed places": Found(lambda: Averaging(_changed_places), ("first", "second")),
+        "in place": Found(lambda: Averaging(_written), ("first", "second")),
+    },
 }
 MODULE_SPARES: dict[str, Callable[[], nn.Module]] = {
     "layerdrop": lambda: Dropping("dict", 0.0),
@@ -160,4 +225,5 @@ MODULE_SPARES: dict[str, Callable[[], nn.Module]] = {
     "causal_hint": lambda: Sentences(None),
     "inference_mode": lambda: Parts(torch.no_grad, plainly),
     "checkpoint": lambda: Parts(nullcontext, plainly),
+    "reassigned_buffers": lambda: nn.Sequential(nn.Linear(4, 4)),
 }

@@ -48,7 +48,6 @@ def _sequences() -> dict[str, _Row]:
             positional(lambda rows: (tokens(rows, 7), tokens(rows, 5))),
             None,
         ),
-        "lstm_packed": (sequence.Packed, positional(lambda rows: (tokens(rows, 6), _lengths(rows))), None),
         "temporal_convolution": (sequence.temporal_convolution, floats(4, 24), floats(4, 40)),
         "wavenet": (sequence.WaveNet, floats(1, 20), floats(1, 32)),
         "self_attention": (sequence.SelfAttention, series, longer),
@@ -156,7 +155,6 @@ def _control() -> dict[str, _Row]:
         "fourier_mixing": (control.Mixing, floats(8, 6), None),
         "ode": (control.OdeNet, floats(4), None),
         "python_if": (control.PythonIf, vector, None),
-        "early_exit": (control.EarlyExit, wider, None),
     }
 
 
@@ -166,6 +164,10 @@ _OUTPUTS = {"variational": "rebuilt", "variational_always": "rebuilt"}
 
 def _refused() -> Iterator[Case]:
     yield Case("classic/no_layer", "classic", control.Bare, floats(6), "refused", ("no Linear or Conv",))
+    packed, words = positional(lambda rows: (tokens(rows, 6), _lengths(rows))), ("packs sequences", ".py, line")
+    yield Case("classic/lstm_packed", "classic", sequence.Packed, packed, "refused", words)
+    decides = ("decides by the values of a tensor", ".py, line")
+    yield Case("classic/early_exit", "classic", control.EarlyExit, floats(8), "refused", decides)
     yield Case("classic/numpy_inside", "classic", control.NumpyInside, floats(6), "refused", ("numpy", ".py"))
 
 

@@ -137,7 +137,6 @@ _OWN_NAMES: dict[str, Options] = {
     "FlaubertForSequenceClassification": {
         "vocab_size": 64, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "n_langs": 1, "max_position_embeddings": 64,
     },
-    "LongformerForSequenceClassification": {**_ENCODER, "attention_window": [4, 4], "pad_token_id": 1},
     "PerceiverForMaskedLM": {
         "vocab_size": 64, "d_model": 16, "d_latents": 16, "num_latents": 8, "num_blocks": 1,
         "num_self_attends_per_block": 2, "num_self_attention_heads": 2, "num_cross_attention_heads": 2,
@@ -219,7 +218,6 @@ _SEQ2SEQ: dict[str, Options] = {
     "BlenderbotSmallForConditionalGeneration": _BART,
     "PLBartForConditionalGeneration": _BART,
     "M2M100ForConditionalGeneration": {**_BART, "encoder_layerdrop": 0.3, "decoder_layerdrop": 0.3},
-    "LEDForConditionalGeneration": {**_BART, "attention_window": [4, 4], "max_encoder_position_embeddings": 64},
     "FSMTForConditionalGeneration": {
         **_BART, "src_vocab_size": 64, "tgt_vocab_size": 64, "langs": ["en", "de"], "vocab_size": 64,
     },
@@ -255,6 +253,12 @@ def _special() -> Iterator[Architecture]:
     note = "its reversible layers run without autograd, so nothing in them could learn"
     words = ("no error reaches",)
     yield Architecture("ReformerForSequenceClassification", reformer, _SHORT, _LONG, note, words)
+    note, words = "asks the mask's values which tokens look at all others", ("decides by the values of a tensor",)
+    windows = {"attention_window": [4, 4]}
+    sliding = {**_ENCODER, **windows, "pad_token_id": 1}
+    yield Architecture("LongformerForSequenceClassification", sliding, _SHORT, _LONG, note, words)
+    sliding = {**_BART, **windows, "max_encoder_position_embeddings": 64}
+    yield Architecture("LEDForConditionalGeneration", sliding, pair(), pair(8, 5), note, words)
     layout = {**_ENCODER, "max_2d_position_embeddings": 64}
     yield Architecture("LayoutLMForTokenClassification", layout, text(12, bbox=boxes), text(9, bbox=boxes))
     lilt = {**layout, "hidden_size": 48, "channel_shrink_ratio": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.utils import _pytree as pytree
 
 
@@ -14,12 +15,12 @@ class Builder:
     def __init__(self, graph: fx.Graph, origin: fx.Node):
         self.graph, self.origin = graph, origin
 
-    def __call__(self, target: Any, *args: Any) -> fx.Node:
-        made = self.graph.call_function(target, args)
+    def __call__(self, target: Any, *args: Any, **keywords: Any) -> fx.Node:
+        made = self.graph.call_function(target, args, keywords)
         made.meta = {key: value for key, value in self.origin.meta.items() if key != "val"}
         values = fx.node.map_arg(args, lambda n: n.meta["val"])
-        tensors = [v for v in pytree.tree_leaves(values) if isinstance(v, Tensor)]
+        tensors = [v for v in pytree.tree_leaves((values, self.origin.meta["val"])) if isinstance(v, Tensor)]
         fake = tensors[0].fake_mode  # type: ignore[attr-defined]
-        with fake:
-            made.meta["val"] = target(*values)
+        with fake, enable_python_dispatcher():  # else some calls fix the sizes that are free
+            made.meta["val"] = target(*values, **keywords)
         return made
