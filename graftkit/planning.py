@@ -59,7 +59,7 @@ def plan_cycle(
         reasons = [_reason(site, kind, rule, named=is_named(site, sites), asked=bool(dendrites)) for kind in offered]
         fitting = [kind for kind, reason in zip(offered, reasons, strict=True) if reason is None]
         if not fitting:
-            why = reasons[0] if reasons else "no kind was given for this sort of operator"
+            why = reasons[-1] if reasons else "no kind was given for this sort of operator"
             if site.key in sites or site.path in sites:  # named in so many words, not by a pattern
                 raise PlanError(f"no dendrite can be grafted at {site.key}: {why}")
             left_out.append(f"{site.key}: {why}")

@@ -13,6 +13,8 @@ import onnx.checker
 import onnx.version_converter
 import onnx_ir as ir
 import torch
+from onnxscript.rewriter._pattern_ir import Constant
+from onnxscript.rewriter.rules.common import _no_op
 from torch import Tensor, fx
 
 from graftkit.core.errors import ExportError
@@ -135,13 +137,33 @@ def _calm() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with no_collection(), torch.no_grad(), _without_stack_traces(), warnings.catch_warnings():
+        with no_collection(), torch.no_grad(), _without_stack_traces(), _exactly(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=r"`isinstance\(treespec, LeafSpec\)`")
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter's own packages
             yield
     finally:
         log.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Without tolerance in the rules that drop `+ 0` and `* 1`: they would drop the 1e-8 of a logarithm, too."""
+    constants = [
+        value
+        for rule in _no_op.rules.rules
+        for node in rule._target_pattern
+        for value in node.inputs
+        if isinstance(value, Constant)
+    ]
+    before = [(value, value._rel_tol, value._abs_tol) for value in constants]
+    for value in constants:
+        value._rel_tol = value._abs_tol = 0.0
+    try:
+        yield
+    finally:
+        for value, relative, absolute in before:
+            value._rel_tol, value._abs_tol = relative, absolute
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from graftkit import folding
 from graftkit.contracts import Data, Metric
+from graftkit.core.errors import ExportError
 from graftkit.core.signature import Port, Signature
 from graftkit.folding import ONE_FILE, staged
 from graftkit.model import GraftedModel
@@ -71,7 +72,16 @@ def ship(
     signature, notes = model.traced.signature, []
     while True:
         on_stage("exporting")
-        written = build(model, opset=opset, facts=facts, signature=signature, large=min(folding.LARGE, one_file))
+        try:
+            written = build(model, opset=opset, facts=facts, signature=signature, large=min(folding.LARGE, one_file))
+        except ExportError as error:  # some operators have an ONNX form at a known size alone
+            others = _free_sizes(signature)
+            if not others:
+                raise
+            for size in others:
+                signature = with_fixed(signature, size, model)
+            notes.append(f"{' and '.join(others)} fixed in the ONNX file: {error}")
+            continue
         try:
             with staged(written, path, one_file=min(one_file, ONE_FILE)) as draft:
                 on_stage("verifying")
@@ -95,6 +105,12 @@ def export(
 ) -> Path:
     """`ship`, and the path alone."""
     return ship(model, path, rows, opset=opset, facts=facts, one_file=one_file).path
+
+
+def _free_sizes(signature: Signature) -> list[str]:
+    """The names of the sizes that are free besides the batch, the first size of all."""
+    sizes = [size for port in signature.inputs for size in port.shape if isinstance(size, str) and size.isidentifier()]
+    return list(dict.fromkeys(sizes))[1:]
 
 
 def with_fixed(signature: Signature, size: str, model: GraftedModel) -> Signature:

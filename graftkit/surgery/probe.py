@@ -12,6 +12,7 @@ from graftkit.core.errors import PlanError
 from graftkit.model import GraftedModel
 
 _SIZE = 0.1  # of what is put where strengths and gates are zero
+_ATTEMPTS = 4  # with other signs and draws: a choice among several branches may leave one out now and then
 
 
 def unreached(model: GraftedModel, sites: Iterable[str]) -> tuple[str, ...]:
@@ -20,7 +21,8 @@ def unreached(model: GraftedModel, sites: Iterable[str]) -> tuple[str, ...]:
     A dendrite at zero strength has no gradient by construction, and neither has one behind a gate that is zero (a
     zero-initialised batch norm, a layer scale). So for the probe every parameter that is all zeros gets small random
     numbers; and where a gradient is zero all the same, as behind a rectifier that the example leaves silent, half of
-    all numbers change their sign and the inputs get noise. Afterwards everything is as it was to the bit.
+    all numbers change their sign and the inputs get noise, four times at most. Afterwards everything is as it was to
+    the bit.
     """
     members = {site: [p for d in model.at(site).members() for p in d.parameters()] for site in sites}
     training = model.training
@@ -29,10 +31,12 @@ def unreached(model: GraftedModel, sites: Iterable[str]) -> tuple[str, ...]:
         with torch.random.fork_rng(devices=[]), _kept(model.buffers()), _woken(model.parameters()):
             torch.manual_seed(0)
             lost = _without_gradient(model, members, model.traced.inputs)
-            if lost:
-                with _turned(model.parameters()):
+            for attempt in range(_ATTEMPTS if lost else 0):
+                with _turned(model.parameters(), seed=attempt):
                     noisy = tuple(x + torch.randn_like(x) if x.is_floating_point() else x for x in model.traced.inputs)
                     lost = _without_gradient(model, {site: members[site] for site in lost}, noisy)
+                if not lost:
+                    break
     finally:
         model.train(training)
     return lost
@@ -48,18 +52,18 @@ def _without_gradient(
 
 
 @contextmanager
-def _turned(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def _turned(parameters: Iterable[nn.Parameter], *, seed: int) -> Iterator[None]:
     """Random signs, while inside, on every parameter: undone by the same signs again, without a copy."""
     floating = [p for p in parameters if p.is_floating_point()]
-    _turn(floating)
+    _turn(floating, seed)
     try:
         yield
     finally:
-        _turn(floating)
+        _turn(floating, seed)
 
 
-def _turn(parameters: Iterable[nn.Parameter]) -> None:
-    generators = {p.device: torch.Generator(p.device).manual_seed(0) for p in parameters}
+def _turn(parameters: Iterable[nn.Parameter], seed: int) -> None:
+    generators = {p.device: torch.Generator(p.device).manual_seed(seed) for p in parameters}
     with torch.no_grad():
         for p in parameters:
             draw = torch.rand(p.shape, generator=generators[p.device], device=p.device)
@@ -85,14 +89,14 @@ def _gradients(
     with torch.enable_grad():
         try:
             output = model(*inputs)
+            # a fixed random direction: the plain sum of a softmax or a norm is constant
+            loss = (output.float() * torch.randn_like(output.float())).sum()
+            if not loss.requires_grad or not parameters:
+                return dict.fromkeys(map(id, parameters))
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
         except RuntimeError as error:  # of the model's own operations
             reason = str(error).splitlines()[0]
             raise PlanError(f"{model.traced.name} cannot be trained, it fails in training mode: {reason}") from error
-        # a fixed random direction: the plain sum of a softmax or a norm is constant
-        loss = (output.float() * torch.randn_like(output.float())).sum()
-        if not loss.requires_grad or not parameters:
-            return dict.fromkeys(map(id, parameters))
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return {id(p): gradient for p, gradient in zip(parameters, found, strict=True)}
 
 

@@ -194,6 +194,16 @@ def body(function: Callable[[Body, Tensor], Tensor]) -> Example:
     return Example(lambda: Body(function), lambda: (torch.randn(2, 4),))
 
 
+def _turned_weights(self: Body, x: Tensor) -> Tensor:
+    h = x @ self.one.weight.T
+    h = torch.matmul(h.unsqueeze(1), self.two.weight.t()).squeeze(1) + self.two.bias
+    return h @ self.one.weight.transpose(0, 1) + h @ self.two.weight.permute(1, 0)
+
+
+def _weights_as_they_are(self: Body, x: Tensor) -> Tensor:
+    return x @ self.one.weight + (x @ x.t()) @ self.two(x) + x @ (2 * self.two.weight).t()
+
+
 APPLIES: dict[str, dict[str, Example]] = {
     "no_grad_regions": {
         "frozen layer": body(_frozen),
@@ -205,6 +215,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "no autocast": body(_full_precision),
     },
     "kept_reads": {"computed with, then assigned": body(_read_then_assigned)},
+    "products": {"turned weights": body(_turned_weights)},
     "attention": {
         "five dimensions": Example(Attention, tokens()),
         "three dimensions": Example(lambda: Attention(3), tokens()),
@@ -243,6 +254,7 @@ APPLIES: dict[str, dict[str, Example]] = {
     },
 }
 SPARES: dict[str, dict[str, Example]] = {
+    "products": {"as they are": body(_weights_as_they_are)},
     "no_grad_regions": {"detach": body(_detach), "autocast": body(_half_precision)},
     "kept_reads": {"written in steps": body(_running_average), "a buffer that stays": body(_frozen)},
     "attention": {"four dimensions": Example(lambda: Attention(4, is_causal=True), tokens())},
@@ -256,6 +268,7 @@ SPARES: dict[str, dict[str, Example]] = {
     "projected_lstm": {"without": Example(lambda: Remembers(0, num_layers=2, bidirectional=True), tokens())},
 }
 TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it nowhere
+    "products": lambda node: "matmul" in str(node.target),
     "no_grad_regions": lambda node: "wrap_with" in str(node.target),
     "kept_reads": lambda node: (
         "aten.mul" in str(node.target) and any(str(read.target) == "average" for read in node.all_input_nodes)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -185,7 +186,37 @@ _SENTENCES = (
     "encoder.layers.0.linear2",
 )
 _EXPERTS = ("choose", "experts.0", "experts.1", "experts.2")
+
+
+def _data_read(part: nn.Module, h: Tensor) -> Tensor:
+    return part(h * h.data)
+
+
+def _data_written(part: nn.Module, h: Tensor) -> Tensor:
+    other = h.clone()
+    other.data = 2 * h.data
+    return part(other)
+
+
+class Distributed(nn.Module):
+    """The parameters of a normal distribution, checked by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.spread = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normal = Normal(self.mean(x), self.spread(x).exp())
+        return normal.mean / normal.stddev
+
+
+_PARTS = ("first", "second", "third")
 MODULE_APPLIES: dict[str, dict[str, Found]] = {
+    "data": {
+        "read": Found(lambda: Parts(nullcontext, _data_read), _PARTS),
+        "written": Found(lambda: Parts(nullcontext, _data_written), _PARTS),
+    },
+    "distributions": {"normal": Found(Distributed, ("mean", "spread"))},
     "layerdrop": {
         "of the module": Found(lambda: Dropping("module", 0.9), _LAYERS, "layer drop", drawn=True),
         "of its config": Found(lambda: Dropping("config", 0.9), _LAYERS, "layer drop", drawn=True),
@@ -219,6 +250,8 @@ MODULE_APPLIES: dict[str, dict[str, Found]] = {
     },
 }
 MODULE_SPARES: dict[str, Callable[[], nn.Module]] = {
+    "data": lambda: Parts(nullcontext, plainly),
+    "distributions": lambda: Parts(nullcontext, plainly),
     "layerdrop": lambda: Dropping("dict", 0.0),
     "length": lambda: nn.Sequential(nn.Linear(4, 4)),
     "experts": lambda: Dropping("config", 0.0),

@@ -10,6 +10,7 @@ from torch import fx, nn
 from graftkit.tracing.repairs.attention import plain_attention
 from graftkit.tracing.repairs.causal_hint import without_causal_hint
 from graftkit.tracing.repairs.complex_numbers import plain_complex
+from graftkit.tracing.repairs.data import data_as_detached, unchecked_distributions
 from graftkit.tracing.repairs.distances import plain_distances
 from graftkit.tracing.repairs.experts import batched_experts
 from graftkit.tracing.repairs.kept_reads import read_before_written
@@ -18,6 +19,7 @@ from graftkit.tracing.repairs.length import free_length
 from graftkit.tracing.repairs.modes import inference_as_no_grad, without_recomputing
 from graftkit.tracing.repairs.no_grad_regions import inline_regions
 from graftkit.tracing.repairs.pooling import plain_pooling
+from graftkit.tracing.repairs.products import plain_products
 from graftkit.tracing.repairs.projected_lstm import plain_lstm
 from graftkit.tracing.repairs.reassigned_buffers import buffers_in_place
 from graftkit.tracing.repairs.subtraction import plain_subtraction
@@ -30,6 +32,8 @@ MODULE_REPAIRS: Mapping[str, Callable[[nn.Module, bool], AbstractContextManager[
     "causal_hint": without_causal_hint,
     "inference_mode": inference_as_no_grad,
     "checkpoint": without_recomputing,
+    "data": data_as_detached,
+    "distributions": unchecked_distributions,
     "reassigned_buffers": buffers_in_place,
 }
 # Each changes a graph in place; gives a line for the user where that has to be known, else None.
@@ -40,6 +44,7 @@ GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {
     "distances": plain_distances,
     "subtraction": plain_subtraction,
     "pooling": plain_pooling,
+    "products": plain_products,
     "complex": plain_complex,
     "projected_lstm": plain_lstm,
 }
