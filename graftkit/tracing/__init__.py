@@ -18,6 +18,7 @@ from graftkit.tracing.checks import Traced, cannot_take, check_sizes, eager, run
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
+from graftkit.tracing.lasting import lasting, still_norms
 from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
@@ -29,8 +30,9 @@ from graftkit.tracing.unlifting import output_nodes
 from graftkit.tracing.weights import compute_weights
 
 _ONE_MODE = (
-    "its TorchScript code holds one mode: batch norm and dropout follow training all the same, other branches of"
-    " training, if the model had any, stay off"
+    "its TorchScript code holds one mode: batch norm, dropout and recurrent layers follow training all the same;"
+    " dropout of attention that was traced in evaluation, and other branches of training, if the model had any, stay as"
+    " they were traced"
 )
 
 __all__ = [
@@ -185,7 +187,7 @@ def _trace_as(
     what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
     with buffers_kept(module):
         fixed, notes = check_sizes(what, limits)
-    one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
+    one_mode = (_ONE_MODE, *still_norms(train.graph)) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 
 
@@ -225,7 +227,7 @@ def _traced(
     if not any(BATCH in port.shape for port in signature.inputs) and evaluation.how.free != "none":
         raise TraceError(f"{name} fixes its batch size, which has to stay free")
     sites, skipped, edges = find_sites(train.graph, evaluation.graph, inputs, places)
-    notes = tuple(dict.fromkeys((*evaluation.notes, *train.notes, *_fixed(evaluation.how))))
+    notes = tuple(dict.fromkeys((*evaluation.notes, *train.notes, *lasting(evaluation.graph), *_fixed(evaluation.how))))
     return TracedModel(
         name=name,
         source=source,
