@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -178,3 +179,67 @@ def test_a_norm_whose_statistics_stay_is_named(momentum: float | None) -> None:
     moved = bool(found.tensors()["norm.running_mean"].any())
     assert moved == (momentum is not None)
     assert moved != any("in norm: its momentum is 0" in note for note in found.notes)
+
+
+# ── TorchScript that holds one mode ──────────────────────────────────────────────────────────────
+
+
+class Recurrent(nn.Module):
+    """Two recurrent layers with dropout between them: [N, 5, 4] to [N, 2]."""
+
+    def __init__(self, kind: type[nn.Module]):
+        super().__init__()
+        self.recurrent, self.head = kind(4, 6, 2, dropout=0.5, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.recurrent(x)[0][:, -1])
+
+
+class Attends(nn.Module):
+    """Attention with dropout, in training: [N, 5, 4] to [N, 2]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)[:, None]
+        y = functional.scaled_dot_product_attention(h, h, h, dropout_p=0.5 if self.training else 0.0)
+        return self.head(y[:, 0].mean(1))
+
+
+def scripted(module: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(module, x, check_trace=False)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_dropout_of_a_traced_script_follows_training(kind: type[nn.Module], train: bool) -> None:
+    torch.manual_seed(0)
+    module, x = Recurrent(kind).train(train), torch.randn(3, 5, 4)
+    found = tracing.trace_module(scripted(module, x), (x,), name="net")
+    x = torch.randn(6, 5, 4)
+    assert is_random(found.train_graph, x) and not is_random(found.eval_graph, x)
+    torch.testing.assert_close(found.eval_graph(x), module.eval()(x))
+    assert any("recurrent layers follow training" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_dropout_in_attention_of_a_traced_script_is_off_in_evaluation(train: bool) -> None:
+    torch.manual_seed(0)
+    module, x = Attends().train(train), torch.randn(3, 5, 4)
+    found = tracing.trace_module(scripted(module, x), (x,), name="net")
+    x = torch.randn(6, 5, 4)
+    torch.testing.assert_close(found.eval_graph(x), module.eval()(x))
+    assert is_random(found.train_graph, x) == train
+    assert any("dropout of attention that was traced in evaluation" in note for note in found.notes)
+
+
+def test_a_traced_script_that_stays_random_or_still_is_told() -> None:
+    module = Body(lambda self, h: self.norm(h) + torch.rand_like(h), norm=nn.BatchNorm1d(4, momentum=None)).eval()
+    x = torch.randn(4, 4)
+    found = tracing.trace_module(scripted(module, x), (x,), name="net")
+    assert any("random numbers are drawn" in note for note in found.notes)
+    assert any("its momentum is 0" in note for note in found.notes)

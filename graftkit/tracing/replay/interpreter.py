@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graftkit.core.errors import TraceError
-from graftkit.tracing.replay.code import MODE_FLAGS, NORMS, Block, Step, outer_names
+from graftkit.tracing.flags import flag_of
+from graftkit.tracing.replay.code import Block, Step, outer_names
 from graftkit.tracing.replay.operators import SKIPPED, call_operator, call_python, knows_python
 from graftkit.tracing.replay.primitives import PRIMITIVES
 
@@ -58,17 +59,18 @@ class Interpreter:
         inputs = [self.values[name] for name in step.inputs]
         if step.kind in PRIMITIVES:
             return PRIMITIVES[step.kind](step.node, inputs)
-        if self.baked and step.kind in MODE_FLAGS:
-            inputs = self._in_mode(step.kind, inputs)
+        if self.baked and step.kind.startswith("aten::"):
+            inputs = self._in_mode(step.node.schema(), inputs)
         if knows_python(step.kind, inputs):
             return call_python(step.kind, inputs)
         return call_operator(step.node, inputs)
 
-    def _in_mode(self, kind: str, inputs: list[Any]) -> list[Any]:
-        place = MODE_FLAGS[kind]
-        if kind in NORMS and inputs[3] is None:
+    def _in_mode(self, schema: str, inputs: list[Any]) -> list[Any]:
+        flag = flag_of(schema)
+        if flag is None or not flag.counts(inputs):
             return inputs
-        return [*inputs[:place], self.root.training, *inputs[place + 1 :]]
+        value = flag.switched(inputs[flag.place], train=self.root.training)
+        return [*inputs[: flag.place], value, *inputs[flag.place + 1 :]]
 
     def _constant(self, step: Step) -> Any:
         (name,) = step.outputs
