@@ -231,6 +231,15 @@ def test_a_loop_that_ends_by_values_is_refused_with_its_line() -> None:
         capture_scripted(scripted(Endless()), (torch.ones(2, 3),))
 
 
+def test_what_cannot_be_captured_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """A mean over all batches takes a tensor's value for its weight; torch prints how far it came."""
+    model = scripted(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=None)).train())
+    with pytest.raises(TraceError) as told:
+        capture_scripted(model, (torch.randn(3, 4),))
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_lists_dicts_and_optional_arguments_are_replayed() -> None:
     class Python(nn.Module):
         def forward(self, x: Tensor, scale: float = 2.0) -> dict[str, Tensor]:
