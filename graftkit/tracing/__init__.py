@@ -18,6 +18,7 @@ from graftkit.tracing.checks import Traced, cannot_take, check_sizes, eager, run
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
+from graftkit.tracing.full_precision import taken_out
 from graftkit.tracing.lasting import lasting, still_norms
 from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
@@ -126,6 +127,7 @@ def retrace(traced: TracedModel) -> fx.GraphModule:
         return copied(traced.eval_graph)
     how = How(*traced.how)
     graph = capture_as(traced.source, traced.calling, traced.inputs, train=False, how=how, to_train=False).graph
+    taken_out(graph)
     missing = mark_sites(graph, traced.sites)
     if missing:
         raise TraceError(f"traced again after training, the model no longer calls {', '.join(sorted(missing))}")
@@ -213,6 +215,7 @@ def _traced(
     inputs: tuple[Tensor, ...],
     output: str | None,
 ) -> TracedModel:
+    taken_out(evaluation.graph)
     with buffers_kept(evaluation.graph):
         values = dict(zip(evaluation.outputs, _first_run(evaluation.graph, inputs, name), strict=True))
     chosen = choose_output(values, output)

@@ -28,7 +28,7 @@ def flipped(graph: fx.GraphModule, *, train: bool) -> tuple[fx.GraphModule, tupl
 
     What stays random, or writes, in an evaluation graph is not among them: `lasting` finds that in every graph.
     """
-    other = _copied(graph)
+    other = copied(graph)
     for part in _parts(other):
         for node in list(part.graph.nodes):
             switch(node, train=train)
@@ -64,12 +64,3 @@ def _uncount(graph: fx.Graph) -> None:
 def _parts(graph: fx.GraphModule) -> Iterator[fx.GraphModule]:
     """The graph, and the graphs within it: branches, loops, regions with a precision of their own."""
     return (part for part in graph.modules() if isinstance(part, fx.GraphModule))
-
-
-def _copied(graph: fx.GraphModule) -> fx.GraphModule:
-    """The same graph anew, and the graphs within it, too; parameters and buffers are shared."""
-    other = copied(graph)
-    for name, part in list(other.named_children()):
-        if isinstance(part, fx.GraphModule):
-            setattr(other, name, _copied(part))
-    return other
