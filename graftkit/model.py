@@ -195,12 +195,16 @@ def slot(site: str) -> str:
 
 
 def copied(graph: fx.GraphModule) -> fx.GraphModule:
-    """The same graph anew, marks included, over the same parameters and buffers."""
+    """The same graph anew, marks and the graphs within it included, over the same parameters and buffers."""
     new = fx.Graph()
     output = new.graph_copy(graph.graph, {})
     new.output(output)
     new.set_codegen(graph.graph._codegen)
-    return fx.GraphModule(graph, new)
+    module = fx.GraphModule(graph, new)
+    for name, part in list(module.named_children()):
+        if isinstance(part, fx.GraphModule):
+            setattr(module, name, copied(part))
+    return module
 
 
 def _tree(tensors: Mapping[str, Tensor]) -> nn.Module:

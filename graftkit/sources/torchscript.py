@@ -17,8 +17,8 @@ from graftkit.sources.torchscript_safety import check_script, check_size
 from graftkit.tracing.scripted import replayed
 
 BAKED = (
-    "one mode is baked into this TorchScript: dropout and batch norm are switched for the other, and stochastic depth"
-    " and other branches of training, if the model had any, stay as they are"
+    "one mode is baked into this TorchScript: dropout, batch norm and recurrent layers are switched for the other, and"
+    " stochastic depth and other branches of training, if the model had any, stay as they are"
 )
 
 FROZEN = (

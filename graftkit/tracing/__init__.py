@@ -19,6 +19,8 @@ from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.dataflow import ACTIVATIONS
 from graftkit.tracing.flip import flipped, holds_training
 from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
+from graftkit.tracing.full_precision import taken_out
+from graftkit.tracing.lasting import lasting, still_norms
 from graftkit.tracing.outputs import same_output
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
@@ -31,8 +33,9 @@ from graftkit.tracing.unlifting import output_nodes
 from graftkit.tracing.weights import compute_weights
 
 _ONE_MODE = (
-    "its TorchScript code holds one mode: batch norm and dropout follow training all the same, other branches of"
-    " training, if the model had any, stay off"
+    "its TorchScript code holds one mode: batch norm, dropout and recurrent layers follow training all the same;"
+    " dropout of attention that was traced in evaluation, and other branches of training, if the model had any, stay as"
+    " they were traced"
 )
 
 __all__ = [
@@ -128,6 +131,7 @@ def retrace(traced: TracedModel) -> fx.GraphModule:
         return copied(traced.eval_graph)
     how = How(*traced.how)
     graph = capture_as(traced.source, traced.calling, traced.inputs, train=False, how=how, to_train=False).graph
+    taken_out(graph)
     missing = mark_sites(graph, traced.sites)
     if missing:
         raise TraceError(f"traced again after training, the model no longer calls {', '.join(sorted(missing))}")
@@ -204,7 +208,7 @@ def _trace_as(
         fixed, notes = check_sizes(what, limits, evaluation.guards)
         if own_training:
             notes += check_training(replace(what, graph=traced.train_graph), train.guards)
-    one_mode = (_ONE_MODE,) if isinstance(module, Replay) and module.baked else ()
+    one_mode = (_ONE_MODE, *still_norms(train.graph)) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 
 
@@ -230,6 +234,7 @@ def _traced(
     inputs: tuple[Tensor, ...],
     output: str | None,
 ) -> TracedModel:
+    taken_out(evaluation.graph)
     with buffers_kept(evaluation.graph):
         values = dict(zip(evaluation.outputs, _first_run(evaluation.graph, inputs, name), strict=True))
     chosen = choose_output(values, output)
@@ -244,8 +249,8 @@ def _traced(
     if not any(BATCH in port.shape for port in signature.inputs) and evaluation.how.free != "none":
         raise TraceError(f"{name} fixes its batch size, which has to stay free")
     sites, skipped, edges = find_sites(train.graph, evaluation.graph, inputs, places)
-    told = (*evaluation.notes, *train.notes, *_fixed(evaluation.how), *_beside(train, evaluation, chosen))
-    notes = tuple(dict.fromkeys(told))
+    told = (*evaluation.notes, *train.notes, *lasting(evaluation.graph), *_fixed(evaluation.how))
+    notes = tuple(dict.fromkeys((*told, *_beside(train, evaluation, chosen))))
     return TracedModel(
         name=name,
         source=source,

@@ -8,9 +8,7 @@ import sys
 import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from typing import Any
 from unittest import mock
 
@@ -21,11 +19,9 @@ from torch.nn.parameter import UninitializedBuffer
 
 from graftkit.calling import Calling, flat_forward
 from graftkit.core.errors import TraceError
-from graftkit.tracing.formulas import ShortFormulas
-from graftkit.tracing.free import Free, SizeError, dynamic_shapes
-from graftkit.tracing.generators import generators_kept
+from graftkit.tracing.exporting import exported
+from graftkit.tracing.free import Free, SizeError
 from graftkit.tracing.own_backward import own_backward_kept, put_in_place
-from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason
 from graftkit.tracing.repairs import GRAPH_REPAIRS, MODULE_REPAIRS
 from graftkit.tracing.scripted import capture_scripted
@@ -102,7 +98,7 @@ def capture_as(
         else:
             root = _plain(module)
             with flat_forward(root, calling) as seen:
-                program = _export(root, inputs, how)
+                program = exported(root, inputs, free=how.free, gradients=how.gradients)
             names = tuple(seen[-1].tensors)
             notes += [f"its output of type {other} stays outside" for other in seen[-1].others]
         graph = unlift(program)
@@ -153,23 +149,6 @@ def _told(error: TraceError) -> str:
     return str(error.__cause__ or error)
 
 
-def _export(module: nn.Module, inputs: tuple[Tensor, ...], how: How) -> ExportedProgram:
-    try:
-        # torch prints the graph as far as it came on stderr; the reason is told in a line anyway
-        with (
-            quiet(),
-            redirect_stderr(StringIO()),
-            generators_kept(),
-            ShortFormulas() if how.free == "auto" else contextlib.nullcontext(),
-            _gradients(module, on=how.gradients),
-        ):
-            return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(inputs, how.free), strict=False)
-    except SizeError:
-        raise
-    except Exception as error:  # torch.export raises what the model's own code raises
-        raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
-
-
 def _script(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     """The module read by TorchScript, which keeps an `if` over a tensor's values. Raises TraceError."""
     args, keywords = calling.arguments(inputs)
@@ -193,22 +172,6 @@ def _plain(module: nn.Module) -> nn.Module:
     shell.__dict__.update(module.__dict__)
     shell.__dict__["forward"] = module.forward
     return shell
-
-
-@contextlib.contextmanager
-def _gradients(module: nn.Module, *, on: bool) -> Iterator[None]:
-    """Without any parameter that learns, while inside, if they are to be off.
-
-    Unlike `torch.no_grad()` this leaves the model's own regions without gradients to be seen.
-    """
-    learning = [] if on else [p for p in module.parameters() if p.requires_grad]
-    for p in learning:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in learning:
-            p.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -2,88 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import fx
 
 from graftkit.model import copied
+from graftkit.tracing.flags import in_training, switch
+from graftkit.tracing.lasting import still_norms
 
 aten = torch.ops.aten
 
-# Which argument says "training", by operator.
-_FLAGS: Mapping[object, int] = {
-    aten.batch_norm.default: 5,
-    aten.instance_norm.default: 5,
-    aten.dropout.default: 2,
-    aten.dropout_.default: 2,
-    aten.feature_dropout.default: 2,
-    aten.alpha_dropout.default: 2,
-    aten.feature_alpha_dropout.default: 2,
-    aten.rrelu.default: 3,
-    aten.gru.input: 6,
-    aten.lstm.input: 6,
-    aten.rnn_tanh.input: 6,
-    aten.rnn_relu.input: 6,
-}
-_NORMS = frozenset({aten.batch_norm.default, aten.instance_norm.default})  # argument 3: the running mean
-_RANDOM = frozenset(
-    {
-        aten.bernoulli.default, aten.bernoulli.p, aten.bernoulli_.float, aten.rand.default,
-        aten.rand_like.default, aten.randn.default, aten.randn_like.default,
-    }
-)  # fmt: skip
-_ATTENTION = aten.scaled_dot_product_attention.default
-_COUNTER = aten.add_.Tensor
+_ATTENTION, _DECOMPOSED = "scaled_dot_product", "_native_batch_norm_legit_no_training"
+_COUNTS = frozenset({aten.add_.Tensor, aten.copy_.default})
+_COUNTER = "num_batches_tracked"
 
 
 def holds_training(graph: fx.GraphModule) -> bool:
     """Whether the graph behaves as in `train()`."""
-    return any(
-        (_flips(node) and node.args[_FLAGS[node.target]] is True) or _attention_dropout(node) > 0
-        for node in graph.graph.nodes
-    )
+    return any(in_training(node) for part in _parts(graph) for node in part.graph.nodes)
 
 
 def flipped(graph: fx.GraphModule, *, train: bool) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """The graph in the other mode, and one line for each thing that could not be flipped."""
+    """The graph in the other mode, and one line for each thing that could not be flipped.
+
+    What stays random, or writes, in an evaluation graph is not among them: `lasting` finds that in every graph.
+    """
     other = copied(graph)
-    notes: list[str] = []
-    for node in list(other.graph.nodes):
-        if _flips(node):
-            node.update_arg(_FLAGS[node.target], train)
-        elif not train and _attention_dropout(node) > 0:
-            _set_attention_dropout(node, 0.0)
-        elif str(node.target).startswith("aten._native_batch_norm_legit"):
-            notes.append(f"{node.name}: a decomposed batch norm stays as it is in both modes")
-        elif not train and node.target in _RANDOM:
-            notes.append(f"{node.name}: randomness of training stays in the evaluation graph")
-        elif not train and node.target is _COUNTER and "num_batches_tracked" in str(node.args[0]):
+    for part in _parts(other):
+        for node in list(part.graph.nodes):
+            switch(node, train=train)
+        if not train:
+            _uncount(part.graph)
+        part.recompile()
+    return other, _not_flipped(other) if train else ()
+
+
+def _not_flipped(train: fx.GraphModule) -> tuple[str, ...]:
+    names = [str(node.target) for part in _parts(train) for node in part.graph.nodes]
+    notes = []
+    if any(_DECOMPOSED in name for name in names):
+        notes.append("a decomposed batch norm stays as in evaluation; export without run_decompositions()")
+    if any(_ATTENTION in name for name in names):
+        notes.append("dropout inside attention, if the model had any, is not in its evaluation graph: it stays off")
+    notes.append(
+        "stochastic depth, dropout that decomposing took out, and other branches of training, if the model had any,"
+        " stay off"
+    )
+    return (*notes, *still_norms(train))
+
+
+def _uncount(graph: fx.Graph) -> None:
+    """Take out what counts the batches of training, in place."""
+    for node in list(graph.nodes):
+        if node.target in _COUNTS and _COUNTER in str(node.args[0]):
             if node.users:
                 node.replace_all_uses_with(node.args[0])
-            other.graph.erase_node(node)
-    if train and any(node.target is _ATTENTION for node in other.graph.nodes):
-        notes.append("dropout inside attention, if the model had any, is not in its evaluation graph: it stays off")
-    if train:
-        notes.append("stochastic depth and other branches of training, if the model had any, stay off")
-    other.recompile()
-    return other, tuple(notes)
+            graph.erase_node(node)
 
 
-def _flips(node: fx.Node) -> bool:
-    """Whether its flag says which mode it is in; a norm without running statistics has the same in both."""
-    return node.target in _FLAGS and (node.target not in _NORMS or node.args[3] is not None)
-
-
-def _attention_dropout(node: fx.Node) -> float:
-    if node.target is not _ATTENTION:
-        return 0.0
-    value = node.kwargs.get("dropout_p", node.args[4] if len(node.args) > 4 else 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _set_attention_dropout(node: fx.Node, value: float) -> None:
-    if "dropout_p" in node.kwargs:
-        node.update_kwarg("dropout_p", value)
-    else:
-        node.update_arg(4, value)
+def _parts(graph: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """The graph, and the graphs within it: branches, loops, regions with a precision of their own."""
+    return (part for part in graph.modules() if isinstance(part, fx.GraphModule))

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from graftkit.calling import flat_outputs
 from graftkit.core.errors import TraceError
 from graftkit.tracing.free import fixed_size, tensor_placeholders
+from graftkit.tracing.recomposing import recompose
 from graftkit.tracing.repairs import GRAPH_REPAIRS
 from graftkit.tracing.unlifting import output_nodes, unlift
 
@@ -22,6 +23,7 @@ def plain_program(program: ExportedProgram, *, name: str) -> tuple[fx.GraphModul
     if program.example_inputs is None:
         raise TraceError(f"{name} was saved without example inputs; export it again with them")
     graph = unlift(program)
+    recompose(graph)
     examples = pytree.tree_leaves(program.example_inputs)
     inputs = _take_tensors(graph, examples)
     _check_batch(graph, name)

@@ -29,7 +29,7 @@ _STOPS = frozenset(
 
 def reached(graph: fx.GraphModule, output: fx.Node, *, through_detach: bool = False) -> set[fx.Node]:
     """The nodes on which the output depends; without those behind a `detach`, unless asked for."""
-    writers = _writers(graph, through_detach=through_detach)
+    written_by = writers(graph, through_detach=through_detach)
     found: set[fx.Node] = set()
     waiting = [output]
     while waiting:
@@ -37,7 +37,7 @@ def reached(graph: fx.GraphModule, output: fx.Node, *, through_detach: bool = Fa
         if node in found:
             continue
         found.add(node)
-        waiting += writers.get(node, [])
+        waiting += written_by.get(node, [])
         if through_detach or not _stops(node):
             waiting += node.all_input_nodes
     return found
@@ -50,10 +50,10 @@ def _stops(node: fx.Node) -> bool:
     )
 
 
-def _writers(graph: fx.GraphModule, *, through_detach: bool) -> dict[fx.Node, list[fx.Node]]:
+def writers(graph: fx.GraphModule, *, through_detach: bool) -> dict[fx.Node, list[fx.Node]]:
     """For each node, the calls that write into its tensor, or into a tensor that shares its memory."""
     roots: dict[fx.Node, fx.Node] = {}
-    writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+    found: dict[fx.Node, list[fx.Node]] = defaultdict(list)
     for node in graph.graph.nodes:
         roots[node] = node
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -62,7 +62,7 @@ def _writers(graph: fx.GraphModule, *, through_detach: bool) -> dict[fx.Node, li
             if not isinstance(value, fx.Node) or argument.alias_info is None:
                 continue
             if argument.alias_info.is_write:
-                writers[roots[value]].append(node)
+                found[roots[value]].append(node)
             elif isinstance(node.meta.get("val"), Tensor) and (through_detach or node.target not in _STOPS):
                 roots[node] = roots[value]
-    return {node: writers[root] for node, root in roots.items() if root in writers}
+    return {node: found[root] for node, root in roots.items() if root in found}

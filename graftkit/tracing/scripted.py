@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor
+from torch.export import ExportedProgram
 
-from graftkit.core.errors import TraceError
-from graftkit.tracing.reasons import reason
+from graftkit.tracing.exporting import exported
 from graftkit.tracing.replay import Replay
 
 __all__ = ["Replay", "capture_scripted", "replayed"]
@@ -45,21 +41,4 @@ def capture_scripted(module: torch.jit.ScriptModule, inputs: tuple[Tensor, ...])
     Raises:
         TraceError: it cannot be captured.
     """
-    return _export(replayed(module), inputs)
-
-
-def _export(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    rows = next((x.shape[0] for x in inputs if x.ndim), 0)
-    sizes = tuple({0: Dim.DYNAMIC} if x.ndim and x.shape[0] == rows else None for x in inputs)
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # torch logs what it raises
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            return torch.export.export(module, inputs, dynamic_shapes=sizes, strict=False)
-    except TraceError:
-        raise
-    except Exception as error:  # torch.export raises what the model's own code raises
-        raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
-    finally:
-        logging.disable(before)
+    return exported(replayed(module), inputs, free="batch")

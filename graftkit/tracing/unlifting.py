@@ -8,6 +8,7 @@ from torch.export import ExportedProgram
 from torch.fx.graph import CodeGen
 
 from graftkit.core.errors import TraceError
+from graftkit.model import copied
 from graftkit.tracing.quietly import quiet
 
 
@@ -19,15 +20,23 @@ def unlift(program: ExportedProgram) -> fx.GraphModule:
     _rename_clashes(program)
     with quiet():
         lifted = program.module(check_guards=False)
-    graph = fx.GraphModule(lifted, lifted.graph)  # a plain one: the lifted one refuses train() and eval()
+    # a plain one: the lifted one refuses train() and eval(); graphs within it are the program's own
+    graph = copied(fx.GraphModule(lifted, lifted.graph))
     graph.graph.set_codegen(CodeGen())
-    for node in list(graph.graph.nodes):
-        # They pin dtype and device, which autocast changes on purpose.
-        if node.target is torch.ops.aten._assert_tensor_metadata.default:
-            graph.graph.erase_node(node)
+    _free_types(graph)
     _flatten_output(graph)
     graph.recompile()
     return graph
+
+
+def _free_types(graph: fx.GraphModule) -> None:
+    """Take out what pins dtype and device, which autocast changes on purpose; in branches and regions, too."""
+    for part in graph.modules():
+        if isinstance(part, fx.GraphModule):
+            for node in list(part.graph.nodes):
+                if node.target is torch.ops.aten._assert_tensor_metadata.default:
+                    part.graph.erase_node(node)
+            part.recompile()
 
 
 def _rename_clashes(program: ExportedProgram) -> None:

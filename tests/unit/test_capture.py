@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from graftkit import api as gk
 from graftkit import tracing
+from graftkit.contracts import Data
 from graftkit.core.errors import GraftkitError, TraceError
 from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
@@ -370,6 +371,84 @@ def test_tied_weights_stay_tied_in_single_precision() -> None:
     traced = gk.trace(module, rows())
     assert traced.source is not module and traced.source[0].weight is traced.source[1].weight
     assert gk.graft(traced).parameter_count() == 16 + 4 + 4
+
+
+# ── mixed precision ──────────────────────────────────────────────────────────────────────────────
+
+
+def _full(self: Precise, h: Tensor) -> Tensor:
+    with torch.autocast(h.device.type, enabled=False):
+        return self.layer(h.float()) * 1.001
+
+
+def _full_without_weights(self: Precise, h: Tensor) -> Tensor:
+    with torch.autocast(h.device.type, enabled=False):
+        seen = torch.matmul(h.float(), h.float().transpose(0, 1)).mean(1, keepdim=True)
+    return self.layer(h) + seen
+
+
+def _full_without_gradients(self: Precise, h: Tensor) -> Tensor:
+    with torch.autocast(h.device.type, enabled=False), torch.no_grad():
+        fixed = self.layer(h.float())
+    return self.layer(h) + fixed
+
+
+def _half_inside(self: Precise, h: Tensor) -> Tensor:
+    with torch.autocast(h.device.type, dtype=torch.bfloat16):
+        return self.layer(h.float()) + h.to(torch.float32)
+
+
+class Precise(nn.Module):
+    """Says itself where it wants which precision: [N, 4] to [N, 2]."""
+
+    def __init__(self, part: Callable[[Precise, Tensor], Tensor]):
+        super().__init__()
+        self.first, self.layer, self.head, self.part = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2), part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.part(self, self.first(x)))
+
+
+PARTS = (_full, _full_without_weights, _full_without_gradients, _half_inside)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("part", PARTS)
+def test_regions_keep_their_precision_in_mixed_precision(part: Callable[..., Tensor], half: bool) -> None:
+    torch.manual_seed(0)
+    module = Precise(part).train()
+    traced = trace(module, rows(4))
+    x = rows(64)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        expected = module(x)
+        assert torch.equal(traced.train_graph(x), expected)
+        assert torch.is_autocast_enabled("cpu") == half
+    with torch.no_grad():
+        assert torch.equal(traced.eval_graph(x), module.eval()(x))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_has_regions_is_grafted_trained_in_mixed_precision_and_written(part: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    traced = trace(Precise(part), rows(4))
+    sites = [site.key for site in traced.sites if site.key != "layer" or part is _full]
+    splits = [torch.utils.data.TensorDataset(rows(32), torch.arange(32) % 2) for _ in range(3)]
+    data = Data(*splits, "classes", 2, "made up")
+    plan = GraftPlan(tuple(Graft(site, "full") for site in sites))
+    result = gk.fit(traced, data, plan=plan, epochs=1, cycles=1, precision="bf16-mixed")
+    assert {"first", "head"} <= set(sites) and len(result.epochs) > 0
+    fresh = gk.fresh_graph(result.model)
+    assert not any("full_precision" in str(getattr(node.target, "__module__", "")) for node in fresh.graph.nodes)
+    assert gk.to_onnx(gk.graft(traced, plan)) is not None
+
+
+def test_a_program_is_read_without_changing_the_graphs_within_it() -> None:
+    program = torch.export.export(Precise(_half_inside), (rows(4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    before = [part.code for part in program.graph_module.modules() if hasattr(part, "code")]
+    traced = tracing.trace_program(program, name="net")
+    assert [part.code for part in program.graph_module.modules() if hasattr(part, "code")] == before
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        traced.train_graph(rows(5))
 
 
 # ── a model that has to be read twice ────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from graftkit import tracing
 from graftkit.contracts import SourceRequest
 from graftkit.core.errors import SourceError, TraceError
 from graftkit.sources.torchscript import BAKED, FROZEN, TorchScript
@@ -45,6 +46,18 @@ class Net(nn.Module):
         for head in self.heads:
             found = head(found)
         return found
+
+
+class Pair:
+    """A class that TorchScript compiles."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.first = first
+
+
+class Holding(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Pair(x).first
 
 
 class Deciding(nn.Module):
@@ -231,6 +244,15 @@ def test_a_loop_that_ends_by_values_is_refused_with_its_line() -> None:
         capture_scripted(scripted(Endless()), (torch.ones(2, 3),))
 
 
+def test_what_cannot_be_captured_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """A mean over all batches takes a tensor's value for its weight; torch prints how far it came."""
+    model = scripted(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=None)).train())
+    with pytest.raises(TraceError) as told:
+        capture_scripted(model, (torch.randn(3, 4),))
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_lists_dicts_and_optional_arguments_are_replayed() -> None:
     class Python(nn.Module):
         def forward(self, x: Tensor, scale: float = 2.0) -> dict[str, Tensor]:
@@ -269,6 +291,97 @@ def test_an_old_traced_linear_is_a_linear_call() -> None:
     assert torch.ops.aten.linear.default in {node.target for node in graph.graph.nodes}
     x = torch.randn(6, 4, 3)
     torch.testing.assert_close(graph(x), model(x))
+
+
+# ── regions ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class Regions(nn.Module):
+    """A part that no error reaches, in a region that also asks how many rows there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fixed, self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            h = self.fixed(x)
+            if x.size(0) > 1:
+                h = h * 2
+        with torch.autograd.profiler.record_function("layer"):
+            h = self.layer(h + x)
+        return self.head(h)
+
+
+class Switches(Regions):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.set_grad_enabled(False)
+        h = self.fixed(x)
+        torch.set_grad_enabled(True)
+        return self.head(self.layer(h + x))
+
+
+@pytest.mark.parametrize("kind", [Regions, Switches])
+def test_no_error_passes_a_region_without_gradients(tmp_path: Path, kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = kind()
+    found = read(saved(scripted(model), tmp_path / "net.pt"), trust=True)  # record_function is a class of torch's own
+    traced = tracing.trace_module(found, (torch.randn(3, 4),), name="net")
+    assert {site.key for site in traced.sites} == {"layer", "head"}
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(traced.eval_graph(x), model(x))
+    model(x).square().sum().backward()
+    for run in (found, traced.train_graph):
+        found.zero_grad()
+        run(x).square().sum().backward()
+        learned = {name: p.grad for name, p in found.named_parameters() if p.grad is not None}
+        expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        torch.testing.assert_close(learned, expected)
+        assert "fixed.weight" not in learned
+
+
+def test_gradients_are_on_again_after_an_error_in_a_region() -> None:
+    class Breaks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = x.reshape(7, 13)
+            return x + 1
+
+    with pytest.raises(RuntimeError, match="shape"):
+        replayed(scripted(Breaks()))(torch.randn(2, 3))
+    assert torch.is_grad_enabled()
+
+
+class Half(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu"):
+            x = self.layer(x)
+        return x + 1
+
+
+class Full(Half):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            x = self.layer(x)
+        return x + 1
+
+
+@pytest.mark.parametrize("kind", [Half, Full])
+def test_a_region_of_another_precision_is_kept(kind: type[nn.Module]) -> None:
+    model, x = kind(), torch.randn(3, 4)
+    found = replayed(scripted(model))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind is Full):
+        torch.testing.assert_close(found(x), model(x))  # dtypes, too
+
+
+def test_an_object_of_another_class_is_refused_with_its_name_and_line() -> None:
+    model = Holding()
+    with pytest.raises(TraceError, match=r"object of the class \S*Pair, which is not replayed .*test_torchscript.py"):
+        replayed(scripted(model))(torch.randn(2, 3))
 
 
 # ── hostile archives ─────────────────────────────────────────────────────────────────────────────

@@ -410,7 +410,7 @@ def test_notes_say_what_cannot_be_flipped() -> None:
     inputs = torch.randn(2, 5, 8)
     module = Noisy()
     training = tracing.trace_program(export_program(module.train(), (inputs,)), name="program")
-    assert len(training.notes) == 1 and "randomness of training stays in the evaluation graph" in training.notes[0]
+    assert len(training.notes) == 1 and "random numbers are drawn in evaluation as well" in training.notes[0]
     evaluation = tracing.trace_program(export_program(module.eval(), (inputs,)), name="program")
     assert any("dropout inside attention" in note for note in evaluation.notes)
     assert any("stochastic depth" in note for note in evaluation.notes)

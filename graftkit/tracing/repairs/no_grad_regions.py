@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import fx
 
+from graftkit.tracing.free import tensor_placeholders
+from graftkit.tracing.full_precision import begin, end
+
 aten = torch.ops.aten
 _REGION = torch.ops.higher_order.wrap_with_set_grad_enabled
-_WEIGHTED = ("aten.linear", "aten.conv", "aten.addmm")
 _PRECISION = torch.ops.higher_order.wrap_with_autocast
 
 
@@ -16,20 +21,17 @@ def inline_regions(graph: fx.GraphModule) -> str | None:
 
     What goes into a region without gradients is detached, and so is what it gives: no error flows, nothing is recorded,
     and what it writes into, it still writes into. A tensor that was only written to comes out as it went in. A region
-    without autocast that has calls with weights is what it would be outside.
+    without autocast has marks where it begins and ends, between which there is none.
     """
-    while regions := [n for n in graph.graph.nodes if n.target is _REGION or _hides_calls(graph, n)]:
+    while regions := [n for n in graph.graph.nodes if n.target is _REGION or _is_full(n)]:
         for node in regions:
             _inline(graph, node)
     return None
 
 
-def _hides_calls(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether it is a region of `torch.autocast(..., enabled=False)` with a Linear or Conv call in it."""
-    if node.target is not _PRECISION or node.args[2] is not False:
-        return False
-    inner = graph.get_submodule(str(node.args[4].target))  # type: ignore[union-attr]
-    return any(str(n.target).startswith(_WEIGHTED) for n in inner.graph.nodes)  # type: ignore[union-attr]
+def _is_full(node: fx.Node) -> bool:
+    """Whether it is a region of `torch.autocast(..., enabled=False)`."""
+    return node.target is _PRECISION and node.args[2] is False
 
 
 def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -40,7 +42,7 @@ def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
     outer: dict[fx.Node, fx.Node] = {}
     values: dict[fx.Node, fx.Node] = {}
     waiting = iter(arguments)
-    with graph.graph.inserting_before(node):
+    with graph.graph.inserting_before(node), _marked(graph, on=_is_full(node)):
         for inside in inner.graph.nodes:
             if inside.op == "placeholder":
                 outer[inside] = next(waiting)  # type: ignore[assignment]
@@ -55,6 +57,16 @@ def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
     graph.graph.erase_node(node)
     if not inner_node.users:
         graph.graph.erase_node(inner_node)
+
+
+@contextmanager
+def _marked(graph: fx.GraphModule, *, on: bool) -> Iterator[None]:
+    """What is put into the graph while inside stands between marks."""
+    data = tensor_placeholders(graph)
+    region = graph.graph.call_function(begin, (data[0],)) if on and data else None
+    yield
+    if region is not None:
+        graph.graph.call_function(end, (region,))
 
 
 def _copied(graph: fx.GraphModule, inner: fx.GraphModule, inside: fx.Node, values: dict[fx.Node, fx.Node]) -> fx.Node:

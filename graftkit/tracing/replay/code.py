@@ -9,17 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-# Which input says "training", by operator; a norm's counts only with running statistics, its fourth input.
-MODE_FLAGS: Mapping[str, int] = {
-    "aten::batch_norm": 5,
-    "aten::instance_norm": 5,
-    "aten::dropout": 2,
-    "aten::dropout_": 2,
-    "aten::feature_dropout": 2,
-    "aten::alpha_dropout": 2,
-    "aten::feature_alpha_dropout": 2,
-    "aten::rrelu": 3,
-}
+from graftkit.tracing.flags import flag_of
+
 NORMS = frozenset({"aten::batch_norm", "aten::instance_norm"})
 
 _PAIR = {1: "weight", 2: "bias"}
@@ -68,7 +59,13 @@ def is_baked(graph: Any) -> bool:
     """Whether one mode is baked in: there are flags of a mode, and nothing asks which mode it is."""
     nodes = list(nodes_of(graph))
     asks = any(node.kind() == "prim::GetAttr" and node.s("name") == "training" for node in nodes)
-    return not asks and any(node.kind() in MODE_FLAGS for node in nodes)
+    return not asks and any(map(_has_modes, nodes))
+
+
+def _has_modes(node: Any) -> bool:
+    """Whether a call may differ between the modes: a recurrent layer without dropout does not."""
+    flag = flag_of(node.schema()) if node.kind().startswith("aten::") else None
+    return flag is not None and (flag.rate is None or list(node.inputs())[flag.rate].toIValue() != 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from graftkit.core.errors import TraceError
-from graftkit.tracing.replay.code import MODE_FLAGS, NORMS, Block, Step, outer_names
+from graftkit.tracing.flags import flag_of
+from graftkit.tracing.replay.code import Block, Step, outer_names
 from graftkit.tracing.replay.operators import SKIPPED, call_operator, call_python, knows_python
 from graftkit.tracing.replay.primitives import PRIMITIVES
+from graftkit.tracing.replay.regions import Region
 
 _MOST = 500_000  # operations in one run: what takes more is no model, or is no graph
 
@@ -28,12 +30,24 @@ class Interpreter:
         self.values: dict[str, Any] = {}
         self.handed: frozenset[str] = frozenset()  # attributes that a branch was handed
         self.left = _MOST
+        self.regions: list[Region] = []  # those that have begun, and not ended
 
     def run(self, arguments: list[Any]) -> Any:
         """What the code gives for the arguments, `self` left out. Raises TraceError."""
         self.values = dict(zip(self.code.inputs, [self.root, *arguments], strict=True))
-        found = self._block(self.code)
+        gradients = torch.is_grad_enabled()
+        try:
+            found = self._block(self.code)
+        finally:
+            self._leave_all(gradients)
         return found[0] if len(found) == 1 else tuple(found)
+
+    def _leave_all(self, gradients: bool) -> None:
+        """After an error in a region, and where the code itself turned gradients off, all is as it was before."""
+        while self.regions:
+            self.regions.pop().leave()
+        if torch.is_grad_enabled() != gradients:
+            torch._C._set_grad_enabled(gradients)
 
     def _block(self, block: Block) -> list[Any]:
         for step in block.steps:
@@ -58,17 +72,18 @@ class Interpreter:
         inputs = [self.values[name] for name in step.inputs]
         if step.kind in PRIMITIVES:
             return PRIMITIVES[step.kind](step.node, inputs)
-        if self.baked and step.kind in MODE_FLAGS:
-            inputs = self._in_mode(step.kind, inputs)
+        if self.baked and step.kind.startswith("aten::"):
+            inputs = self._in_mode(step.node.schema(), inputs)
         if knows_python(step.kind, inputs):
             return call_python(step.kind, inputs)
         return call_operator(step.node, inputs)
 
-    def _in_mode(self, kind: str, inputs: list[Any]) -> list[Any]:
-        place = MODE_FLAGS[kind]
-        if kind in NORMS and inputs[3] is None:
+    def _in_mode(self, schema: str, inputs: list[Any]) -> list[Any]:
+        flag = flag_of(schema)
+        if flag is None or not flag.counts(inputs):
             return inputs
-        return [*inputs[:place], self.root.training, *inputs[place + 1 :]]
+        value = flag.switched(inputs[flag.place], train=self.root.training)
+        return [*inputs[: flag.place], value, *inputs[flag.place + 1 :]]
 
     def _constant(self, step: Step) -> Any:
         (name,) = step.outputs
@@ -82,6 +97,17 @@ class Interpreter:
     def _assign(self, step: Step) -> None:
         holder, value = (self.values[name] for name in step.inputs)
         holder.write(step.node.s("name"), value)
+
+    def _object(self, step: Step) -> Region:
+        return Region(str(step.node.output().type()), _where(step))
+
+    def _enter(self, step: Step) -> Any:
+        region = self.values[step.inputs[0]]
+        region.enter()
+        self.regions.append(region)
+
+    def _exit(self, step: Step) -> Any:
+        self.regions.pop().leave()
 
     def _loop(self, step: Step) -> list[Any]:
         (body,) = step.blocks
@@ -146,6 +172,9 @@ class Interpreter:
         "prim::Constant": _constant,
         "prim::GetAttr": _attribute,
         "prim::SetAttr": _assign,
+        "prim::CreateObject": _object,
+        "prim::Enter": _enter,
+        "prim::Exit": _exit,
         "prim::Loop": _loop,
         "prim::If": _if,
     }

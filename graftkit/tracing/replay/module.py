@@ -52,8 +52,8 @@ class Replay(Mirror):
     """The whole module.
 
     Attributes:
-        baked: whether one mode is baked into the code, as tracing and freezing do; dropout and batch norm then
-            follow `train()` and `eval()` all the same, and nothing else does.
+        baked: whether one mode is baked into the code, as tracing and freezing do; operators with a flag for
+            training (`tracing/flags.py`) then follow `train()` and `eval()` all the same, and nothing else does.
         frozen: whether its weights were constants of the code.
     """
 

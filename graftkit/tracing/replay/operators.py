@@ -17,7 +17,7 @@ from graftkit.tracing.replay.primitives import DTYPES
 
 SKIPPED = frozenset(
     {
-        "prim::Print", "prim::Enter", "prim::Exit", "prim::CreateObject", "aten::warn", "aten::manual_seed",
+        "prim::Print", "aten::warn", "aten::manual_seed",
         "profiler::_record_function_enter", "profiler::_record_function_exit",
     }
 )  # fmt: skip
@@ -51,8 +51,13 @@ _NUMBERS: Mapping[str, Callable[..., Any]] = {
     "aten::detach": lambda number: number, "aten::clone": lambda number, *rest: number,
     "aten::str": str,
     "aten::is_scripting": lambda: True, "aten::is_grad_enabled": torch.is_grad_enabled,
+    "aten::set_grad_enabled": lambda on: _set_gradients(on),
     "aten::get_autocast_gpu_dtype": lambda *rest: 5, "aten::is_autocast_enabled": lambda *rest: False,
 }  # fmt: skip
+
+
+def _set_gradients(on: bool) -> None:
+    torch._C._set_grad_enabled(on)  # gives a node while it is traced
 
 
 def _changed(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,6 +89,7 @@ _CONTAINERS: Mapping[str, Callable[..., Any]] = {
     "aten::endswith": lambda c, *rest: c.endswith(*rest), "aten::lower": str.lower, "aten::upper": str.upper,
     "aten::replace": lambda c, *rest: c.replace(*rest), "aten::find": lambda c, *rest: c.find(*rest),
     "aten::format": lambda text, *values: _filled(text, values), "aten::any": any, "aten::all": all,
+    "aten::get_autocast_dtype": lambda device: DTYPES.index(torch.get_autocast_dtype(device)),
 }  # fmt: skip
 
 
