@@ -61,6 +61,11 @@ def forbidden(name: str) -> bool:
     return top in _CODE_RUNNERS
 
 
+def may_be_called(found: Callable[..., Any], name: str) -> bool:
+    """Whether a pickle may call what `--allow` opened, not only name it: classes, and what makes plain values."""
+    return isinstance(found, type) or name.split(".", 1)[0] in _PARTS or name in _STANDARD
+
+
 def check_allowed(names: Sequence[str]) -> None:
     """Raise SourceError for the first name that cannot be allowed."""
     for name in names:

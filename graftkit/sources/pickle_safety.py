@@ -18,7 +18,7 @@ from torch.serialization import safe_globals
 from graftkit.core.errors import SourceError
 from graftkit.sources.allowed_globals import ALLOWED_GLOBALS, allowed_objects
 from graftkit.sources.files import ZIP_MAGIC
-from graftkit.sources.permission import forbidden
+from graftkit.sources.permission import forbidden, may_be_called
 from graftkit.sources.pickle_calls import check_calls
 from graftkit.sources.pickle_opcodes import TooManyError, opcodes, python3_name
 from graftkit.sources.torch_zip import structure
@@ -95,10 +95,13 @@ def load_restricted(
 ) -> Any:
     """What the file of `torch.save` holds, built from allowed names alone and these objects under their names.
 
+    Of the objects classes may be called; a function may be named, as a layer's activation is, but not called: through
+    the arguments of many a library's function a file could run its own code.
+
     Raises SourceError, whose message ends with the hint.
     """
     for pickled, held in _pickles(file, where):
-        check_calls(pickled, where, held, [name for _, name in objects])
+        check_calls(pickled, where, held, [name for kept, name in objects if may_be_called(kept, name)])
     try:
         with warnings.catch_warnings(), safe_globals([*allowed_objects(), *objects]):
             _quiet()

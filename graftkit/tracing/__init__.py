@@ -28,7 +28,7 @@ from graftkit.tracing.reasons import reason
 from graftkit.tracing.renaming import named_as, with_fixed
 from graftkit.tracing.scripted import Replay, replayed
 from graftkit.tracing.sites import find_sites, mark_sites
-from graftkit.tracing.training_checks import check_training
+from graftkit.tracing.training_checks import check_training, left_behind
 from graftkit.tracing.unlifting import output_nodes
 from graftkit.tracing.weights import compute_weights
 
@@ -206,8 +206,8 @@ def _trace_as(
     what = Traced(name, module, calling, traced.eval_graph, inputs, traced.signature.inputs)
     with buffers_kept(module):
         fixed, notes = check_sizes(what, limits, evaluation.guards)
-        if own_training:
-            notes += check_training(replace(what, graph=traced.train_graph), train.guards)
+        training = replace(what, graph=traced.train_graph)
+        notes += check_training(training, train.guards) if own_training else left_behind(training)
     one_mode = (_ONE_MODE, *still_norms(train.graph)) if isinstance(module, Replay) and module.baked else ()
     return replace(with_fixed(traced, fixed), notes=(*one_mode, *traced.notes, *notes))
 
@@ -271,9 +271,7 @@ def _traced(
 def _beside(train: Captured, evaluation: Captured, chosen: str) -> tuple[str, ...]:
     """That training gives more than evaluation, where it does."""
     more = len(train.outputs) - len(evaluation.outputs)
-    return (
-        (f"of what it gives in training alone ({more} more) nothing feeds the loss, only {chosen}",) if more > 0 else ()
-    )
+    return (f"of its outputs {chosen} alone feeds the loss, not the {more} that training adds",) if more > 0 else ()
 
 
 def _first_run(graph: fx.GraphModule, inputs: tuple[Tensor, ...], name: str) -> tuple[Tensor, ...]:

@@ -56,6 +56,14 @@ def check_training(traced: Traced, guards: Sequence[str]) -> tuple[str, ...]:
     return (*hooks, *_left_behind(first, graph))
 
 
+def left_behind(traced: Traced) -> tuple[str, ...]:
+    """That buffers stay which the module moves in training, where they do; for a graph made by flipping flags."""
+    try:
+        return _left_behind(_of_module(traced, traced.inputs), _of_graph(traced, traced.inputs))
+    except Exception:  # the module's own code in training, or a flipped graph that cannot run: the probe says so
+        return ()
+
+
 def _compare(traced: Traced, numbers: Mapping[str, int]) -> None:
     """Raise TraceError where the graph gives, or leaves in its buffers, something else at these sizes."""
     inputs = traced.at(numbers)

@@ -198,6 +198,13 @@ def test_an_allowed_class_carries_nothing_that_is_not(own: Path, marker: Path) -
         assert "wants to import os.system" in allowing(path, *NAMES)
 
 
+def test_an_allowed_function_may_be_named_and_not_called(own: Path) -> None:
+    """Through the arguments of many a library's function a file could have its own code run."""
+    for pickled in (call("allowed_net", "bend", "x"), call("allowed_net", "bend", "x").replace(b"R", b"\x81")):
+        path = model_file(own.parent / "bad.pt", b"\x80\x02" + pickled + b".")
+        assert "calls allowed_net.bend" in allowing(path, *NAMES)
+
+
 def test_what_the_scan_overlooks_is_refused_when_names_are_allowed_too(
     own: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
