@@ -20,7 +20,7 @@ demo: .venv/.installed-demo ## graft dendrites onto a sample model, and write ru
 test: .venv/.installed-test ## run the tests
 	$(BIN)/pytest
 
-zoo: .venv/.installed-zoo ## try some 150 architectures, and write docs/coverage.md (an hour)
+zoo: .venv/.installed-zoo ## try 467 architectures, and write docs/coverage.md (some hours)
 	$(BIN)/python -m tests.zoo --write docs/coverage.md
 
 fuzz: .venv/.installed-test ## give every reader 10,000 broken and hostile files (half an hour)
