@@ -72,7 +72,7 @@ _CONVOLUTIONS = """
     nf_regnet_b0 nf_resnet26 nf_ecaresnet26 dm_nfnet_f0 fasternet_t0 poolformer_s12 poolformerv2_s12 convformer_s18
     focalnet_tiny_srf edgenext_xx_small repvit_m0_9 shvit_s1 cpubone_nano csatv2 iformer_t lowformer_b0
     efficientvit_b0 pvt_v2_b0 fastvit_t8 convmixer_768_32 mobilevit_xxs mobilevitv2_050 nextvit_small
-    coat_lite_tiny test_efficientnet_evos
+    test_efficientnet_evos
 """.strip()
 # The size below which a valid convolution or a pooling has nothing left to read.
 _LARGER = {"inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 96, "legacy_xception": 64}
@@ -110,6 +110,7 @@ _SIZED = {
     "visformer_tiny": 64,
     "tnt_s_patch16_224": 64,
     "convit_tiny": 64,
+    "coat_lite_tiny": 64,
     "coat_tiny": 64,
     "twins_svt_small": 64,
     "twins_pcpvt_small": 64,
