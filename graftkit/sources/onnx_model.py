@@ -11,7 +11,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.signature import Port, Signature
-from graftkit.sources.files import looks_like_onnx, sha256_of
+from graftkit.sources.files import looks_like_onnx, sha256_of_all
 from graftkit.sources.onnx_batch import free_batch
 from graftkit.sources.onnx_build import Builder
 from graftkit.sources.onnx_normalise import normalise
@@ -35,7 +35,8 @@ class OnnxModel:
         model, tensors = checked(path)
         graph = normalise(model, tensors, opset(model))
         module = Builder(graph, str(path)).build().eval()
-        provenance = {"path": request.spec, "format": self.name, "sha256": sha256_of(path), "trust": request.trust}
+        sha256 = sha256_of_all([path, *tensors.files])
+        provenance = {"path": request.spec, "format": self.name, "sha256": sha256, "trust": request.trust}
         metadata = {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith(_OURS)}
         signature, notes = free_batch(module, signature_of(model))
         return LoadedModel(module, provenance, path.stem, notes, signature, metadata)

@@ -37,6 +37,12 @@ class Tensors:
         self._protos: dict[str, TensorProto] = {}
         self._read: dict[str, Tensor] = {}
         self._made: dict[object, nn.Parameter | Tensor] = {}
+        self._files: set[Path] = set()
+
+    @property
+    def files(self) -> list[Path]:
+        """The data files that the tensors checked so far lie in."""
+        return sorted(self._files)
 
     def add(self, name: str, tensor: TensorProto) -> None:
         """Take in a tensor that `check_tensor` has passed."""
@@ -127,6 +133,7 @@ class Tensors:
         length = width if length < 0 else length
         if start < 0 or length != width or start + length > size:
             raise SourceError(f"{self.where}: {one_line(location)} does not hold {called!r}; copy both files again")
+        self._files.add(real)
         return real, start, length
 
     def load(self, tensor: TensorProto) -> Tensor:
