@@ -23,11 +23,13 @@ class Borrowing:
         onnx: the graph that is built from.
         graph, root: the fx graph that is built, and the module that holds what it calls.
         env: what made each value.
+        read: how often each value is read.
     """
 
     def __init__(self, graph: Graph, where: str):
         self.onnx = graph
         self.where = where
+        self.read = graph.uses()
         self.tensors = graph.tensors
         self.graph = fx.Graph()
         self.root = nn.Module()

@@ -62,7 +62,7 @@ class Builder(Borrowing):
             self.env[node.output[0]] = made
             return
         for index, name in enumerate(node.output):
-            if name:
+            if name in self.read:
                 self.env[name] = self.graph.call_function(operator.getitem, (made, index))
 
     def _call(self, node: NodeProto, kind: str) -> fx.Node:

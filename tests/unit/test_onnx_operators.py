@@ -32,6 +32,12 @@ def held(
     return lambda: model_of(graph_of([node(kind, names, ["y"], **attributes)], there, shape or X), opset)
 
 
+def of_a_number(kind: str) -> Made:
+    """A reduction of what a reduction has brought to one number."""
+    nodes = [node("ReduceMin", ["x"], ["s"], keepdims=0), node(kind, ["s"], ["y"], keepdims=0)]
+    return lambda: model_of(graph_of(nodes, {}, X))
+
+
 NONE = np.zeros(0)
 CASES: dict[str, Made] = {
     # shapes
@@ -72,6 +78,18 @@ CASES: dict[str, Made] = {
     "pad 18": held("Pad", {"by": i64(1, 2), "v": np.float32(3), "at": i64(2)}, None, 18),
     "pad by reflection": held("Pad", {"by": i64(0, 0, 1, 2, 0, 0, 2, 1)}, IMAGE, mode="reflect"),
     "pad by the edge": held("Pad", {"by": i64(0, 0, 2, 0, 0, 1)}, mode="edge"),
+    "pad the width alone by reflection": held("Pad", {"by": i64(0, 0, 0, 2, 0, 0, 0, 1)}, IMAGE, mode="reflect"),
+    "pad the width alone by the edge": held("Pad", {"by": i64(0, 0, 0, 2, 0, 0, 0, 1)}, IMAGE, mode="edge"),
+    "pad the last of five by reflection": held(
+        "Pad", {"by": i64(0, 0, 0, 0, 1, 0, 0, 0, 0, 2)}, {"x": ("n", 2, 2, 3, 4)}, mode="reflect"
+    ),
+    "split into one": lambda: model_of(
+        graph_of([node("Split", ["x", "s"], ["a"], axis=2), node("Relu", ["a"], ["y"])], {"s": i64(6)}, X)
+    ),
+    "embedding by ids that count from the end": lambda: model_of(
+        graph_of([node("Sub", ["x", "two"], ["ids"]), node("Gather", ["w", "ids"], ["y"])],
+                 weights(w=(5, 3)) | {"two": i64(2)}, {"x": ("n", 4)}, types={"x": TensorProto.INT64})
+    ),
     "one hot": lambda: model_of(
         graph_of(
             [node("OneHot", ["x", "d", "v"], ["y"], axis=-1)],
@@ -86,6 +104,14 @@ CASES: dict[str, Made] = {
     "sum of all": single("ReduceSum", keepdims=0),
     "sum of nothing": single("ReduceSum", noop_with_empty_axes=1),
     "l2": held("ReduceL2", {"at": i64(1)}, keepdims=0),
+    **{
+        f"{kind} of nothing": single(kind, noop_with_empty_axes=1)
+        for kind in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceMax", "ReduceLogSumExp")
+    },
+    **{f"{kind} of a number": of_a_number(kind) for kind in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceMean")},
+    "log of the sum of nothing": lambda: model_of(
+        graph_of([node("Exp", ["x"], ["e"]), node("ReduceLogSum", ["e"], ["y"], noop_with_empty_axes=1)], {}, X)
+    ),
     "product of numbers": held("ReduceProd", {"at": i64(1, 2)}, keepdims=1),
     "log of the sum of exponentials": held("ReduceLogSumExp", {"at": i64(-1)}),
     "maximum": held("ReduceMax", {"at": i64(2)}),
@@ -119,6 +145,15 @@ CASES: dict[str, Made] = {
     "groups in one dimension": held("Conv", weights(w=(4, 2, 3)), {"x": ("n", 4, 9)}, group=2, dilations=[2]),
     "transposed": held("ConvTranspose", weights(w=(3, 4, 3, 3), b=(4,)), IMAGE, strides=[2, 2], pads=[1, 1, 1, 1]),
     "transposed unevenly": held("ConvTranspose", weights(w=(3, 4, 3, 3)), IMAGE, strides=[2, 2], pads=[0, 1, 1, 0]),
+    "transposed to the same, in strides beyond the kernel": held(
+        "ConvTranspose", weights(w=(3, 4, 2, 2), b=(4,)), IMAGE, strides=[3, 4], auto_pad="SAME_UPPER"
+    ),
+    "transposed to a size beyond the full one": held(
+        "ConvTranspose", weights(w=(3, 4, 2, 2), b=(4,)), IMAGE, strides=[3, 4], output_shape=[24, 32]
+    ),
+    "transposed to the same, from the end": held(
+        "ConvTranspose", weights(w=(3, 4, 3, 3), b=(4,)), IMAGE, strides=[2, 1], auto_pad="SAME_LOWER"
+    ),
     "transposed to a size": held(
         "ConvTranspose", weights(w=(3, 4, 3, 3)), IMAGE, strides=[2, 2], output_shape=[17, 16]
     ),
@@ -130,6 +165,13 @@ CASES: dict[str, Made] = {
     ),
     "layer norm": held("LayerNormalization", weights(s=(6,), b=(6,)), axis=-1),
     "layer norm over two": held("LayerNormalization", weights(s=(4, 6)), axis=1, epsilon=1e-3),
+    "layer norm with its statistics": lambda: model_of(
+        graph_of([node("LayerNormalization", ["x", "s", "b"], ["y", "m", "d"], axis=1, epsilon=1e-3)],
+                 weights(s=(4, 6), b=(4, 6)), X, ["y", "m", "d"])
+    ),
+    "layer norm with statistics that nothing reads": lambda: model_of(
+        graph_of([node("LayerNormalization", ["x", "s"], ["y", "m", "d"])], weights(s=(6,)), X)
+    ),
     "group norm": held("GroupNormalization", weights(s=(4,), b=(4,)), {"x": ("n", 4, 5)}, 21, num_groups=2),
     "instance norm": held("InstanceNormalization", weights(s=(3,), b=(3,)), IMAGE),
     "prelu": held("PRelu", weights(s=(6,))),
@@ -151,6 +193,9 @@ CASES: dict[str, Made] = {
     # borrowed
     "softmax 11": single("Softmax", None, 11, axis=1),
     "softmax 13": single("Softmax", axis=1),
+    "hard maximum 11": single("Hardmax", None, 11, axis=1),
+    "hard maximum 11 of all": single("Hardmax", {"x": ("n", 3)}, 11, axis=0),
+    "hard maximum 13": single("Hardmax", axis=1),
     "gelu": single("Gelu"),
     "gelu by tanh": single("Gelu", approximate="tanh"),
     "mish": single("Mish"),

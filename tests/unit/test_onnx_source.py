@@ -185,6 +185,22 @@ def test_training_mode_is_followed(tmp_path: Path) -> None:
     assert not torch.allclose(quiet, trained)
 
 
+def test_a_file_exported_in_training_mode_is_evaluated_outside_of_it(tmp_path: Path) -> None:
+    """As torch.onnx.export(training=TrainingMode.TRAINING) writes it; onnxruntime does not take such a file."""
+    model = normed()
+    right = expected(written(model, tmp_path), {"x": (x := np.random.default_rng(0).random((2, 3, 8, 8), np.float32))})
+    _, norm, drop = model.graph.node
+    norm.attribute.append(helper.make_attribute("training_mode", 1))
+    norm.output.extend(["mean", "var"])
+    drop.input.append("on")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "on"))
+    module: Any = read(written(model, tmp_path)).model
+    assert_same(outputs_of(module, {"x": x}), right)
+    model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [4]))
+    module = read(written(model, tmp_path)).model
+    assert_same(outputs_of(module, {"x": x}), [*right, weights(w=(4, 3, 3, 3), s=(4,), b=(4,), m=(4,))["m"]])
+
+
 # ── what else the file says ──────────────────────────────────────────────────────────────────────
 
 

@@ -38,7 +38,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 _NAMES = (
     "Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BitShift BitwiseAnd BitwiseNot BitwiseOr "
     "BitwiseXor Celu Col2Im Cos Cosh DepthToSpace Det Einsum Elu Erf Exp Gelu GlobalAveragePool GlobalMaxPool "
-    "GridSample GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN "
+    "GridSample GroupNormalization HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LRN "
     "LeakyRelu Log LogSoftmax LpPool MaxPool Mean MeanVarianceNormalization Mish NonZero PRelu RMSNormalization "
     "Relu RotaryEmbedding Round ScatterElements ScatterND Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus "
     "Softsign Swish Tan Tanh ThresholdedRelu"

@@ -42,7 +42,8 @@ class Call(nn.Module):
 
     def forward(self, *arguments: Any) -> Any:
         """What the node gives for the values of its inputs that are not its own."""
-        return self.operator(self, *(self._input(origin, arguments) for origin in self.origins))
+        found = self.operator(self, *(self._input(origin, arguments) for origin in self.origins))
+        return found[0] if self.outputs == 1 and isinstance(found, tuple) else found
 
     def _input(self, origin: Origin, arguments: Sequence[Any]) -> Any:
         if isinstance(origin, int):

@@ -37,13 +37,11 @@ def _padded_by_itself(x: Tensor, pairs: list[tuple[Any, Any]], mode: str) -> Ten
         pairs.pop()
     if len(pairs) > 3:
         raise UnsupportedError(f"it pads {len(pairs)} axes by what is in them")
-    leading = max(0, len(pairs) + 2 - x.ndim)
-    for _ in range(leading):
-        x = x.unsqueeze(0)
-    x = F.pad(x, [n for pair in pairs for n in pair], mode=mode)
-    for _ in range(leading):
-        x = x.squeeze(0)
-    return x
+    if not pairs:
+        return x
+    around, padded = x.shape[: x.ndim - len(pairs)], x.shape[x.ndim - len(pairs) :]
+    found = F.pad(x.reshape(1, -1, *padded), [n for pair in pairs for n in pair], mode=mode)
+    return found.reshape(*around, *found.shape[2:])
 
 
 def resize(call: Call, value: Value, *rest: Value | None) -> Tensor:
