@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
 from onnx import NodeProto
 from torch import fx, nn
 
@@ -91,8 +92,10 @@ class Borrowing:
             self._lent_at = self.free(path_of(node, self.tensors))
             put(self.root, self._lent_at, nn.Module())
         holder = self.root.get_submodule(self._lent_at)
-        register(holder, own, self.tensors.held(value, learns=learns(role, value)))
-        return self.graph.get_attr(f"{self._lent_at}.{own}")
+        held, turned = self.tensors.held(value, learns=learns(role, value))
+        register(holder, own, held)
+        found = self.graph.get_attr(f"{self._lent_at}.{own}")
+        return found if turned is None else self.graph.call_function(torch.permute, (found, turned))
 
     def free(self, path: str) -> str:
         """The path, or another if that is taken."""

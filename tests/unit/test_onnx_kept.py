@@ -1,15 +1,16 @@
-"""What an ONNX file says beside its operators: the sizes that it fixes, the files that hold its tensors."""
+"""What an ONNX file says beside its operators: sizes that it fixes, files beside it, weights at several places."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_tools import graph_of, i64, model_of, node, read, weights, written
+from onnx_tools import assert_same, check, expected, graph_of, i64, model_of, node, outputs_of, read, weights, written
 
 from graftkit import api
 from graftkit.core.errors import TraceError
@@ -89,3 +90,46 @@ def test_a_data_file_that_changes_is_another_source(tmp_path: Path) -> None:
     assert read(path).provenance["sha256"] == before
     (tmp_path / "model.data").write_bytes(np.zeros((6, 3), np.float32).tobytes())
     assert read(path).provenance["sha256"] != before
+
+
+# ── weights at several places ────────────────────────────────────────────────────────────────────
+
+
+def test_a_weight_read_in_both_directions_stays_one(tmp_path: Path) -> None:
+    """Down by the transposed matrix, and up again by the matrix itself, as an autoencoder with one weight."""
+    nodes = [
+        node("Transpose", ["w"], ["t"], perm=[1, 0]),
+        node("MatMul", ["x", "t"], ["h"], name="down"),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "w"], ["y"], name="up"),
+    ]
+    loaded = check(model_of(graph_of(nodes, weights(w=(3, 6)), {"x": ("n", 6)})), tmp_path)
+    module: Any = loaded.model
+    assert [name for name, _ in module.named_parameters()] == ["down.weight"]
+    traced = api.trace(loaded, torch.randn(2, 6))
+    assert [site.key for site in traced.sites] == ["down", "up"]
+    assert len({site.weight for site in traced.sites}) == 1
+    model = api.graft(traced)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model.train()(torch.ones(2, 6)).square().sum().backward()
+        optimizer.step()
+    api.export(model, tmp_path / "ours.onnx")
+    x, weight = torch.randn(4, 6), module.down.weight.detach()
+    right = (x @ weight.t()).relu() @ weight
+    assert_same(expected(tmp_path / "ours.onnx", {traced.signature.input_names[0]: x.numpy()}), [right.numpy()])
+
+
+@pytest.mark.parametrize("first", ["a", "b", "c"])
+def test_axes_in_any_order_are_read_from_one_weight(tmp_path: Path, first: str) -> None:
+    orders = {"a": [0, 1, 2], "b": [2, 0, 1], "c": [2, 1, 0]}
+    orders = {first: orders.pop(first), **orders}
+    nodes = [node("Transpose", ["w"], [name], perm=order) for name, order in orders.items()]
+    nodes += [node("MatMul", ["x", name], [f"y{name}"]) for name in orders]
+    outputs = [f"y{name}" for name in orders]
+    path = written(model_of(graph_of(nodes, weights(w=(4, 4, 4)), {"x": ("n", 5, 4)}, outputs)), tmp_path)
+    inputs = {"x": np.random.default_rng(0).random((4, 5, 4), np.float32)}
+    module: Any = read(path).model
+    assert len(list(module.parameters())) == 1
+    assert_same(outputs_of(module, inputs), expected(path, inputs))

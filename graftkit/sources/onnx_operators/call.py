@@ -30,6 +30,7 @@ class Call(nn.Module):
         opset: the version of the operators that the file uses.
         attributes: by name: numbers, texts, lists of them, and small tensors as `Numbers`.
         outputs: how many the node has, those without a name included.
+        turned: by name of a parameter or buffer, the order of axes in which this node reads it: another node holds it.
     """
 
     def __init__(self, node: NodeProto, operator: Operator, opset: int, constants: Mapping[str, Numbers]):
@@ -39,6 +40,7 @@ class Call(nn.Module):
         self.outputs = len(node.output)
         self.attributes = {attribute.name: _plain(attribute, constants) for attribute in node.attribute}
         self.origins: tuple[Origin, ...] = ()
+        self.turned: dict[str, tuple[int, ...]] = {}
 
     def forward(self, *arguments: Any) -> Any:
         """What the node gives for the values of its inputs that are not its own."""
@@ -48,7 +50,10 @@ class Call(nn.Module):
     def _input(self, origin: Origin, arguments: Sequence[Any]) -> Any:
         if isinstance(origin, int):
             return arguments[origin]
-        return getattr(self, origin) if isinstance(origin, str) else origin
+        if not isinstance(origin, str):
+            return origin
+        held = getattr(self, origin)
+        return held.permute(self.turned[origin]) if origin in self.turned else held
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or the default where it is not given."""
