@@ -36,7 +36,8 @@ class Tensors:
         self.where = where
         self._protos: dict[str, TensorProto] = {}
         self._read: dict[str, Tensor] = {}
-        self._made: dict[object, tuple[nn.Parameter | Tensor, list[int]]] = {}  # and in which order of axes
+        # by place in memory: as it is held, in which order of axes, and the value, so that its place is not taken again
+        self._made: dict[object, tuple[nn.Parameter | Tensor, list[int], Tensor]] = {}
         self._files: set[Path] = set()
 
     @property
@@ -89,8 +90,8 @@ class Tensors:
         key = (value.data_ptr(), value.dtype, layout, learns)
         if key not in self._made or not value.numel():
             whole = value.contiguous()
-            self._made[key] = (nn.Parameter(whole) if learns else whole), order
-        held, first = self._made[key]
+            self._made[key] = (nn.Parameter(whole) if learns else whole), order, value
+        held, first, _ = self._made[key]
         read = tuple(first[order.index(axis)] for axis in range(value.ndim))
         return held, None if read == tuple(range(value.ndim)) else read
 

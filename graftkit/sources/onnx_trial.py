@@ -1,18 +1,25 @@
-"""Tries a module on tensors that hold nothing, before it is run on numbers: what it would make, and what that costs."""
+"""Tries a module on tensors that hold nothing, or operator by operator, so that nothing runs that costs too much."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import flop_registry
 
 from graftkit.core.signature import Port
 from graftkit.tracing.quietly import quiet
 
 _MOST_BYTES = 2**31  # of one tensor in the trial
+_MOST_IN_RUN = 2**28  # bytes of one tensor that is made of numbers
+_MOST_WORK = 10**11  # multiplications and additions: a second or two
+_SECONDS = 5.0
 
 
 def fits(module: nn.Module, inputs: list[Tensor]) -> bool:
@@ -41,9 +48,47 @@ class _Measure(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
-def example(port: Port, rows: int, seed: int) -> Tensor:
-    """Random numbers of the port's type and sizes; a free size is four."""
-    shape = [rows, *(size if isinstance(size, int) else 4 for size in port.shape[1:])]
+def run_within_limits(run: Callable[[], Any]) -> Any:
+    """What it gives, gradients off. Raises CostError before an operator that makes or does more than a trial may."""
+    with quiet(), torch.no_grad(), _Limits():
+        return run()
+
+
+class CostError(Exception):
+    """A trial costs more than it may."""
+
+
+class _Limits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tries every operator on tensors that hold nothing before it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.work, self.end = 0, time.monotonic() + _SECONDS
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = args, kwargs or {}
+        try:
+            with self.fake:
+                faked, keywords = tree_map_only(Tensor, self.fake.from_tensor, given)
+                made = func(*faked, **keywords)
+        except Exception:  # what depends on the data makes no more than these are; what is broken says so itself
+            made = ()
+        self._count(func, given, made)
+        return func(*given[0], **given[1])
+
+    def _count(self, func: Any, given: tuple[Any, Mapping[str, Any]], made: Any) -> None:
+        if any(x.numel() * x.element_size() > _MOST_IN_RUN for x in tree_leaves(made) if isinstance(x, Tensor)):
+            raise CostError("it makes tensors of more than 256 MiB")
+        work = flop_registry.get(getattr(func, "_overloadpacket", None))
+        self.work += int(work(*given[0], **given[1], out_val=made)) if work and isinstance(made, Tensor) else 0
+        if self.work > _MOST_WORK or time.monotonic() > self.end:
+            raise CostError("it takes too long for that")
+
+
+def example(port: Port, rows: int, seed: int, free: int = 4) -> Tensor:
+    """Random numbers of the port's type and sizes, of which `free` stands for those that have a name."""
+    shape = [rows, *(size if isinstance(size, int) else free for size in port.shape[1:])][: len(port.shape)]
     dtype, generator = getattr(torch, port.dtype), torch.Generator().manual_seed(seed)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)

@@ -34,6 +34,7 @@ from graftkit.core.errors import RuntimeMissingError, SourceError
 from graftkit.core.signature import Port
 from graftkit.sources import load
 from graftkit.sources.onnx_batch import FREED, KEPT
+from graftkit.sources.onnx_compare import EVALUATED
 from graftkit.sources.onnx_normalise import STEPS, normalise
 from graftkit.sources.onnx_normalise.graph import Graph
 from graftkit.sources.onnx_safety import checked, opset
@@ -186,7 +187,7 @@ def test_training_mode_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_file_exported_in_training_mode_is_evaluated_outside_of_it(tmp_path: Path) -> None:
-    """As torch.onnx.export(training=TrainingMode.TRAINING) writes it; onnxruntime does not take such a file."""
+    """As torch.onnx.export(training=TrainingMode.TRAINING) writes it."""
     model = normed()
     right = expected(written(model, tmp_path), {"x": (x := np.random.default_rng(0).random((2, 3, 8, 8), np.float32))})
     _, norm, drop = model.graph.node
@@ -194,8 +195,10 @@ def test_a_file_exported_in_training_mode_is_evaluated_outside_of_it(tmp_path: P
     norm.output.extend(["mean", "var"])
     drop.input.append("on")
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "on"))
-    module: Any = read(written(model, tmp_path)).model
+    loaded = read(written(model, tmp_path))
+    module: Any = loaded.model
     assert_same(outputs_of(module, {"x": x}), right)
+    assert loaded.warnings == (EVALUATED,)
     model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [4]))
     module = read(written(model, tmp_path)).model
     assert_same(outputs_of(module, {"x": x}), [*right, weights(w=(4, 3, 3, 3), s=(4,), b=(4,), m=(4,))["m"]])

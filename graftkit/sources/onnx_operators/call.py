@@ -23,6 +23,10 @@ class UnsupportedError(Exception):
     """A node has a form that is not converted; says which."""
 
 
+class TooLargeError(UnsupportedError):
+    """A node would make a tensor that no machine could hold, with the sizes that it was given."""
+
+
 class Call(nn.Module):
     """A node. What it computes is `operator(self, *inputs)`.
 
@@ -70,10 +74,10 @@ def given(inputs: Sequence[Value | None], place: int) -> Value | None:
 
 
 def affordable(sizes: Sequence[Any]) -> Sequence[Any]:
-    """The sizes of a tensor that is to be made. Raises UnsupportedError where no machine could hold it."""
+    """The sizes of a tensor that is to be made. Raises TooLargeError where no machine could hold it."""
     known = [size for size in sizes if isinstance(size, int)]
     if any(size < 0 for size in known) or math.prod(known) > _MOST_NUMBERS:
-        raise UnsupportedError(f"it makes a tensor of the sizes {list(sizes)}")
+        raise TooLargeError(f"it makes a tensor of the sizes {list(sizes)}")
     return sizes
 
 
