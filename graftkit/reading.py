@@ -89,6 +89,7 @@ def trace(
     place = find_device(device)
     module, notes = tracing.in_single_precision(loaded.model, copies=loaded is not model)  # what was read is ours
     example = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(place), in_order(example, loaded))
+    _check_sizes(example, loaded)
     if notes:  # the weights became single precision, and so do the inputs
         example = pytree.tree_map_only(Tensor, lambda x: x.float() if x.is_floating_point() else x, example)
     wanted = _own(output, loaded)
@@ -97,7 +98,7 @@ def trace(
         example,
         name=title,
         output=wanted,
-        free=dynamic,  # type: ignore[arg-type]
+        free=_free(dynamic, loaded),  # type: ignore[arg-type]
         parts=parts,
     )
     return _as_in_file(replace(traced, notes=(*notes, *traced.notes)), loaded)
@@ -117,6 +118,26 @@ def _own(output: str | None, loaded: LoadedModel) -> str | None:
     if output not in names:
         return output
     return SINGLE if len(names) == 1 else f"{SINGLE}_{names.index(output)}"
+
+
+def _check_sizes(example: Any, loaded: LoadedModel) -> None:
+    """Raise TraceError where an example has other sizes than those that the file fixes; the batch's may be any."""
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, Tensor)]
+    ports = loaded.signature.inputs if loaded.signature else ()
+    for tensor, port in zip(tensors, ports, strict=False):
+        pairs = [*zip(tensor.shape, port.shape, strict=False)][1:]
+        if tensor.ndim == len(port.shape) and any(isinstance(fixed, int) and n != fixed for n, fixed in pairs):
+            raise TraceError(
+                f"{loaded.name} takes {port.text()}, and was given {list(tensor.shape)}: give data of that size, or"
+                " export the file with free sizes"
+            )
+
+
+def _free(dynamic: str, loaded: LoadedModel) -> str:
+    """Which sizes are to stay free: the batch alone where the file fixes every other."""
+    ports = loaded.signature.inputs if loaded.signature else ()
+    fixed = bool(ports) and all(isinstance(size, int) for port in ports for size in port.shape[1:])
+    return "batch" if fixed and dynamic == "auto" else dynamic
 
 
 def _as_in_file(traced: TracedModel, loaded: LoadedModel) -> TracedModel:

@@ -10,20 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from graftkit.core.signature import Port, Signature
 from graftkit.sources.onnx_operators import OPERATORS, Call
 from graftkit.sources.onnx_operators.numbers import Numbers, numbers
+from graftkit.sources.onnx_trial import as_tuple, example, fits
 
 FREED = "the file fixes its batch size to {rows}; it was freed here, and rows taken together give what each gives alone"
 KEPT = "the file fixes its batch size to {rows}, and rows do not stay apart when it is freed; export it with a free one"
-_MOST_BYTES = 2**31  # of one tensor in the trial
-_MOST_IN_ALL = 2**34  # of all tensors that it makes, which need not be there at one time
-_MOST_WORK = 3e11  # multiplications and additions of it
-_MOST_OPERATIONS = 20_000
 _MOST_NUMBERS = 2**26  # in one input of it
 _CLOSE = 1e-4
 
@@ -73,7 +67,7 @@ def _loosen(module: fx.GraphModule, rows: int, signature: Signature) -> dict[Cal
         with ExitStack() as stack:
             for call in calls:
                 stack.callback(call.register_forward_pre_hook(watch).remove)
-            if not _fits(module, [_example(port, count, 0) for port in signature.inputs]):
+            if not fits(module, [example(port, count, 0) for port in signature.inputs]):
                 return before if before else None
     return before
 
@@ -106,13 +100,13 @@ def _following(wanted: Sequence[int], was: Sequence[int], now: Sequence[int]) ->
 
 def _rows_stay_apart(module: fx.GraphModule, rows: int, signature: Signature) -> bool:
     """Whether two batches together give what each gives alone."""
-    first, second = ([_example(port, rows, seed) for port in signature.inputs] for seed in (1, 2))
+    first, second = ([example(port, rows, seed) for port in signature.inputs] for seed in (1, 2))
     both = [torch.cat([a, b]) for a, b in zip(first, second, strict=True)]
-    if not _fits(module, both):
+    if not fits(module, both):
         return False
     try:
         with torch.no_grad():
-            alone, together = [_tuple(module(*given)) for given in (first, second)], _tuple(module(*both))
+            alone, together = [as_tuple(module(*given)) for given in (first, second)], as_tuple(module(*both))
     except Exception:  # what the file does with a batch that it never meant
         return False
     return all(_same(torch.cat(parts), whole) for *parts, whole in zip(*alone, together, strict=True) if parts[0].ndim)
@@ -126,51 +120,6 @@ def _same(apart: Tensor, together: Tensor) -> bool:
     return bool(((a - b).abs() <= _CLOSE * max(scale, 1e-3)).all())
 
 
-def _fits(module: fx.GraphModule, inputs: list[Tensor]) -> bool:
-    """Whether it runs on tensors that hold nothing, and makes none that is out of measure."""
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as work, fake, _Measure():
-            module(*(fake.from_tensor(tensor) for tensor in inputs))
-    except Exception:  # data-dependent or broken: not tried any further
-        return False
-    return bool(work.get_total_flops() <= _MOST_WORK)
-
-
-class _Measure(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Stops what makes a tensor out of measure, too many, or an operation whose work nobody counts."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations = 0
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += 1
-        if self.operations > _MOST_OPERATIONS or "linalg" in str(func):
-            raise OverflowError(f"{self.operations} operations, the last {func}")
-        found = func(*args, **(kwargs or {}))
-        for each in found if isinstance(found, tuple | list) else (found,):
-            size = each.numel() * each.element_size() if isinstance(each, Tensor) else 0
-            self.bytes += size
-            if size > _MOST_BYTES or self.bytes > _MOST_IN_ALL:
-                raise OverflowError(f"{func} makes {size} bytes")
-        return found
-
-
-def _example(port: Port, rows: int, seed: int) -> Tensor:
-    """Random numbers of the port's type and sizes; a free size is four."""
-    shape = [rows, *(size if isinstance(size, int) else 4 for size in port.shape[1:])]
-    dtype, generator = getattr(torch, port.dtype), torch.Generator().manual_seed(seed)
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
-
-
 def _freed(port: Port, rows: int) -> Port:
     fixed = port.shape and port.shape[0] == rows
     return replace(port, shape=("batch", *port.shape[1:])) if fixed else port
-
-
-def _tuple(found: Any) -> tuple[Tensor, ...]:
-    return found if isinstance(found, tuple) else (found,)

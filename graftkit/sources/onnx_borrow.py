@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
 from onnx import NodeProto
 from torch import fx, nn
 
@@ -23,11 +24,13 @@ class Borrowing:
         onnx: the graph that is built from.
         graph, root: the fx graph that is built, and the module that holds what it calls.
         env: what made each value.
+        read: how often each value is read.
     """
 
     def __init__(self, graph: Graph, where: str):
         self.onnx = graph
         self.where = where
+        self.read = graph.uses()
         self.tensors = graph.tensors
         self.graph = fx.Graph()
         self.root = nn.Module()
@@ -89,8 +92,10 @@ class Borrowing:
             self._lent_at = self.free(path_of(node, self.tensors))
             put(self.root, self._lent_at, nn.Module())
         holder = self.root.get_submodule(self._lent_at)
-        register(holder, own, self.tensors.held(value, learns=learns(role, value)))
-        return self.graph.get_attr(f"{self._lent_at}.{own}")
+        held, turned = self.tensors.held(value, learns=learns(role, value))
+        register(holder, own, held)
+        found = self.graph.get_attr(f"{self._lent_at}.{own}")
+        return found if turned is None else self.graph.call_function(torch.permute, (found, turned))
 
     def free(self, path: str) -> str:
         """The path, or another if that is taken."""

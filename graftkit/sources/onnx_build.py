@@ -62,7 +62,7 @@ class Builder(Borrowing):
             self.env[node.output[0]] = made
             return
         for index, name in enumerate(node.output):
-            if name:
+            if name in self.read:
                 self.env[name] = self.graph.call_function(operator.getitem, (made, index))
 
     def _call(self, node: NodeProto, kind: str) -> fx.Node:
@@ -106,7 +106,10 @@ class Builder(Borrowing):
             value = value.t()
         trained = learns(role, value, varied=node.op_type in _SPREADING)
         own = role or f"constant_{place}"
-        register(call, own, self.tensors.held(value, learns=trained))
+        held, turned = self.tensors.held(value, learns=trained)
+        register(call, own, held)
+        if turned is not None:
+            call.turned[own] = turned
         return own
 
     def _recurrent(self, call: Call, node: NodeProto) -> list[str]:
@@ -116,7 +119,7 @@ class Builder(Borrowing):
             raise UnsupportedError("its weights are computed")
         weights = torch_weights(node.op_type, [self.tensors[name] if name else None for name in held])
         for name, value in weights.items():
-            register(call, name, self.tensors.held(value, learns=True))
+            register(call, name, self.tensors.held(value, learns=True)[0])  # in memory of its own, so never turned
         names, origins = [node.input[0]], list[Origin]([0])
         for place, name in enumerate(node.input[5:7]):
             if name in self.tensors:

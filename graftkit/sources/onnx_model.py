@@ -11,10 +11,12 @@ from onnx import ModelProto, ValueInfoProto
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.signature import Port, Signature
-from graftkit.sources.files import looks_like_onnx, sha256_of
+from graftkit.sources.files import looks_like_onnx, sha256_of_all
 from graftkit.sources.onnx_batch import free_batch
 from graftkit.sources.onnx_build import Builder
+from graftkit.sources.onnx_compare import Conversion, compare
 from graftkit.sources.onnx_normalise import normalise
+from graftkit.sources.onnx_normalise.functions import inlined
 from graftkit.sources.onnx_safety import checked, opset
 from graftkit.sources.onnx_tensors import DTYPES
 
@@ -33,12 +35,15 @@ class OnnxModel:
     def load(self, request: SourceRequest) -> LoadedModel:
         path = Path(request.spec)
         model, tensors = checked(path)
-        graph = normalise(model, tensors, opset(model))
-        module = Builder(graph, str(path)).build().eval()
-        provenance = {"path": request.spec, "format": self.name, "sha256": sha256_of(path), "trust": request.trust}
+        model = inlined(model)
+        builder = Builder(normalise(model, tensors, opset(model)), str(path))
+        module, taken = builder.build().eval(), signature_of(model)
+        sha256 = sha256_of_all([path, *tensors.files])
+        provenance = {"path": request.spec, "format": self.name, "sha256": sha256, "trust": request.trust}
         metadata = {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith(_OURS)}
-        signature, notes = free_batch(module, signature_of(model))
-        return LoadedModel(module, provenance, path.stem, notes, signature, metadata)
+        signature, notes = free_batch(module, taken)
+        apart = compare(Conversion(path, model, module, builder.env, taken, tensors.files))
+        return LoadedModel(module, provenance, path.stem, (*notes, *apart), signature, metadata)
 
 
 def signature_of(model: ModelProto) -> Signature:

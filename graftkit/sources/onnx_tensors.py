@@ -36,7 +36,14 @@ class Tensors:
         self.where = where
         self._protos: dict[str, TensorProto] = {}
         self._read: dict[str, Tensor] = {}
-        self._made: dict[object, nn.Parameter | Tensor] = {}
+        # by place in memory: as it is held, in which order of axes, and the value, so that its place is not taken again
+        self._made: dict[object, tuple[nn.Parameter | Tensor, list[int], Tensor]] = {}
+        self._files: set[Path] = set()
+
+    @property
+    def files(self) -> list[Path]:
+        """The data files that the tensors checked so far lie in."""
+        return sorted(self._files)
 
     def add(self, name: str, tensor: TensorProto) -> None:
         """Take in a tensor that `check_tensor` has passed."""
@@ -72,13 +79,21 @@ class Tensors:
             return self._read[name].is_floating_point()
         return DTYPES[self._protos[name].data_type].is_floating_point
 
-    def held(self, value: Tensor, *, learns: bool) -> nn.Parameter | Tensor:
-        """The value as a module holds it; what is used at two places is held once."""
-        key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride(), learns)
+    def held(self, value: Tensor, *, learns: bool) -> tuple[nn.Parameter | Tensor, tuple[int, ...] | None]:
+        """The value as a module holds it, and the order of its axes in which it is read, None where as it is held.
+
+        What is used at two places is held once, in whichever direction either reads it: it has to stay one weight.
+        """
+        steps = value.stride()
+        order = sorted(range(value.ndim), key=lambda axis: -steps[axis])
+        layout = tuple((value.shape[axis], steps[axis]) for axis in order)
+        key = (value.data_ptr(), value.dtype, layout, learns)
         if key not in self._made or not value.numel():
             whole = value.contiguous()
-            self._made[key] = nn.Parameter(whole) if learns else whole
-        return self._made[key]
+            self._made[key] = (nn.Parameter(whole) if learns else whole), order, value
+        held, first, _ = self._made[key]
+        read = tuple(first[order.index(axis)] for axis in range(value.ndim))
+        return held, None if read == tuple(range(value.ndim)) else read
 
     def check(self, tensor: TensorProto) -> None:
         """Raise SourceError where a tensor's type, sizes and bytes do not fit together."""
@@ -127,6 +142,7 @@ class Tensors:
         length = width if length < 0 else length
         if start < 0 or length != width or start + length > size:
             raise SourceError(f"{self.where}: {one_line(location)} does not hold {called!r}; copy both files again")
+        self._files.add(real)
         return real, start, length
 
     def load(self, tensor: TensorProto) -> Tensor:

@@ -10,13 +10,19 @@ import sympy
 
 from graftkit.core.signature import Port, Signature
 from graftkit.model import TracedModel
+from graftkit.tracing.free import BATCH
 
 
 def named_as(traced: TracedModel, wanted: Signature) -> TracedModel:
-    """The same model with the inputs', outputs' and free sizes' names of `wanted`, taken in order."""
+    """The same model with the inputs', outputs' and free sizes' names of `wanted`, taken in order.
+
+    A size that `wanted` fixes is fixed, but for the batch: whoever wrote the file had seen to no other.
+    """
     ours = traced.signature
     if len(ours.inputs) != len(wanted.inputs) or len(ours.outputs) != len(wanted.outputs):
         return traced
+    traced = with_fixed(traced, _fixed(ours.inputs, wanted.inputs))
+    ours = traced.signature
     sizes = _sizes(ours.inputs, wanted.inputs)
     chosen = wanted.outputs[ours.output_names.index(ours.output)].name
     signature = Signature(
@@ -53,6 +59,16 @@ def fixed_number(size: str) -> int | str:
         return size  # a function of sizes stays as it is
     value = sympy.sympify(size, locals={name: sympy.Symbol(name) for name in re.findall(r"[A-Za-z_]\w*", size)})
     return int(value) if value.is_number and value == int(value) else str(value)
+
+
+def _fixed(ours: Sequence[Port], wanted: Sequence[Port]) -> frozenset[str]:
+    """Which of our free sizes the file has as a number."""
+    return frozenset(
+        size
+        for port, other in zip(ours, wanted, strict=True)
+        for size, was in zip(port.shape, other.shape, strict=False)
+        if isinstance(size, str) and isinstance(was, int) and size != BATCH
+    )
 
 
 def _sizes(ours: Sequence[Port], wanted: Sequence[Port]) -> Mapping[str, str]:

@@ -25,7 +25,7 @@ _GROWTH = 2**30  # of resident memory, for one file of some kilobytes
 _LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,3000}")
 
 # Imported once, by the process that workers are forked from: then a worker starts in no time.
-HEAVY = ("graftkit.api", "torch.export.pt2_archive._package", "onnx.checker", "safetensors.torch")
+HEAVY = ("graftkit.api", "torch.export.pt2_archive._package", "onnx.checker", "onnxruntime", "safetensors.torch")
 HOW = "how.txt"  # how the case was broken, for when the process does not live to tell
 
 Outcome = tuple[Literal["loaded", "refused", "failed"], str]
@@ -162,6 +162,7 @@ def _format(name: str) -> Format:
 
 def _warm() -> None:
     """Import what readers import when they first need it, so that a case is not charged for that."""
+    import onnxruntime  # noqa: F401
     import torch.export.pt2_archive._package
 
     import graftkit.api  # noqa: F401

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnx_tools import assert_same, check, expected, graph_of, i64, model_of, node, outputs_of, traced, weights
+from onnx_tools import (
+    assert_same,
+    batch,
+    check,
+    expected,
+    graph_of,
+    i64,
+    model_of,
+    node,
+    outputs_of,
+    read,
+    traced,
+    weights,
+    written,
+)
+from torch.export import Dim
 
 Made = Callable[[], ModelProto]
 Shapes = dict[str, tuple[int | str, ...]]
@@ -30,6 +46,12 @@ def held(
     names = ["x", *("" if name.startswith("none") else name for name in values)]
     there = {name: value for name, value in values.items() if not name.startswith("none")}
     return lambda: model_of(graph_of([node(kind, names, ["y"], **attributes)], there, shape or X), opset)
+
+
+def of_a_number(kind: str) -> Made:
+    """A reduction of what a reduction has brought to one number."""
+    nodes = [node("ReduceMin", ["x"], ["s"], keepdims=0), node(kind, ["s"], ["y"], keepdims=0)]
+    return lambda: model_of(graph_of(nodes, {}, X))
 
 
 NONE = np.zeros(0)
@@ -72,6 +94,18 @@ CASES: dict[str, Made] = {
     "pad 18": held("Pad", {"by": i64(1, 2), "v": np.float32(3), "at": i64(2)}, None, 18),
     "pad by reflection": held("Pad", {"by": i64(0, 0, 1, 2, 0, 0, 2, 1)}, IMAGE, mode="reflect"),
     "pad by the edge": held("Pad", {"by": i64(0, 0, 2, 0, 0, 1)}, mode="edge"),
+    "pad the width alone by reflection": held("Pad", {"by": i64(0, 0, 0, 2, 0, 0, 0, 1)}, IMAGE, mode="reflect"),
+    "pad the width alone by the edge": held("Pad", {"by": i64(0, 0, 0, 2, 0, 0, 0, 1)}, IMAGE, mode="edge"),
+    "pad the last of five by reflection": held(
+        "Pad", {"by": i64(0, 0, 0, 0, 1, 0, 0, 0, 0, 2)}, {"x": ("n", 2, 2, 3, 4)}, mode="reflect"
+    ),
+    "split into one": lambda: model_of(
+        graph_of([node("Split", ["x", "s"], ["a"], axis=2), node("Relu", ["a"], ["y"])], {"s": i64(6)}, X)
+    ),
+    "embedding by ids that count from the end": lambda: model_of(
+        graph_of([node("Sub", ["x", "two"], ["ids"]), node("Gather", ["w", "ids"], ["y"])],
+                 weights(w=(5, 3)) | {"two": i64(2)}, {"x": ("n", 4)}, types={"x": TensorProto.INT64})
+    ),
     "one hot": lambda: model_of(
         graph_of(
             [node("OneHot", ["x", "d", "v"], ["y"], axis=-1)],
@@ -86,6 +120,14 @@ CASES: dict[str, Made] = {
     "sum of all": single("ReduceSum", keepdims=0),
     "sum of nothing": single("ReduceSum", noop_with_empty_axes=1),
     "l2": held("ReduceL2", {"at": i64(1)}, keepdims=0),
+    **{
+        f"{kind} of nothing": single(kind, noop_with_empty_axes=1)
+        for kind in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceMax", "ReduceLogSumExp")
+    },
+    **{f"{kind} of a number": of_a_number(kind) for kind in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceMean")},
+    "log of the sum of nothing": lambda: model_of(
+        graph_of([node("Exp", ["x"], ["e"]), node("ReduceLogSum", ["e"], ["y"], noop_with_empty_axes=1)], {}, X)
+    ),
     "product of numbers": held("ReduceProd", {"at": i64(1, 2)}, keepdims=1),
     "log of the sum of exponentials": held("ReduceLogSumExp", {"at": i64(-1)}),
     "maximum": held("ReduceMax", {"at": i64(2)}),
@@ -119,6 +161,15 @@ CASES: dict[str, Made] = {
     "groups in one dimension": held("Conv", weights(w=(4, 2, 3)), {"x": ("n", 4, 9)}, group=2, dilations=[2]),
     "transposed": held("ConvTranspose", weights(w=(3, 4, 3, 3), b=(4,)), IMAGE, strides=[2, 2], pads=[1, 1, 1, 1]),
     "transposed unevenly": held("ConvTranspose", weights(w=(3, 4, 3, 3)), IMAGE, strides=[2, 2], pads=[0, 1, 1, 0]),
+    "transposed to the same, in strides beyond the kernel": held(
+        "ConvTranspose", weights(w=(3, 4, 2, 2), b=(4,)), IMAGE, strides=[3, 4], auto_pad="SAME_UPPER"
+    ),
+    "transposed to a size beyond the full one": held(
+        "ConvTranspose", weights(w=(3, 4, 2, 2), b=(4,)), IMAGE, strides=[3, 4], output_shape=[24, 32]
+    ),
+    "transposed to the same, from the end": held(
+        "ConvTranspose", weights(w=(3, 4, 3, 3), b=(4,)), IMAGE, strides=[2, 1], auto_pad="SAME_LOWER"
+    ),
     "transposed to a size": held(
         "ConvTranspose", weights(w=(3, 4, 3, 3)), IMAGE, strides=[2, 2], output_shape=[17, 16]
     ),
@@ -130,6 +181,13 @@ CASES: dict[str, Made] = {
     ),
     "layer norm": held("LayerNormalization", weights(s=(6,), b=(6,)), axis=-1),
     "layer norm over two": held("LayerNormalization", weights(s=(4, 6)), axis=1, epsilon=1e-3),
+    "layer norm with its statistics": lambda: model_of(
+        graph_of([node("LayerNormalization", ["x", "s", "b"], ["y", "m", "d"], axis=1, epsilon=1e-3)],
+                 weights(s=(4, 6), b=(4, 6)), X, ["y", "m", "d"])
+    ),
+    "layer norm with statistics that nothing reads": lambda: model_of(
+        graph_of([node("LayerNormalization", ["x", "s"], ["y", "m", "d"])], weights(s=(6,)), X)
+    ),
     "group norm": held("GroupNormalization", weights(s=(4,), b=(4,)), {"x": ("n", 4, 5)}, 21, num_groups=2),
     "instance norm": held("InstanceNormalization", weights(s=(3,), b=(3,)), IMAGE),
     "prelu": held("PRelu", weights(s=(6,))),
@@ -147,10 +205,45 @@ CASES: dict[str, Made] = {
         mode="linear", coordinate_transformation_mode="align_corners",
     ),
     "resize by cubes": held("Resize", {"none": NONE, "by": np.array([1, 1, 2, 2], np.float32)}, IMAGE, mode="cubic"),
+    **{
+        f"resize to the nearest by {y} and {x}, {place}, {rounding}": held(
+            "Resize", {"none": NONE, "by": np.array([1, 1, y, x], np.float32)}, {"x": ("n", 2, 7, 10)},
+            coordinate_transformation_mode=place, nearest_mode=rounding,
+        )
+        for place in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
+        for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+        for y, x in ((0.5, 1.5), (3, 0.7), (2, 4))
+    },
+    "resize to the nearest as the defaults are": held(
+        "Resize", {"none": NONE, "by": np.array([1, 1, 0.5, 1.5], np.float32)}, IMAGE
+    ),
+    "resize to the nearest 10": held("Resize", {"by": np.array([1, 1, 0.6, 1.5], np.float32)}, IMAGE, 10),
+    "resize to the nearest of a size": lambda: model_of(  # which is computed
+        graph_of([node("Shape", ["x"], ["s"], start=0, end=2), node("Concat", ["s", "to"], ["all"], axis=0),
+                  node("Resize", ["x", "", "", "all"], ["y"])], {"to": i64(9, 4)}, {"x": ("n", 2, 6, 7)})
+    ),
+    **{
+        f"resize to one place, {mode}, {place}": held(
+            "Resize", {"none1": NONE, "none2": NONE, "to": i64(1, 3, 1, 5)}, {"x": (1, 3, 8, 8)},
+            mode=mode, coordinate_transformation_mode=place,
+        )
+        for mode in ("nearest", "linear", "cubic")
+        for place in ("half_pixel", "pytorch_half_pixel", "align_corners")
+    },
+    **{
+        f"resize without jagged edges, {mode}": held(
+            "Resize", {"none": NONE, "by": np.array([1, 1, 0.5, 0.6], np.float32)}, {"x": ("n", 3, 8, 10)},
+            mode=mode, antialias=1, exclude_outside=1, cubic_coeff_a=-0.5,
+        )
+        for mode in ("linear", "cubic")
+    },
     "upsample 9": held("Upsample", {"by": np.array([1, 1, 2, 2], np.float32)}, IMAGE, 9, mode="nearest"),
     # borrowed
     "softmax 11": single("Softmax", None, 11, axis=1),
     "softmax 13": single("Softmax", axis=1),
+    "hard maximum 11": single("Hardmax", None, 11, axis=1),
+    "hard maximum 11 of all": single("Hardmax", {"x": ("n", 3)}, 11, axis=0),
+    "hard maximum 13": single("Hardmax", axis=1),
     "gelu": single("Gelu"),
     "gelu by tanh": single("Gelu", approximate="tanh"),
     "mish": single("Mish"),
@@ -169,6 +262,41 @@ CASES: dict[str, Made] = {
 @pytest.mark.parametrize("name", CASES)
 def test_an_operator_computes_what_it_should(tmp_path: Path, name: str) -> None:
     check(CASES[name](), tmp_path)
+
+
+def test_a_size_that_follows_another_is_resized_to_the_nearest_at_any(tmp_path: Path) -> None:
+    """As a network brings two images to one size; what is free is free behind the tracing."""
+    shapes: Shapes = {"x": ("n", 2, "h", "w"), "like": ("n", 2, "g", "v")}
+    nodes = [node("Shape", ["like"], ["s"]), node("Resize", ["x", "", "", "s"], ["y"])]
+    path = written(model_of(graph_of(nodes, {}, shapes)), tmp_path)
+    loaded = read(path)
+    sizes = [((2, 2, 6, 7), (2, 2, 9, 14)), ((3, 2, 6, 10), (3, 2, 7, 5)), ((2, 2, 10, 6), (2, 2, 5, 9))]
+    first, *others = ({n: batch(s, 0) for n, s in zip(shapes, both, strict=True)} for both in sizes)
+    free = tuple(dict.fromkeys(range(4), Dim.AUTO) for _ in shapes)
+    tensors = tuple(torch.from_numpy(x) for x in first.values())
+    program = torch.export.export(loaded.model, tensors, dynamic_shapes=free)  # type: ignore[arg-type]
+    for inputs in (first, *others):
+        right = expected(path, inputs)
+        assert_same(outputs_of(loaded.model, inputs), right)  # type: ignore[arg-type]
+        assert_same(outputs_of(program.module(check_guards=False), inputs), right)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "cubic", "exclude_outside": 1}, "cubic with exclude_outside=1"),
+        ({"mode": "cubic", "antialias": 1, "exclude_outside": 1}, "cubic_coeff_a=-0.75 and antialias"),
+        ({"mode": "cubic", "cubic_coeff_a": -0.5}, "cubic_coeff_a=-0.5"),
+        ({"mode": "linear", "antialias": 1}, "linear with antialias, half_pixel and exclude_outside=0"),
+        ({"mode": "linear", "coordinate_transformation_mode": "asymmetric"}, "linear with asymmetric"),
+        ({"coordinate_transformation_mode": "tf_crop_and_resize"}, "nearest with tf_crop_and_resize"),
+    ],
+)
+def test_a_resize_that_torch_does_otherwise_is_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    by = np.array([1, 1, 0.5, 1.5], np.float32)
+    path = written(held("Resize", {"none": NONE, "by": by}, IMAGE, **options)(), tmp_path)
+    with pytest.raises(Exception, match=words):
+        outputs_of(read(path).model, {"x": np.zeros((2, 3, 8, 8), np.float32)})  # type: ignore[arg-type]
 
 
 # ── shapes that are computed ─────────────────────────────────────────────────────────────────────

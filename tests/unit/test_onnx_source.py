@@ -34,6 +34,7 @@ from graftkit.core.errors import RuntimeMissingError, SourceError
 from graftkit.core.signature import Port
 from graftkit.sources import load
 from graftkit.sources.onnx_batch import FREED, KEPT
+from graftkit.sources.onnx_compare import EVALUATED
 from graftkit.sources.onnx_normalise import STEPS, normalise
 from graftkit.sources.onnx_normalise.graph import Graph
 from graftkit.sources.onnx_safety import checked, opset
@@ -183,6 +184,24 @@ def test_training_mode_is_followed(tmp_path: Path) -> None:
         torch.testing.assert_close(trained, nn.functional.dropout(right, 0.5))
         torch.testing.assert_close(module.norm.running_mean, 0.8 * before + 0.2 * module.conv(x).mean((0, 2, 3)))
     assert not torch.allclose(quiet, trained)
+
+
+def test_a_file_exported_in_training_mode_is_evaluated_outside_of_it(tmp_path: Path) -> None:
+    """As torch.onnx.export(training=TrainingMode.TRAINING) writes it."""
+    model = normed()
+    right = expected(written(model, tmp_path), {"x": (x := np.random.default_rng(0).random((2, 3, 8, 8), np.float32))})
+    _, norm, drop = model.graph.node
+    norm.attribute.append(helper.make_attribute("training_mode", 1))
+    norm.output.extend(["mean", "var"])
+    drop.input.append("on")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "on"))
+    loaded = read(written(model, tmp_path))
+    module: Any = loaded.model
+    assert_same(outputs_of(module, {"x": x}), right)
+    assert loaded.warnings == (EVALUATED,)
+    model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [4]))
+    module = read(written(model, tmp_path)).model
+    assert_same(outputs_of(module, {"x": x}), [*right, weights(w=(4, 3, 3, 3), s=(4,), b=(4,), m=(4,))["m"]])
 
 
 # ── what else the file says ──────────────────────────────────────────────────────────────────────

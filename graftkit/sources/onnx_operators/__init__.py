@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from graftkit.sources.onnx_operators.arithmetic import ARITHMETIC
 from graftkit.sources.onnx_operators.branches import branch
 from graftkit.sources.onnx_operators.call import Call, Operator, UnsupportedError
-from graftkit.sources.onnx_operators.images import IMAGES
 from graftkit.sources.onnx_operators.layers import LAYERS
+from graftkit.sources.onnx_operators.padding import PADDING
 from graftkit.sources.onnx_operators.recurrent import RECURRENT
 from graftkit.sources.onnx_operators.reductions import REDUCTIONS
+from graftkit.sources.onnx_operators.resizing import RESIZING
 from graftkit.sources.onnx_operators.shapes import SHAPES
 
 OPERATORS: Mapping[str, Operator] = {
-    **ARITHMETIC, **SHAPES, **REDUCTIONS, **IMAGES, **LAYERS, **RECURRENT, "If": branch,
+    **ARITHMETIC, **SHAPES, **REDUCTIONS, **PADDING, **RESIZING, **LAYERS, **RECURRENT, "If": branch,
 }  # fmt: skip
 
 # What an operator's inputs are to the module that holds them, "" for values; those of other operators have numbers.
@@ -38,7 +39,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 _NAMES = (
     "Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BitShift BitwiseAnd BitwiseNot BitwiseOr "
     "BitwiseXor Celu Col2Im Cos Cosh DepthToSpace Det Einsum Elu Erf Exp Gelu GlobalAveragePool GlobalMaxPool "
-    "GridSample GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization IsInf IsNaN LRN "
+    "GridSample GroupNormalization HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LRN "
     "LeakyRelu Log LogSoftmax LpPool MaxPool Mean MeanVarianceNormalization Mish NonZero PRelu RMSNormalization "
     "Relu RotaryEmbedding Round ScatterElements ScatterND Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus "
     "Softsign Swish Tan Tanh ThresholdedRelu"

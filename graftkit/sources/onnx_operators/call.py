@@ -23,6 +23,10 @@ class UnsupportedError(Exception):
     """A node has a form that is not converted; says which."""
 
 
+class TooLargeError(UnsupportedError):
+    """A node would make a tensor that no machine could hold, with the sizes that it was given."""
+
+
 class Call(nn.Module):
     """A node. What it computes is `operator(self, *inputs)`.
 
@@ -30,6 +34,7 @@ class Call(nn.Module):
         opset: the version of the operators that the file uses.
         attributes: by name: numbers, texts, lists of them, and small tensors as `Numbers`.
         outputs: how many the node has, those without a name included.
+        turned: by name of a parameter or buffer, the order of axes in which this node reads it: another node holds it.
     """
 
     def __init__(self, node: NodeProto, operator: Operator, opset: int, constants: Mapping[str, Numbers]):
@@ -39,15 +44,20 @@ class Call(nn.Module):
         self.outputs = len(node.output)
         self.attributes = {attribute.name: _plain(attribute, constants) for attribute in node.attribute}
         self.origins: tuple[Origin, ...] = ()
+        self.turned: dict[str, tuple[int, ...]] = {}
 
     def forward(self, *arguments: Any) -> Any:
         """What the node gives for the values of its inputs that are not its own."""
-        return self.operator(self, *(self._input(origin, arguments) for origin in self.origins))
+        found = self.operator(self, *(self._input(origin, arguments) for origin in self.origins))
+        return found[0] if self.outputs == 1 and isinstance(found, tuple) else found
 
     def _input(self, origin: Origin, arguments: Sequence[Any]) -> Any:
         if isinstance(origin, int):
             return arguments[origin]
-        return getattr(self, origin) if isinstance(origin, str) else origin
+        if not isinstance(origin, str):
+            return origin
+        held = getattr(self, origin)
+        return held.permute(self.turned[origin]) if origin in self.turned else held
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or the default where it is not given."""
@@ -64,10 +74,10 @@ def given(inputs: Sequence[Value | None], place: int) -> Value | None:
 
 
 def affordable(sizes: Sequence[Any]) -> Sequence[Any]:
-    """The sizes of a tensor that is to be made. Raises UnsupportedError where no machine could hold it."""
+    """The sizes of a tensor that is to be made. Raises TooLargeError where no machine could hold it."""
     known = [size for size in sizes if isinstance(size, int)]
     if any(size < 0 for size in known) or math.prod(known) > _MOST_NUMBERS:
-        raise UnsupportedError(f"it makes a tensor of the sizes {list(sizes)}")
+        raise TooLargeError(f"it makes a tensor of the sizes {list(sizes)}")
     return sizes
 
 

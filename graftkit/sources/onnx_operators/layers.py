@@ -55,21 +55,43 @@ def transposed_convolution(call: Call, value: Value, weight: Tensor, bias: Tenso
     extra = call.get("output_padding", [0] * rank)
     up, groups = _TRANSPOSED[rank - 1], call.get("group", 1)
     pads, even = call.get("pads", [0] * 2 * rank), call.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    if even and "output_shape" not in call.attributes and pads[:rank] == pads[rank:]:
-        return up(x, weight, bias, stride, pads[:rank], extra, groups, dilation)
-    whole = up(x, weight, bias, stride, 0, extra, groups, dilation)
-    wanted = call.get("output_shape") or [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
-    wanted = wanted[-rank:]
-    for axis in range(rank):
-        length = whole.shape[axis + 2]
-        if even and "output_shape" not in call.attributes:
-            start, end = pads[axis], length - pads[axis + rank]
-        else:
-            surplus = length - wanted[axis]
-            start = surplus // 2 if call.get("auto_pad") == "SAME_UPPER" else surplus - surplus // 2
-            end = start + wanted[axis]
-        whole = whole.narrow(axis + 2, start, end - start)
-    return whole
+    if even and "output_shape" not in call.attributes:
+        if pads[:rank] == pads[rank:]:
+            return up(x, weight, bias, stride, pads[:rank], extra, groups, dilation)
+        return _cut(up(x, weight, bias, stride, 0, extra, groups, dilation), pads[:rank], pads[rank:])
+    surplus = _surplus(call, x.shape[2:], weight.shape[2:], stride, dilation, extra)
+    # a size beyond the full one has places at the end that no input reaches: they hold the bias alone
+    beyond = [max(0, -n) if isinstance(n, int) else 0 for n in surplus]
+    whole = up(x, weight, bias, stride, 0, [e + b for e, b in zip(extra, beyond, strict=True)], groups, dilation)
+    cut = [n + b for n, b in zip(surplus, beyond, strict=True)]
+    less, more = [n // 2 for n in cut], [n - n // 2 for n in cut]
+    return _cut(whole, *((less, more) if call.get("auto_pad") == "SAME_UPPER" else (more, less)))
+
+
+def _surplus(
+    call: Call,
+    sizes: Sequence[Any],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    extra: Sequence[int],
+) -> list[Any]:
+    """By how much the full output is longer than what is asked for.
+
+    That is the input times the stride, or what is there of it where strides go beyond the kernel.
+    """
+    reach = [(k - 1) * d + 1 + e for k, d, e in zip(kernel, dilation, extra, strict=True)]
+    if "output_shape" not in call.attributes:
+        return [max(0, r - s) for r, s in zip(reach, stride, strict=True)]
+    wanted = call.get("output_shape")[-len(kernel) :]
+    return [(n - 1) * s + r - w for n, s, r, w in zip(sizes, stride, reach, wanted, strict=True)]
+
+
+def _cut(x: Tensor, before: Sequence[Any], after: Sequence[Any]) -> Tensor:
+    """Without so much at either end of each axis behind the channels."""
+    for axis, (less, more) in enumerate(zip(before, after, strict=True), 2):
+        x = x.narrow(axis, less, x.shape[axis] - less - more)
+    return x
 
 
 def pads_of(
@@ -90,12 +112,16 @@ def pads_of(
 
 def batch_norm(
     call: Call, value: Value, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor
-) -> Tensor:
-    """BatchNormalization: in training it normalises by the batch and keeps its statistics up to date."""
+) -> Any:
+    """BatchNormalization: in training it normalises by the batch and keeps its statistics up to date.
+
+    A file that was exported in training mode has the statistics as further outputs: here they are what is kept.
+    """
     if call.get("spatial", 1) != 1:
         raise UnsupportedError("it keeps statistics for every position (spatial=0)")
     momentum, x = 1.0 - call.get("momentum", 0.9), as_tensor(value)
-    return F.batch_norm(x, running_mean, running_var, weight, bias, call.training, momentum, call.get("epsilon", 1e-5))
+    y = F.batch_norm(x, running_mean, running_var, weight, bias, call.training, momentum, call.get("epsilon", 1e-5))
+    return y if call.outputs == 1 else (y, *2 * (running_mean, running_var))
 
 
 def dropout(call: Call, value: Value, *rest: Value | None) -> Any:
@@ -106,11 +132,15 @@ def dropout(call: Call, value: Value, *rest: Value | None) -> Any:
     return found if call.outputs == 1 else (found, torch.ones_like(x, dtype=torch.bool))
 
 
-def layer_norm(call: Call, value: Value, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """LayerNormalization over the last axes."""
-    x = as_tensor(value)
+def layer_norm(call: Call, value: Value, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """LayerNormalization over the last axes; its further outputs are the mean and one over the deviation."""
+    x, epsilon = as_tensor(value), call.get("epsilon", 1e-5)
     axis = call.get("axis", -1) % x.ndim
-    return F.layer_norm(x, x.shape[axis:], weight, bias, call.get("epsilon", 1e-5))
+    y = F.layer_norm(x, x.shape[axis:], weight, bias, epsilon)
+    if call.outputs == 1:
+        return y
+    variance, mean = torch.var_mean(x, tuple(range(axis, x.ndim)), correction=0, keepdim=True)
+    return y, mean, (variance + epsilon).rsqrt()
 
 
 def attention(call: Call, query: Value, key: Value, value: Value, *rest: Value | None) -> Tensor:

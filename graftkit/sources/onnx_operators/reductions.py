@@ -38,6 +38,13 @@ _REDUCTIONS: Mapping[str, Reduction] = {
     "ReduceLogSum": _log_sum,
     "ReduceLogSumExp": lambda x, axes, keep: x.logsumexp(axes, keepdim=keep),
 }
+# What is left of a reduction over no axes, where that is not the value itself.
+_OF_EACH: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "ReduceL1": torch.abs,
+    "ReduceL2": torch.abs,
+    "ReduceSumSquare": torch.square,
+    "ReduceLogSum": torch.log,
+}
 _ON_NUMBERS: Mapping[str, Callable[[Any, Any], Any]] = {
     "ReduceSum": lambda a, b: a + b,
     "ReduceProd": lambda a, b: a * b,
@@ -50,12 +57,14 @@ def _reducing(name: str) -> Operator:
     def run(call: Call, value: Value, *rest: Value | None) -> Value:
         axes, keep = axes_of(call, rest), bool(call.get("keepdims", 1))
         if not axes and call.get("noop_with_empty_axes", 0):
-            return value
+            return _OF_EACH[name](as_tensor(value)) if name in _OF_EACH else value
         if isinstance(value, Numbers) and name in _ON_NUMBERS and value.ndim == 1 and value.values.size:
             found = reduce(_ON_NUMBERS[name], value.flat())
             return numbers([found] if keep else found, value.dtype)
         x = as_tensor(value)
-        return _REDUCTIONS[name](x, tuple(axes or range(x.ndim)), keep) if x.ndim else x
+        if not x.ndim:
+            return _OF_EACH[name](x) if name in _OF_EACH else x
+        return _REDUCTIONS[name](x, tuple(axes or range(x.ndim)), keep)
 
     return run
 
@@ -78,8 +87,23 @@ def largest(call: Call, value: Value, *rest: Value) -> tuple[Tensor, Tensor]:
     return found.values, found.indices
 
 
+def hardmax(call: Call, value: Value) -> Tensor:
+    """Hardmax: one at the first of the largest along an axis; before opset 13 along all from that axis on."""
+    x = as_tensor(value)
+    if call.opset < 13:
+        axis = call.get("axis", 1)
+        flat = x.reshape(1, -1) if axis % x.ndim == 0 else x.flatten(axis)
+        return _at_largest(flat, -1).reshape(x.shape)
+    return _at_largest(x, call.get("axis", -1))
+
+
+def _at_largest(x: Tensor, axis: int) -> Tensor:
+    return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1.0)
+
+
 REDUCTIONS: Mapping[str, Operator] = {
     **{name: _reducing(name) for name in _REDUCTIONS},
     "CumSum": cumulate,
     "TopK": largest,
+    "Hardmax": hardmax,
 }

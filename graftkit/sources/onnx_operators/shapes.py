@@ -178,9 +178,9 @@ def gather(call: Call, value: Value, at: Value) -> Value:
         places = [n + x.shape[axis] if n < 0 else n for n in places]
         return _picked(x, axis, as_tensor(numbers(places)), at.values.shape)
     index = as_tensor(at)
+    index = torch.where(index < 0, index + x.shape[axis], index)
     if axis == 0 and x.ndim == 2 and isinstance(x, torch.nn.Parameter):
         return F.embedding(index, x)
-    index = torch.where(index < 0, index + x.shape[axis], index)
     return _picked(x, axis, index.reshape(-1), index.shape)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from graftkit.core.errors import SourceError
-from graftkit.sources.files import sha256_of
+from graftkit.sources.files import sha256_of_all
 from graftkit.sources.pickle_safety import one_line
 
 
@@ -39,8 +38,7 @@ class Weights:
 
     def sha256(self) -> str:
         """Of the file; of several, the hash of their hashes in the files' order."""
-        hashes = [sha256_of(file) for file in self.files]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return sha256_of_all(self.files)
 
 
 class WeightsKind(Protocol):
