@@ -35,7 +35,7 @@ class OnnxModel:
     def load(self, request: SourceRequest) -> LoadedModel:
         path = Path(request.spec)
         model, tensors = checked(path)
-        model = inlined(model)
+        model = inlined(model, str(path))
         builder = Builder(normalise(model, tensors, opset(model)), str(path))
         module, taken = builder.build().eval(), signature_of(model)
         sha256 = sha256_of_all([path, *tensors.files])
