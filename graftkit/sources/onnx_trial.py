@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from graftkit.tracing.quietly import quiet
 
 _MOST_BYTES = 2**31  # of one tensor in the trial
 _MOST_IN_RUN = 2**28  # bytes of one tensor that is made of numbers
-_MOST_WORK = 10**11  # multiplications and additions: a second or two
+_MOST_WORK = 5 * 10**10  # multiplications and additions: a second or two
 _SECONDS = 5.0
 
 
@@ -48,10 +49,10 @@ class _Measure(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
-def run_within_limits(run: Callable[[], Any]) -> Any:
+def run_within_limits(run: Callable[..., Any], *given: Any) -> Any:
     """What it gives, gradients off. Raises CostError before an operator that makes or does more than a trial may."""
     with quiet(), torch.no_grad(), _Limits():
-        return run()
+        return run(*given)
 
 
 class CostError(Exception):
@@ -84,6 +85,11 @@ class _Limits(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work += int(work(*given[0], **given[1], out_val=made)) if work and isinstance(made, Tensor) else 0
         if self.work > _MOST_WORK or time.monotonic() > self.end:
             raise CostError("it takes too long for that")
+
+
+def numbers_in(port: Port, free: int) -> int:
+    """How many numbers are in one row of what `example` gives."""
+    return math.prod(size if isinstance(size, int) else free for size in port.shape[1:])
 
 
 def example(port: Port, rows: int, seed: int, free: int = 4) -> Tensor:

@@ -151,6 +151,11 @@ def test_what_costs_too_much_is_not_run(tmp_path: Path, nodes: list[Any]) -> Non
     assert time.monotonic() - begun < 5
 
 
+def test_inputs_that_no_machine_could_hold_are_not_made(tmp_path: Path) -> None:
+    graph = graph_of([node("Neg", ["x"], ["y"])], {}, {"x": ("n", 2**40)})
+    assert "its inputs are too large for that" in read(written(model_of(graph), tmp_path)).warnings[0]
+
+
 def test_half_precision_may_round_as_it_likes(tmp_path: Path) -> None:
     values = {name: array.astype(np.float16) for name, array in weights(w=(64, 64), v=(64, 64)).items()}
     nodes = [node("MatMul", ["x", "w"], ["h"]), node("Tanh", ["h"], ["t"]), node("MatMul", ["t", "v"], ["y"])]

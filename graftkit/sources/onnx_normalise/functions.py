@@ -8,7 +8,7 @@ from graftkit.core.errors import SourceError
 from graftkit.sources.pickle_safety import first_line
 
 
-def inlined(model: ModelProto) -> ModelProto:
+def inlined(model: ModelProto, where: str) -> ModelProto:
     """The model without functions of its own; itself where it has none. Raises SourceError."""
     if not model.functions:
         return model
@@ -16,6 +16,6 @@ def inlined(model: ModelProto) -> ModelProto:
         found: ModelProto = inliner.inline_local_functions(model)
     except Exception as error:  # native code, which raises what it likes
         raise SourceError(
-            f"the file's functions cannot be put in the place of their calls: {first_line(error)}"
+            f"{where}: its functions cannot be put in the place of their calls: {first_line(error)}"
         ) from error
     return found
