@@ -120,6 +120,11 @@ def test_what_onnxruntime_does_not_take_is_told(tmp_path: Path) -> None:
     assert "\n" not in told
 
 
+def test_what_does_not_run_here_is_told(tmp_path: Path) -> None:
+    graph = graph_of([node("Reshape", [], ["y"], name="view")], {}, ROWS)
+    assert "it does not run on the inputs that were tried" in read(written(model_of(graph), tmp_path)).warnings[0]
+
+
 def test_large_files_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_compare, "LARGEST", 100)
     spoiled(monkeypatch, "Neg", lambda y: y + 1)
