@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from graftkit.core.signature import Signature
 from graftkit.sources.onnx_operators import UnsupportedError
 from graftkit.sources.onnx_operators.call import TooLargeError
 from graftkit.sources.onnx_session import Session, SessionError, as_evaluated
-from graftkit.sources.onnx_trial import as_tuple, example, run_within_limits
+from graftkit.sources.onnx_trial import CostError, as_tuple, example, numbers_in, run_within_limits
 from graftkit.sources.pickle_safety import first_line, one_line
 
 TOLERANCE = 1e-4  # of the scale
@@ -29,8 +29,9 @@ EVALUATED = (
 )
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 _HALF_TOLERANCE = 2e-2  # either rounds after operators of its own choice
-# (rows, other free sizes) in the order in which they are tried: small first, then what images need.
-_SIZES = ((2, 4), (2, 32), (1, 4), (1, 32), (1, 224))
+_OTHERS = (4, 32, 224)  # other free sizes than the rows, as they are tried: small first, then what images need
+_MOST_IN_TWO = 2**16  # numbers in two rows; larger ones are compared by one
+_MOST_NUMBERS = 2**24  # in one input
 _SMALLEST = 1e-6  # scale
 
 
@@ -93,11 +94,12 @@ class _SkipError(Exception):
 def _run(conversion: Conversion) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Inputs that the module takes, and what it gives for them. Raises SourceError where it takes none at all."""
     errors: list[Exception] = []
-    for rows, other in _sizes(conversion.signature):
-        inputs = [example(port, _rows(port.shape, rows), 0, other) for port in conversion.signature.inputs]
+    for inputs in _inputs(conversion.signature):
         follower = _Follower(conversion.module)
         try:
-            return inputs, as_tuple(run_within_limits(lambda: follower.run(*inputs)))  # noqa: B023
+            return inputs, as_tuple(run_within_limits(follower.run, *inputs))
+        except CostError as error:
+            raise _SkipError(str(error)) from error
         except Exception as error:  # what the file does with sizes that it may never have meant
             errors.append(error)
             at = follower.at and conversion.called(follower.at)
@@ -106,9 +108,23 @@ def _run(conversion: Conversion) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     raise _SkipError(f"it does not run on the inputs that were tried ({first_line(errors[0])})") from errors[0]
 
 
-def _sizes(signature: Signature) -> Sequence[tuple[int, int]]:
-    free = any(isinstance(size, str) for port in signature.inputs for size in port.shape)
-    return _SIZES if free else _SIZES[:1]
+def _inputs(signature: Signature) -> Iterator[list[Tensor]]:
+    """Inputs of several sizes where they are free."""
+    named = any(isinstance(size, str) for port in signature.inputs for size in port.shape[1:])
+    for other in _OTHERS if named else _OTHERS[:1]:
+        yield from (given for rows in (2, 1) if (given := _of_size(signature, rows, other)) is not None)
+
+
+def _of_size(signature: Signature, rows: int, other: int) -> list[Tensor] | None:
+    """Inputs of so many rows, None where one row is the better choice: none is free, or two are many numbers."""
+    free = [port for port in signature.inputs if port.shape and isinstance(port.shape[0], str)]
+    large = any(rows * numbers_in(port, other) > _MOST_IN_TWO for port in free)
+    if rows == 2 and (large or not free):
+        return None
+    counts = [_rows(port.shape, rows) for port in signature.inputs]
+    if any(n * numbers_in(port, other) > _MOST_NUMBERS for n, port in zip(counts, signature.inputs, strict=True)):
+        raise _SkipError("its inputs are too large for that")
+    return [example(port, n, 0, other) for n, port in zip(counts, signature.inputs, strict=True)]
 
 
 def _rows(shape: Sequence[int | str], rows: int) -> int:
@@ -151,7 +167,7 @@ def _told(conversion: Conversion, inputs: Sequence[Tensor], output: str, toleran
         values = {}
     teacher = _Teacher(conversion.module, names, values, tolerance)
     if values:
-        run_within_limits(lambda: teacher.run(*inputs))
+        run_within_limits(teacher.run, *inputs)
         if teacher.parted is None:
             why = f"its output {one_line(output)!r} differs, though no operator does; rounding adds up in it"
             return (SKIPPED.format(why=why),)

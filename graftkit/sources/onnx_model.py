@@ -15,8 +15,7 @@ from graftkit.sources.files import looks_like_onnx, sha256_of_all
 from graftkit.sources.onnx_batch import free_batch
 from graftkit.sources.onnx_build import Builder
 from graftkit.sources.onnx_compare import Conversion, compare
-from graftkit.sources.onnx_normalise import normalise
-from graftkit.sources.onnx_normalise.functions import inlined
+from graftkit.sources.onnx_normalise import inlined, normalise
 from graftkit.sources.onnx_safety import checked, opset
 from graftkit.sources.onnx_tensors import DTYPES
 
@@ -40,10 +39,16 @@ class OnnxModel:
         module, taken = builder.build().eval(), signature_of(model)
         sha256 = sha256_of_all([path, *tensors.files])
         provenance = {"path": request.spec, "format": self.name, "sha256": sha256, "trust": request.trust}
-        metadata = {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith(_OURS)}
+        told = {_text(entry.key): _text(entry.value) for entry in model.metadata_props}
+        metadata = {key: value for key, value in told.items() if not key.startswith(_OURS)}
         signature, notes = free_batch(module, taken)
         apart = compare(Conversion(path, model, module, builder.env, taken, tensors.files))
         return LoadedModel(module, provenance, path.stem, (*notes, *apart), signature, metadata)
+
+
+def _text(found: str | bytes) -> str:
+    """What protobuf gives as bytes where it is no UTF-8."""
+    return found if isinstance(found, str) else found.decode("utf-8", errors="replace")
 
 
 def signature_of(model: ModelProto) -> Signature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +22,7 @@ _MOST_IN_ALL = 2**34  # of all tensors that it makes, which need not be there at
 _MOST_FLOPS = 3e11  # multiplications and additions of it
 _MOST_OPERATIONS = 20_000
 _MOST_IN_RUN = 2**28  # bytes of one tensor that is made of numbers
-_MOST_WORK = 10**11  # multiplications and additions: a second or two
+_MOST_WORK = 5 * 10**10  # multiplications and additions: a second or two
 _SECONDS = 5.0
 
 
@@ -57,10 +58,10 @@ class _Measure(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
-def run_within_limits(run: Callable[[], Any]) -> Any:
+def run_within_limits(run: Callable[..., Any], *given: Any) -> Any:
     """What it gives, gradients off. Raises CostError before an operator that makes or does more than a trial may."""
     with quiet(), torch.no_grad(), _Limits():
-        return run()
+        return run(*given)
 
 
 class CostError(Exception):
@@ -93,6 +94,11 @@ class _Limits(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work += int(work(*given[0], **given[1], out_val=made)) if work and isinstance(made, Tensor) else 0
         if self.work > _MOST_WORK or time.monotonic() > self.end:
             raise CostError("it takes too long for that")
+
+
+def numbers_in(port: Port, free: int) -> int:
+    """How many numbers are in one row of what `example` gives."""
+    return math.prod(size if isinstance(size, int) else free for size in port.shape[1:])
 
 
 def example(port: Port, rows: int, seed: int, free: int = 4) -> Tensor:

@@ -120,6 +120,11 @@ def test_what_onnxruntime_does_not_take_is_told(tmp_path: Path) -> None:
     assert "\n" not in told
 
 
+def test_what_does_not_run_here_is_told(tmp_path: Path) -> None:
+    graph = graph_of([node("Reshape", [], ["y"], name="view")], {}, ROWS)
+    assert "it does not run on the inputs that were tried" in read(written(model_of(graph), tmp_path)).warnings[0]
+
+
 def test_large_files_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_compare, "LARGEST", 100)
     spoiled(monkeypatch, "Neg", lambda y: y + 1)
@@ -149,6 +154,11 @@ def test_what_costs_too_much_is_not_run(tmp_path: Path, nodes: list[Any]) -> Non
     (told,) = [each for each in read(written(model, tmp_path)).warnings if "compared" in each]
     assert "it makes tensors of more than 256 MiB" in told
     assert time.monotonic() - begun < 5
+
+
+def test_inputs_that_no_machine_could_hold_are_not_made(tmp_path: Path) -> None:
+    graph = graph_of([node("Neg", ["x"], ["y"])], {}, {"x": ("n", 2**40)})
+    assert "its inputs are too large for that" in read(written(model_of(graph), tmp_path)).warnings[0]
 
 
 def test_half_precision_may_round_as_it_likes(tmp_path: Path) -> None:

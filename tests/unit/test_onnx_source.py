@@ -235,6 +235,13 @@ def test_names_types_sizes_and_metadata_are_kept(tmp_path: Path) -> None:
     assert_same(outputs_of(loaded.model, inputs), expected(path, inputs))  # type: ignore[arg-type]
 
 
+def test_metadata_that_are_no_text_are_read_as_far_as_they_are(tmp_path: Path) -> None:
+    model = model_of(graph_of([node("Relu", ["x"], ["y"])], {}, ROWS))
+    helper.set_model_props(model, {"keyy": "text"})
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString().replace(b"keyy", b"key\xff"))
+    assert read(tmp_path / "model.onnx").metadata == {"key\ufffd": "text"}
+
+
 def test_outputs_keep_their_order_however_they_are_made(tmp_path: Path) -> None:
     """Two outputs of one node, a value that is read further, one output twice, and the input itself."""
     nodes = [
@@ -485,6 +492,10 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
     "an operator that torch does not have": (
         through(node("GRU", ["x", "a", "b"], ["y"], name="g", hidden_size=2), **weights(a=(1, 6, 6), b=(1, 6, 2))),
         "GRU (node 'g') is not converted: it resets before the product",
+    ),
+    "a product of one value": (through(node("MatMul", ["x"], ["y"], name="m")), "MatMul (node 'm') is not converted"),
+    "a function that is given too much": (
+        lambda: changed(doubling(2), lambda m: m.graph.node[0].input.append("x")), "model.onnx: its functions cannot",
     ),
     "a cycle": (through(node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), GEMM), "from itself"),
     "a missing value": (through(node("Gemm", ["x", "lost"], ["y"])), "reads 'lost', which is not there"),

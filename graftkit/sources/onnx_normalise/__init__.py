@@ -26,8 +26,8 @@ STEPS: Mapping[str, Callable[[Graph], None]] = {
 
 
 def normalise(model: ModelProto, tensors: Tensors, opset: int) -> Graph:
-    """The graph of a checked file after every step; functions are in the place of their calls. Raises SourceError."""
-    graph = graph_of(inlined(model, tensors.where).graph, tensors, opset)
+    """The graph of a checked file after every step, functions being in the place of their calls already."""
+    graph = graph_of(model.graph, tensors, opset)
     apply_steps(graph)
     return graph
 
@@ -38,4 +38,4 @@ def apply_steps(graph: Graph) -> None:
         step(graph)
 
 
-__all__ = ["STEPS", "Graph", "apply_steps", "graph_of", "normalise"]
+__all__ = ["STEPS", "Graph", "apply_steps", "graph_of", "inlined", "normalise"]

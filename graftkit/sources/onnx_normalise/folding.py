@@ -26,9 +26,10 @@ def fold_views(graph: Graph) -> None:
 
 
 def _folded(node: NodeProto, graph: Graph) -> Tensor | None:
-    if not all(name in graph.tensors for name in node.input if name):
+    names = [name for name in node.input if name]
+    if not names or not all(name in graph.tensors for name in names):
         return None
-    data, *rest = (graph.tensors[name] for name in node.input if name)
+    data, *rest = (graph.tensors[name] for name in names)
     if any(tensor.numel() > _MOST_NUMBERS for tensor in rest):
         return None
     try:

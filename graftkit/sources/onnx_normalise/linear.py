@@ -15,7 +15,7 @@ def join_bias(graph: Graph) -> None:
     uses = graph.uses()
     joined: set[int] = set()
     products = {node.output[0]: node for node in graph.nodes if _is_product(node, graph)}
-    for node in (node for node in graph.nodes if node.op_type == "Add"):
+    for node in (node for node in graph.nodes if node.op_type == "Add" and len(node.input) == 2):
         for product, bias in (tuple(node.input), tuple(node.input)[::-1]):
             made = products.get(product)
             if made is not None and uses[product] == 1 and _is_row(bias, made, graph):
@@ -27,7 +27,8 @@ def join_bias(graph: Graph) -> None:
 
 
 def _is_product(node: NodeProto, graph: Graph) -> bool:
-    return node.op_type == "MatMul" and node.input[1] in graph.tensors and len(graph.tensors.size(node.input[1])) == 2
+    weight = node.input[1] if node.op_type == "MatMul" and len(node.input) == 2 else ""
+    return weight in graph.tensors and len(graph.tensors.size(weight)) == 2
 
 
 def _is_row(name: str, product: NodeProto, graph: Graph) -> bool:
