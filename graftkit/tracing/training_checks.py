@@ -18,7 +18,7 @@ from graftkit.tracing.generators import seeded
 from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason
 
-_OTHER_ROWS = 7
+_OTHER_ROWS = (7, 16)  # an odd number, which a norm over parts of the batch may not take, and an even one
 _OTHER_SEEDS = (1, 2, 3)  # of Python and numpy: a branch that is drawn may fall the same way once
 
 
@@ -51,7 +51,7 @@ def check_training(traced: Traced, guards: Sequence[str]) -> tuple[str, ...]:
     graph = _of_graph(traced, traced.inputs)
     same = _same(first, graph)
     if same or _same(first, _of_module(traced, traced.inputs, seed=1)):  # else it draws, and in another order
-        for numbers in ({}, {BATCH: _OTHER_ROWS}, *broken_at(traced, guards)):
+        for numbers in ({}, *({BATCH: rows} for rows in _OTHER_ROWS), *broken_at(traced, guards)):
             _compare(traced, numbers)
     return (*hooks, *_left_behind(first, graph))
 
