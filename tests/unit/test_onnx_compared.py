@@ -121,7 +121,7 @@ def test_what_onnxruntime_does_not_take_is_told(tmp_path: Path) -> None:
 
 
 def test_what_does_not_run_here_is_told(tmp_path: Path) -> None:
-    graph = graph_of([node("Reshape", [], ["y"], name="view")], {}, ROWS)
+    graph = graph_of([node("Reshape", ["x", "sizes"], ["y"], name="view")], {"sizes": np.array([7, 13])}, ROWS)
     assert "it does not run on the inputs that were tried" in read(written(model_of(graph), tmp_path)).warnings[0]
 
 

@@ -30,7 +30,8 @@ image size or sequence length where the model takes one. All within 1e-3 of an o
 
 *base exports*: `torch.onnx.export(dynamo=True)` of the bare model, with a free batch if it can, gives a file that
 onnxruntime computes the same with. *refused*: refused on purpose, with a message that says what stands in the way.
-*calls*: Linear and Conv calls in the evaluation graph. *parity*: the largest difference relative to the scale.
+*calls*: Linear and Conv calls in the evaluation graph. *parity*: the largest difference relative to the scale. A row
+*from an earlier run* was kept from the version before.
 """
 
 
