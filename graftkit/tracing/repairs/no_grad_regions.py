@@ -63,10 +63,13 @@ def _inline(graph: fx.GraphModule, node: fx.Node) -> None:
 def _marked(graph: fx.GraphModule, *, on: bool) -> Iterator[None]:
     """What is put into the graph while inside stands between marks."""
     data = tensor_placeholders(graph)
-    region = graph.graph.call_function(begin, (data[0],)) if on and data else None
+    if not (on and data):
+        yield
+        return
+    region = graph.graph.call_function(begin, (data[0],))
     yield
-    if region is not None:
-        graph.graph.call_function(end, (region,))
+    for mark in (region, graph.graph.call_function(end, (region,))):
+        mark.meta["val"] = None  # neither gives a tensor
 
 
 def _copied(graph: fx.GraphModule, inner: fx.GraphModule, inside: fx.Node, values: dict[fx.Node, fx.Node]) -> fx.Node:
