@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def inspect(
         what: a live object, or a path, or an architecture.
         example: what a model file is traced with. An ONNX file is read as it is where there is none.
         output, dynamic: as `trace` takes them.
-        how: as `load` takes it: `trust`, `weights`, `arch`, `arch_args`, `allow`.
+        how: as `load` takes it: `trust`, `weights`, `arch`, `arch_args`, `allow`, `part`.
 
     Raises SourceError, TraceError, RunError.
     """
@@ -139,7 +140,8 @@ def inspect(
         return inspection.inspect_grafted(what, {})
     if isinstance(what, LoadedModel):
         traced = trace(what, example, output=output, dynamic=dynamic, parts=True)
-        return inspection.inspect_traced(traced, format="program" if traced.source is None else "module")
+        found = inspection.inspect_traced(traced, format="program" if traced.source is None else "module")
+        return replace(found, notes=(*what.warnings, *found.notes))
     path = Path(what)
     if path.is_dir():
         if not is_run(path):

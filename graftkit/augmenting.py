@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from graftkit import api, folding, inspection, preflight, sources, surgery
-from graftkit.contracts import Data, Metric, Observer, SourceRequest
-from graftkit.core.errors import GraftkitError, TrainingError
+from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
+from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.datasets import DATASETS
 from graftkit.fitting import FitResult, Settings, fit_model
-from graftkit.model import GraftedModel
+from graftkit.model import GraftedModel, TracedModel
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
@@ -124,13 +124,7 @@ def _fit(
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
     preflight.check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
-    traced = api.trace(
-        loaded,
-        rows.example(),
-        device=request.settings.device,
-        output=request.output,
-        dynamic=request.dynamic,
-    )
+    traced = _traced(request, loaded, rows)
     preflight.check_repeatable(traced)
     model = surgery.empty(traced)
     additions, left_out = plan_cycle(
@@ -154,6 +148,7 @@ def _fit(
         "arch": sources.anchored(request.source.arch) if request.source.arch else None,
         "arch_args": dict(request.source.arch_args),
         "allow": list(request.source.allow),
+        "part": request.source.part,
         "output": request.output,
         "dynamic": request.dynamic,
         "sha256": loaded.provenance.get("sha256"),
@@ -178,6 +173,15 @@ def _fit(
         keep=lambda best: _keep(folder, best),
     )
     return result, facts, rows, metric, notes
+
+
+def _traced(request: Request, loaded: LoadedModel, rows: Data) -> TracedModel:
+    device, output, dynamic = request.settings.device, request.output, request.dynamic
+    try:
+        return api.trace(loaded, rows.example(), device=device, output=output, dynamic=dynamic)
+    except CaptureError as error:
+        hint = "a part of it may be grafted alone (--part PATH; `graftkit inspect` looks for the largest that traces)"
+        raise CaptureError(f"{error}; {hint}") from error
 
 
 def _ship(

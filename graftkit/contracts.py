@@ -61,6 +61,7 @@ class SourceRequest:
         arch: the architecture for a file that holds weights alone.
         arch_args: arguments for the architecture, name and value as text.
         allow: further classes a pickle may name, as "package.module.Class".
+        part: the path of the part to take, such as "backbone.body"; the whole where it is None.
     """
 
     spec: str
@@ -69,6 +70,7 @@ class SourceRequest:
     arch: str | None = None
     arch_args: tuple[tuple[str, str], ...] = ()
     allow: tuple[str, ...] = ()
+    part: str | None = None
 
 
 class Source(Protocol):

@@ -27,6 +27,7 @@ def load(
     arch: str | None = None,
     arch_args: Mapping[str, str] | None = None,
     allow: Sequence[str] = (),
+    part: str | None = None,
 ) -> LoadedModel:
     """Read a model: a file by its content, or an architecture.
 
@@ -37,13 +38,14 @@ def load(
         arch: the architecture for a file that holds weights alone.
         arch_args: arguments for the architecture.
         allow: further classes that a pickle may name, as "package.module.Class".
+        part: the path of one part to take alone, such as "backbone.body".
 
     Raises:
         SourceError: it cannot be read, or wants to run code and `trust` is not set.
     """
     given = tuple((arch_args or {}).items())
     path = Path(weights) if weights else None
-    return sources.load(SourceRequest(str(source), path, trust, arch, given, tuple(allow)))
+    return sources.load(SourceRequest(str(source), path, trust, arch, given, tuple(allow), part))
 
 
 def trace(

@@ -40,9 +40,7 @@ def _reopen(
     if loaded.provenance.get("sha256") != facts["sha256"]:
         raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
     rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
-    traced = api.trace(
-        loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"), parts=False
-    )
+    traced = api.trace(loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"))
     model = surgery.empty(traced)
     try:
         surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
@@ -60,6 +58,7 @@ def _source_of(facts: Mapping[str, Any], *, trust: bool, allow: tuple[str, ...])
         arch=facts.get("arch"),
         arch_args=tuple(facts.get("arch_args", {}).items()),
         allow=(*facts.get("allow", ()), *allow),
+        part=facts.get("part"),
     )
 
 

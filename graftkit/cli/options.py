@@ -51,6 +51,9 @@ allow: Decorator = click.option(
     metavar="CLASS",
     help="A class that a pickle may name, as package.module.Class; its module is imported. Repeatable.",
 )
+part: Decorator = click.option(
+    "--part", metavar="PATH", help="Take one part of MODEL alone, such as backbone.body; the rows are then its own."
+)
 output: Decorator = click.option(
     "--output", metavar="NAME", help="Which output feeds the loss.  [default: the only one, or the usual one]"
 )
@@ -77,9 +80,12 @@ def stdout_kept() -> AbstractContextManager[Any]:
     return redirect_stdout(sys.stderr)
 
 
+_READING = (dynamic, output, part, trust, allow, arch_args, arch, weights)
+
+
 def model(command: Callable[..., Any]) -> Callable[..., Any]:
     """All that says how to read MODEL."""
-    return reduce(lambda made, option: option(made), (dynamic, output, trust, allow, arch_args, arch, weights), command)
+    return reduce(lambda made, option: option(made), _READING, command)
 
 
 def source_request(spec: str, given: Mapping[str, Any]) -> SourceRequest:
@@ -93,4 +99,5 @@ def source_request(spec: str, given: Mapping[str, Any]) -> SourceRequest:
         arch=given["arch"],
         arch_args=given["arch_args"],
         allow=given["allow"],
+        part=given["part"],
     )

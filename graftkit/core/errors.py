@@ -3,6 +3,7 @@
 GraftkitError
 ├── SourceError          the model file or factory
 ├── TraceError           a model that cannot be captured as graphs
+│   └── CaptureError     the whole cannot be, a part of it may be
 ├── PlanError            what was asked to be grafted where
 ├── DataError            the rows, labels or their shapes
 ├── TrainingError        numbers that went wrong while training
@@ -30,6 +31,10 @@ class SourceError(GraftkitError):
 
 class TraceError(GraftkitError):
     """The model cannot be captured as a pair of graphs."""
+
+
+class CaptureError(TraceError):
+    """The model runs, but as a whole it is no graph; a part of it may be."""
 
 
 class PlanError(GraftkitError):

@@ -12,6 +12,7 @@ from graftkit.sources.archive import Archive
 from graftkit.sources.factory import Factory
 from graftkit.sources.files import looks_like_onnx, read_head, refusal
 from graftkit.sources.onnx_model import OnnxModel
+from graftkit.sources.part import part_of
 from graftkit.sources.pickled import Pickled
 from graftkit.sources.torchscript import TorchScript
 from graftkit.sources.weights_file import WeightsFile
@@ -24,13 +25,17 @@ SOURCES: Table[Source] = Table(
 
 
 def load(request: SourceRequest) -> LoadedModel:
-    """Read the model that a request names, a file by its content and never by its ending. Raises SourceError."""
+    """Read the model, or the part of it, that a request names, a file by its content and never by its ending.
+
+    Raises SourceError.
+    """
     path = Path(request.spec)
     head = b"" if architecture_of(request.spec) is not None else read_head(path)
     for source in SOURCES.values():
         if source.recognises(request, head):
             _check_options(request, source)
-            return source.load(request)
+            loaded = source.load(request)
+            return part_of(loaded, request.part) if request.part else loaded
     raise SourceError(refusal(path, head))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from graftkit.calling import Calling, OutputError, calling_of, choose_output
-from graftkit.core.errors import TraceError
+from graftkit.core.errors import CaptureError, TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
 from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data
@@ -74,7 +74,8 @@ def trace_module(
         parts: where the whole cannot be traced, take the largest part that can, and say what stays outside.
 
     Raises:
-        TraceError: it cannot be captured.
+        TraceError: it fails on the example, or has no such output.
+        CaptureError: as a whole it cannot be captured.
     """
     if isinstance(module, torch.jit.ScriptModule):
         module = replayed(module)
@@ -86,10 +87,11 @@ def trace_module(
     try:
         return _trace(module, calling, inputs, name=name, output=output, free=free)
     except TraceError as error:
-        retried = parts and not isinstance(error, OutputError)
-        found = _trace_part(module, calling, inputs, error, name=name, free=free) if retried else None
-        if found is None:
+        if isinstance(error, OutputError):
             raise
+        found = _trace_part(module, calling, inputs, error, name=name, free=free) if parts else None
+        if found is None:
+            raise CaptureError(str(error)) from error
         return found
 
 

@@ -16,6 +16,7 @@ from graftkit.model import TracedModel
 
 MOST_TRIED = 4  # parts; each try takes as long as tracing
 _LEAST_SHARE = 0.3  # of the weights; less is not worth grafting
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def trace_core(
@@ -41,13 +42,19 @@ def trace_core(
 
 
 def outside(module: nn.Module, path: str) -> tuple[str, ...]:
-    """The parts of a model beside the one at `path`, outermost first."""
+    """The parts beside the one at `path`, outermost first, with how many Linear and Conv modules each holds."""
     found = []
     steps = path.split(".")
     for depth, step in enumerate(steps):
         owner = module.get_submodule(".".join(steps[:depth]))
-        found += [".".join([*steps[:depth], name]) for name, _ in owner.named_children() if name != step]
-    return tuple(found)
+        beside = ((name, part) for name, part in owner.named_children() if name != step)
+        found += [".".join([*steps[:depth], name]) + _counted(part) for name, part in beside]
+    return tuple(found) or ("no other parts",)
+
+
+def _counted(part: nn.Module) -> str:
+    count = sum(isinstance(module, _WEIGHTED) for module in part.modules())
+    return f" ({count} Linear and Conv)" if count else ""
 
 
 def _calls(module: nn.Module, calling: Calling, inputs: tuple[Tensor, ...]) -> Mapping[str, Arguments]:

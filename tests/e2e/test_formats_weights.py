@@ -38,6 +38,15 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.head(self.bend(self.body(x)))
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.unsure = build(6), nn.Linear(10, 1)
+
+    def forward(self, x):
+        scores = self.net(x)
+        return [row.argmax() for row in scores.detach().numpy()], self.unsure(scores)
 """
 FEW = ("--epochs", "1", "--cycles", "1", "--no-control", "--batch-size", "16", "--learning-rate", "0.01", "--json")
 ALLOWED = ("--allow", "weight_nets.Net", "--allow", "weight_nets.Swish")
@@ -49,10 +58,12 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "safetensors": ("net.safetensors", "--arch", "weight_nets:build", "--arch-args", "width=6"),
     "lightning": ("net.ckpt", "--arch", "weight_nets:build"),
     "allowed": ("own.pt", *ALLOWED),
+    "part": ("reader.pt", "--allow", "weight_nets.Reader", "--part", "net"),
 }
 SAID = {
     "checkpoint": ("the weights are those under 'model'", "without the module. that all of them begin with"),
     "lightning": ("the checkpoint says what weight_nets:build was made with: width=6", "without loss.weight"),
+    "part": ("only net is taken, ", "outside stay unsure (1 Linear and Conv)"),
 }
 
 
@@ -77,8 +88,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _pickle_own(folder: Path) -> None:
-    """Save a module of the folder's own class, from a process of its own."""
-    code = "import torch, weight_nets; torch.manual_seed(1); torch.save(weight_nets.Net(), 'own.pt')"
+    """Save modules of the folder's own classes, from a process of its own."""
+    code = """
+import torch, weight_nets
+for name, made in (("own.pt", weight_nets.Net), ("reader.pt", weight_nets.Reader)):
+    torch.manual_seed(1)
+    torch.save(made(), name)
+"""
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=120)
 
 
@@ -120,7 +136,7 @@ def test_the_same_weights_give_the_same_run_whatever_they_lie_in(made: Lane, sho
         np.testing.assert_allclose(other, outputs[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["lightning", "allowed"])
+@pytest.mark.parametrize("form", ["lightning", "allowed", "part"])
 def test_a_run_can_be_opened_again(made: Lane, shop: Path, form: str) -> None:
     assert made[form].returncode == 0, made[form]
     done = run_cli("verify", form, "--json", cwd=shop)
@@ -131,10 +147,18 @@ def test_a_run_can_be_opened_again(made: Lane, shop: Path, form: str) -> None:
 def test_inspect_takes_the_same_words(shop: Path) -> None:
     words = ("inspect", *FORMATS["safetensors"], "--input", "input:1,8,8", "--dynamic", "batch", "--json")
     unnamed = ("inspect", *FORMATS["allowed"], "--input", "1x8x8", "--json")
-    for line, sites in ((words, 3), (unnamed, 4)):
+    part = ("inspect", *FORMATS["part"], "--input", "1x8x8", "--json")
+    found = ("inspect", *FORMATS["part"][:-2], "--input", "1x8x8", "--json")
+    for line, sites, note in (
+        (words, 3, "all 3 Linear and Conv calls are sites"),
+        (unnamed, 4, "all 4 Linear and Conv calls are sites"),
+        (part, 3, "only net is taken, 100% of the weights; outside stay unsure (1 Linear and Conv)"),
+        (found, 3, "outside stay unsure (1 Linear and Conv)"),
+    ):
         done = run_cli(*line, cwd=shop)
         assert done.returncode == 0, done
-        assert len(json.loads(done.stdout)["sites"]) == sites
+        told = json.loads(done.stdout)
+        assert len(told["sites"]) == sites and note in told["notes"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +168,12 @@ def test_inspect_takes_the_same_words(shop: Path) -> None:
         (("state.pt", "--arch", "weight_nets:build", "--arch-args", "widht=6"), "Did you mean width"),
         (("own.pt",), "pass --allow weight_nets.Net --allow weight_nets.Swish"),
         (("own.pt", *ALLOWED, "--allow", "os.system"), "through that name a file can run any code"),
+        (("reader.pt", "--allow", "weight_nets.Reader"), ": return [row.argmax() for row in scores"),
+        (
+            ("reader.pt", "--allow", "weight_nets.Reader"),
+            "a part of it may be grafted alone (--part PATH; `graftkit insp",
+        ),
+        (("reader.pt", "--allow", "weight_nets.Reader", "--part", "nat"), "has no part 'nat'. Did you mean net"),
         (("hf:nowhere",), "there is no folder nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -100,7 +100,8 @@ def asked(*words: str) -> SourceRequest:
 def test_the_shared_options_make_a_request() -> None:
     assert asked("net.pt") == SourceRequest("net.pt")
     words = ("--arch", "timm:resnet18", "--arch-args", "num_classes=10", "--arch-args", "act=a=b", "--allow", "a.B")
-    request = asked("net.pt", *words, "--allow", "c.D", "--trust")
+    request = asked("net.pt", *words, "--allow", "c.D", "--trust", "--part", "a.0")
+    assert request.part == "a.0"
     assert (request.arch, request.trust) == ("timm:resnet18", True)
     assert request.arch_args == (("num_classes", "10"), ("act", "a=b"))
     assert request.allow == ("a.B", "c.D")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from graftkit import api as gk
 from graftkit import tracing
-from graftkit.core.errors import TraceError
+from graftkit.core.errors import SourceError, TraceError
 from graftkit.tracing.core import outside
 
 
@@ -64,7 +66,7 @@ def test_the_largest_part_that_can_be_traced(detector: Detector) -> None:
     share = sum(p.numel() for p in detector.backbone.parameters()) / sum(p.numel() for p in detector.parameters())
     assert f"only backbone is traced, {share:.0%} of the weights" in traced.notes[0]
     assert "test_core_part.py, line" in traced.notes[0]  # what stands in the way of the whole
-    assert traced.notes[1] == "outside stay boxes"
+    assert traced.notes[1] == "outside stay boxes (1 Linear and Conv)"
     assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
     assert detector.training and not detector.backbone.norm.training
     assert not any(part._forward_pre_hooks for part in detector.modules())
@@ -132,5 +134,13 @@ def test_a_part_that_is_called_several_times_is_no_core() -> None:
 
 def test_what_is_outside() -> None:
     module = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.ModuleDict({"c": nn.Linear(1, 1), "d": nn.Linear(1, 1)})})
-    assert outside(module, "b.c") == ("a", "b.d")
-    assert outside(module, "a") == ("b",)
+    assert outside(module, "b.c") == ("a (1 Linear and Conv)", "b.d (1 Linear and Conv)")
+    assert outside(module, "a") == ("b (2 Linear and Conv)",)
+    assert outside(nn.Sequential(nn.ReLU()), "0") == ("no other parts",)
+
+
+def test_one_graph_has_no_parts_to_take(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Sequential(nn.Linear(4, 4)), (torch.randn(2, 4),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(SourceError, match="net is one graph, not a module of modules; --part goes with those"):
+        gk.load(tmp_path / "net.pt2", part="0")
