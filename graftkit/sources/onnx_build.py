@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from onnx import AttributeProto, GraphProto, NodeProto
-from torch import fx
+from torch import Tensor, fx
 
 from graftkit.core.errors import RuntimeMissingError, SourceError
 from graftkit.sources.onnx_borrow import Borrowing
@@ -16,7 +17,7 @@ from graftkit.sources.onnx_normalise import apply_steps, graph_of
 from graftkit.sources.onnx_operators import BORROWED, OPERATORS, ROLES, Call, UnsupportedError
 from graftkit.sources.onnx_operators.call import Origin
 from graftkit.sources.onnx_operators.numbers import Numbers, constant
-from graftkit.sources.onnx_operators.recurrent import GATES, check_form, torch_weights
+from graftkit.sources.onnx_operators.recurrent import GATES, WEIGHTS, check_form, torch_weights
 from graftkit.sources.onnx_weights import is_linear, is_transposed, learns, register, weighs
 from graftkit.sources.pickle_safety import first_line, one_line
 
@@ -117,9 +118,15 @@ class Builder(Borrowing):
         held = [name if name in self.tensors else "" for name in (*node.input, "", "")[1:4]]
         if not all(held[:2]) or (len(node.input) > 3 and node.input[3] and not held[2]):
             raise UnsupportedError("its weights are computed")
-        weights = torch_weights(node.op_type, [self.tensors[name] if name else None for name in held])
-        for name, value in weights.items():
-            register(call, name, self.tensors.held(value, learns=True)[0])  # in memory of its own, so never turned
+        weights: dict[str, Tensor] = {}
+        for name, kind in zip(held, WEIGHTS, strict=True):
+            if name:
+                make = partial(torch_weights, node.op_type, kind)
+                weights |= self.tensors.once(f"{node.op_type} {kind}", name, make)
+        for name in sorted(weights, key=lambda name: name.endswith("_reverse")):  # as torch wants them
+            register(
+                call, name, self.tensors.held(weights[name], learns=True)[0]
+            )  # in memory of its own, so never turned
         names, origins = [node.input[0]], list[Origin]([0])
         for place, name in enumerate(node.input[5:7]):
             if name in self.tensors:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ DTYPES: Mapping[int, torch.dtype] = {
 _FIELDS: Mapping[int, str] = {
     TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data", TensorProto.INT64: "int64_data",
 }  # fmt: skip
+Made = TypeVar("Made")
 _LARGEST = 2**40  # of one size; a product of sizes is compared with the bytes that are there
 
 
@@ -38,6 +40,7 @@ class Tensors:
         self._read: dict[str, Tensor] = {}
         # by place in memory: as it is held, in which order of axes, and the value, so that its place is not taken again
         self._made: dict[object, tuple[nn.Parameter | Tensor, list[int], Tensor]] = {}
+        self._derived: dict[object, Any] = {}
         self._files: set[Path] = set()
 
     @property
@@ -57,8 +60,17 @@ class Tensors:
     def copy(self) -> Tensors:
         """These tensors, for a branch that has more of its own; what is made of them is shared."""
         found = Tensors(self.folder, self.where)
-        found._protos, found._read, found._made = dict(self._protos), dict(self._read), self._made
+        found._protos, found._read = dict(self._protos), dict(self._read)
+        found._made, found._derived = self._made, self._derived
         return found
+
+    def once(self, kind: str, name: str, make: Callable[[Tensor], Made]) -> Made:
+        """What a kind of step makes of a tensor, the same thing each time: it has to stay one weight."""
+        value = self[name]
+        if (kind, id(value)) not in self._derived:
+            self._derived[kind, id(value)] = make(value), value  # kept, so that no other tensor takes its place
+        made: Made = self._derived[kind, id(value)][0]
+        return made
 
     def __contains__(self, name: object) -> bool:
         return name in self._protos or name in self._read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -394,6 +395,33 @@ def test_recurrent_layers(tmp_path: Path, kind: str, direction: str) -> None:
 @pytest.mark.parametrize("kind", GATES)
 def test_a_recurrent_layer_without_bias_and_with_a_state(tmp_path: Path, kind: str) -> None:
     check(recurrent(kind, "forward", bias=False, state=True), tmp_path)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_what_two_recurrent_layers_share_stays_one(tmp_path: Path, kind: str) -> None:
+    model = recurrent(kind, "bidirectional")
+    (layer,) = (n for n in model.graph.node if n.op_type == kind)
+    again = copy.deepcopy(layer)
+    again.name, again.output[:] = "again", [f"{name}_again" for name in layer.output]
+    model.graph.node.append(again)
+    model.graph.node.append(node("Add", [layer.output[0], again.output[0]], ["both"]))
+    model.graph.output.append(helper.make_tensor_value_info("both", TensorProto.FLOAT, None))
+    loaded = check(model, tmp_path)
+    count = sum(parameter.numel() for parameter in loaded.model.parameters())
+    assert count == 2 * GATES[kind] * 5 * (6 + 5 + 2)
+
+
+def test_what_two_casts_make_of_one_tensor_stays_one(tmp_path: Path) -> None:
+    nodes = [
+        node("Cast", ["half"], ["w1"], to=TensorProto.FLOAT),
+        node("Cast", ["half"], ["w2"], to=TensorProto.FLOAT),
+        node("Transpose", ["w2"], ["w3"], perm=[1, 0]),
+        node("MatMul", ["x", "w1"], ["h"]),
+        node("MatMul", ["h", "w3"], ["y"]),
+    ]
+    half = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float16)
+    loaded = check(model_of(graph_of(nodes, {"half": half}, {"x": ("n", 6)}), 13), tmp_path)
+    assert [tuple(parameter.shape) for parameter in loaded.model.parameters()] in ([(6, 3)], [(3, 6)])
 
 
 # ── branches ─────────────────────────────────────────────────────────────────────────────────────

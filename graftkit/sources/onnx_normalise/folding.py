@@ -29,11 +29,15 @@ def _folded(node: NodeProto, graph: Graph) -> Tensor | None:
     names = [name for name in node.input if name]
     if not names or not all(name in graph.tensors for name in names):
         return None
-    data, *rest = (graph.tensors[name] for name in names)
+    rest = [graph.tensors[name] for name in names[1:]]
     if any(tensor.numel() > _MOST_NUMBERS for tensor in rest):
         return None
+    numbers = [int(value) for tensor in rest for value in tensor.reshape(-1)]
+    told = b" ".join(attribute.SerializeToString() for attribute in node.attribute)
     try:
-        return _VIEWS[node.op_type](node, data, [int(value) for tensor in rest for value in tensor.reshape(-1)])
+        return graph.tensors.once(
+            f"{node.op_type} {told!r} {numbers}", names[0], lambda data: _VIEWS[node.op_type](node, data, numbers)
+        )
     except (RuntimeError, IndexError, KeyError, ValueError):  # whatever is wrong with it is told when it is built
         return None
 

@@ -14,6 +14,7 @@ from graftkit.sources.onnx_operators.numbers import Value, as_tensor
 # In which order torch keeps the gates that ONNX keeps in its own: of (input, output, forget, cell) the first, third,
 # fourth and second; of (update, reset, hidden) the second, first and third.
 GATES: Mapping[str, tuple[int, ...]] = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+WEIGHTS = ("ih", "hh", "bias")  # what W, R and B weigh
 _USUAL: Mapping[str, tuple[str, ...]] = {
     "LSTM": ("Sigmoid", "Tanh", "Tanh"),
     "GRU": ("Sigmoid", "Tanh"),
@@ -21,19 +22,13 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def torch_weights(kind: str, inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
-    """Weights by torch's names, from W [directions, gates * H, inputs], R [.., H] and B [.., 2 * gates * H]."""
+def torch_weights(kind: str, role: str, value: Tensor) -> dict[str, Tensor]:
+    """Weights by torch's names, from W [directions, gates * H, inputs], R [.., H] or B [.., 2 * gates * H]."""
     found: dict[str, Tensor] = {}
-    w, r, b = inputs
-    assert w is not None
-    assert r is not None
-    for direction in range(w.shape[0]):
+    for direction, own in enumerate(value):
         end = "_reverse" if direction else ""
-        found[f"weight_ih{end}"] = _ordered(kind, w[direction])
-        found[f"weight_hh{end}"] = _ordered(kind, r[direction])
-        if b is not None:
-            first, second = b[direction].chunk(2)
-            found[f"bias_ih{end}"], found[f"bias_hh{end}"] = _ordered(kind, first), _ordered(kind, second)
+        names = (f"weight_{role}{end}",) if role != "bias" else (f"bias_ih{end}", f"bias_hh{end}")
+        found |= {name: _ordered(kind, part) for name, part in zip(names, own.chunk(len(names)), strict=True)}
     return found
 
 
