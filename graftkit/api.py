@@ -99,7 +99,7 @@ def fit(
     """
     grafted = surgery.empty(model) if isinstance(model, TracedModel) else model
     learning = find_rule(rule)
-    criterion, score = criterion_for(loss, rows), metric_for(metric, rows)
+    criterion, score = criterion_for(loss, rows), metric_for(metric, rows, loss)
     check_rows(grafted, rows, criterion, _loss_name(loss, rows))
     settings = Settings(
         epochs=epochs,
@@ -168,9 +168,9 @@ def criterion_for(loss: str | Criterion | None, rows: Data) -> Criterion:
     return training.find_loss(name) if isinstance(name, str) else name
 
 
-def metric_for(metric: str | Metric | None, rows: Data) -> Metric:
-    """The metric that was named, or the one the labels suggest. Raises DataError."""
-    name = training.DEFAULT_METRIC[rows.labels] if metric is None else metric
+def metric_for(metric: str | Metric | None, rows: Data, loss: str | Criterion | None = None) -> Metric:
+    """The metric that was named, or the one the loss and the labels suggest. Raises DataError."""
+    name = training.usual_metric(_loss_name(loss, rows), rows.labels) if metric is None else metric
     return training.find_metric(name) if isinstance(name, str) else name
 
 

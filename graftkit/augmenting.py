@@ -20,7 +20,7 @@ from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
 from graftkit.shipping import ship
-from graftkit.training import DEFAULT_LOSS, DEFAULT_METRIC
+from graftkit.training import DEFAULT_LOSS, usual_metric
 
 
 class Interrupted(GraftkitError):
@@ -121,7 +121,7 @@ def _fit(
     rule = api.find_rule(request.rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
     loss = request.loss or DEFAULT_LOSS[rows.labels]
-    criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows)
+    criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows, loss)
     preflight.check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
     traced = _traced(request, loaded, rows)
@@ -156,7 +156,7 @@ def _fit(
         "data": request.data if DATASETS["digits"].recognises(request.data) else _anchored(request.data),
         "seed": request.settings.seed,
         "loss": loss,
-        "metric": request.metric or DEFAULT_METRIC[rows.labels],
+        "metric": request.metric or usual_metric(loss, rows.labels),
         "graftkit": version("graftkit"),
     }
     folder.write_json(SOURCE, facts)

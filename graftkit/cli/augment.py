@@ -29,7 +29,7 @@ from graftkit.cli import options
               help="The full one of your own recipe.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
-@click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as the labels say]")
+@click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
 @click.option("--control/--no-control", default=True, help="Also spend the same epochs on the ungrafted model.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(

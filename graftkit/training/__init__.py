@@ -1,14 +1,13 @@
 """Training: the Grower, the thin loop over it, losses, metrics and checkpoints."""
 
 from graftkit.training.batches import batches, hold_out
-from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, accuracy, check_fit, find_loss, find_metric
+from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
 from graftkit.training.evaluate import evaluate, predict
 from graftkit.training.grower import Best, Grower, Recipe, Step
 from graftkit.training.loop import run, seeded
 
 __all__ = [
     "DEFAULT_LOSS",
-    "DEFAULT_METRIC",
     "Best",
     "Grower",
     "Recipe",

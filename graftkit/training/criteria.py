@@ -24,8 +24,8 @@ IGNORED = -100  # a label that counts for nothing, as torch's cross entropy has 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Share of labels that the largest score, or the sign if there is only one, names; labels of -100 do not count."""
     if outputs.ndim <= targets.ndim or (outputs.ndim == 2 and outputs.shape[1] == 1):
-        chosen = (outputs.reshape(len(targets), -1) > 0).long()
-        return float((chosen == targets.reshape(len(targets), -1).long()).double().mean())
+        chosen = outputs.reshape(len(targets), -1) > 0
+        return float((chosen == (targets.reshape(len(targets), -1) > 0.5)).double().mean())
     counted = targets != IGNORED
     right = scores_second(outputs, targets).argmax(1) == targets
     return float(right[counted].double().mean())
@@ -67,6 +67,11 @@ LOSSES: Mapping[str, Criterion] = {
 METRICS: Mapping[str, Metric] = {"accuracy": accuracy, "r2": r2, "negative_mse": negative_mse}
 DEFAULT_LOSS: Mapping[str, str] = {"classes": "cross_entropy", "values": "mse"}
 DEFAULT_METRIC: Mapping[str, str] = {"classes": "accuracy", "values": "r2"}
+
+
+def usual_metric(loss: str | None, labels: str) -> str:
+    """What is measured where nothing was named: for yes and no (bce) how often they are right; or as the labels say."""
+    return "accuracy" if loss == "bce" else DEFAULT_METRIC[labels]
 
 
 def find_loss(name: str) -> Criterion:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from graftkit import surgery, tracing
 from graftkit.core.errors import DataError
 from graftkit.training import check_fit, find_loss, find_metric
-from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, LOSSES, METRICS, accuracy
+from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, LOSSES, METRICS, accuracy, usual_metric
 
 
 def test_defaults_are_in_the_tables() -> None:
@@ -56,6 +56,13 @@ def test_higher_is_better_everywhere() -> None:
     for name in ("r2", "negative_mse"):
         assert find_metric(name)(near, targets) > find_metric(name)(far, targets)
     assert find_metric("negative_mse")(far, targets) == pytest.approx(-1, rel=1e-5)
+
+
+def test_labels_of_yes_and_no_are_measured_by_how_often_they_are_right() -> None:
+    assert usual_metric("bce", "values") == "accuracy" and usual_metric("bce", "classes") == "accuracy"
+    assert usual_metric("mse", "values") == "r2" and usual_metric("cross_entropy", "classes") == "accuracy"
+    scores, soft = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[0.9, 0.1], [0.2, 1.0]])
+    assert accuracy(scores, soft) == 0.75
 
 
 def test_losses() -> None:
