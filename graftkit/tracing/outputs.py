@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, fx
 
 from graftkit.core.errors import TraceError
@@ -19,12 +21,14 @@ def same_output(train: Captured, evaluation: Captured, chosen: str) -> int:
     own. Raises TraceError where none has its shape.
     """
     place = evaluation.outputs.index(chosen)
-    wanted = output_nodes(evaluation.graph)[place]
-    nodes = output_nodes(train.graph)
-    alike = [index for index, node in enumerate(nodes) if _same_shape(node.meta["val"], wanted.meta["val"])]
+    offered, nodes = output_nodes(evaluation.graph), output_nodes(train.graph)
+    wanted = offered[place]
+    alike = _alike(nodes, wanted)
     if not alike:
+        others = [name for name, node in zip(evaluation.outputs, offered, strict=True) if _alike(nodes, node)]
+        hint = f"; --output names another: {', '.join(others)}" if others else ""
         raise TraceError(
-            f"in training the model gives {', '.join(train.outputs)}, and none has the shape of {chosen!r}"
+            f"in training the model gives {', '.join(train.outputs)}, and none has the shape of {chosen!r}{hint}"
         )
     ours = _sources(evaluation.graph, wanted)
 
@@ -33,6 +37,11 @@ def same_output(train: Captured, evaluation: Captured, chosen: str) -> int:
         return -len(ours ^ theirs), train.outputs[index] == chosen, index == place
 
     return max(alike, key=lambda index: (*fit(index), -index))
+
+
+def _alike(nodes: Sequence[fx.Node], wanted: fx.Node) -> list[int]:
+    """Which of them have its shape."""
+    return [index for index, node in enumerate(nodes) if _same_shape(node.meta["val"], wanted.meta["val"])]
 
 
 def _sources(graph: fx.GraphModule, output: fx.Node) -> set[str]:

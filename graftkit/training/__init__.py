@@ -22,4 +22,5 @@ __all__ = [
     "predict",
     "run",
     "seeded",
+    "usual_metric",
 ]

@@ -165,3 +165,11 @@ def test_a_training_mode_that_never_gives_the_output_is_refused() -> None:
     module = Auxiliary(lambda training, main, aux, h: h if training else main)
     with pytest.raises(TraceError, match="in training the model gives output"):
         tracing.trace_module(module, rows(2), name="net")
+
+
+def test_an_output_that_training_has_too_is_offered_instead() -> None:
+    """As a detector's head, whose boxes are decoded in evaluation alone."""
+    module = Auxiliary(lambda training, main, aux, h: (main.flip(1)[:, :2], h) if training else (main, h))
+    with pytest.raises(TraceError, match="none has the shape of 'output_0'; --output names another: output_1"):
+        tracing.trace_module(module, rows(2), name="net", output="output_0")
+    assert tracing.trace_module(module, rows(2), name="net", output="output_1").sites
