@@ -14,6 +14,7 @@ from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site
 from graftkit.dendrites.activations import ACTIVATIONS, check_activation
 from graftkit.dendrites.branch import neuron_shape
+from graftkit.dendrites.serving import Spread, held, only, spread_rows
 
 
 class ContextDendrite(Dendrite):
@@ -21,8 +22,6 @@ class ContextDendrite(Dendrite):
 
     `answer` is zero at first, and is the dendrite's strength: there is no other.
     """
-
-    serves: Tensor | None
 
     def __init__(self, site: Site, index: int, units: int, activation: str, gates: bool):
         super().__init__()
@@ -33,7 +32,7 @@ class ContextDendrite(Dendrite):
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
         self.earlier = nn.ParameterList([nn.Parameter(torch.zeros(neuron_shape(site))) for _ in range(index)])
-        self.register_buffer("serves", None)
+        self.spread: Spread | None = None
         dims = range(len(site.output_shape))
         self.positions = tuple(d for d in dims if d not in (site.batch_dim, site.channel_dim))
         self.channels_last = site.is_linear
@@ -44,26 +43,22 @@ class ContextDendrite(Dendrite):
         mean = self._mean(torch.relu(neuron), mask)
         answer: Tensor = self._spread(self.answer(self.activation(self.read(mean))))
         for weight, activity in zip(self.earlier, earlier, strict=True):
-            answer = answer + weight * activity
-        if self.gates:
-            answer = torch.tanh(answer)
-        return answer if self.serves is None else answer * self.serves
+            answer = answer + (weight if self.spread is None else self.spread(weight)) * activity
+        return torch.tanh(answer) if self.gates else answer
 
     def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
         return neuron * (1 + activity) if self.gates else neuron + activity
 
     def strengths(self) -> tuple[nn.Parameter, ...]:
-        return (self.answer.weight, self.answer.bias, *self.earlier)
+        return (held(self.answer, "weight"), held(self.answer, "bias"), *self.earlier)
 
     def serve(self, neurons: Sequence[int]) -> None:
-        shape = (-1,) + (1,) * (0 if self.channels_last else len(self.positions))
-        serves = torch.zeros_like(self.answer.bias)
-        serves[list(neurons)] = 1
-        self.serves = serves.reshape(shape)
+        self.spread = Spread(neurons, self.answer.out_features).to(self.answer.bias)
+        spread_rows(self.answer, self.spread)
+        self.earlier = nn.ParameterList([only(weight, neurons) for weight in self.earlier])
 
     def served(self) -> Tensor:
-        numbers = torch.cat([self.answer.weight, self.answer.bias.unsqueeze(1)], dim=1).detach().abs().mean(1)
-        return numbers if self.serves is None else numbers * self.serves.flatten()
+        return torch.cat([self.answer.weight, self.answer.bias.unsqueeze(1)], dim=1).detach().abs().mean(1)
 
     def _mean(self, neuron: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:

@@ -46,6 +46,13 @@ def mixing(site: Site, hidden: int) -> nn.Module:
     return POINTWISE[site.spatial_dims](hidden, site.out_channels, 1, bias=False)
 
 
+def answering(drive: nn.Module) -> nn.Module:
+    """The operator of a drive whose outputs are the neurons'."""
+    last = drive.tap if isinstance(drive, CentreTap) else getattr(drive, "mix", drive)
+    assert isinstance(last, nn.Module)
+    return last
+
+
 class CentreTap(nn.Module):
     """A convolution's centre tap alone: a 1x1 convolution over the inputs under the kernel's centre.
 

@@ -56,4 +56,4 @@ class Lowrank:
         groups = site.geometry.groups if site.geometry else 1
         read = site.macs * groups * self.rank // site.out_channels
         mix = self.rank * site.out_channels * site.positions
-        return Branch(site, index, self.activation, Bottleneck(site, self.rank, self.activation), read + mix)
+        return Branch(site, index, self.activation, Bottleneck(site, self.rank, self.activation), read + mix, read)

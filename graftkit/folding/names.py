@@ -16,6 +16,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 SITE_KEY = "graftkit.site"
 DENDRITE_KEY = "graftkit.dendrite"
 _DENDRITE_WEIGHT = re.compile(r"^graftkit_dendrites\.(?P<site>.+?)\.cascade\.(?P<rest>.+)$")
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -86,6 +87,23 @@ def _site_of(node: onnx.NodeProto, path: list[str], waiting: Sequence[Site], ori
     return by_weight or by_path
 
 
+def _computed_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Names for what was computed of dendrites' weights, for neurons that they do not serve: by the node it is for."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    names = {}
+    for tensor in graph.initializer:
+        node, *others = readers.get(tensor.name, [None])
+        if node is None or others or metadata(node).get(DENDRITE_KEY) is None or tensor.data_type not in _FLOATS:
+            continue
+        role = ("input", "weight", "bias")[min(2, list(node.input).index(tensor.name))]
+        role = role if node.op_type in _WEIGHTED else "factor"
+        names[tensor.name] = f"{metadata(node)[SITE_KEY]}.dendrites.{node.output[0]}.{role}"
+    return names
+
+
 def _origins(graph: onnx.GraphProto) -> dict[str, str]:
     """Each weight by its own name, and by that of what turns it, where it serves as it is elsewhere."""
     origins = {tensor.name: tensor.name for tensor in graph.initializer}
@@ -118,6 +136,7 @@ def _wanted_names(graph: onnx.GraphProto) -> dict[str, str]:
         for name in node.input[1:2]:
             if site and own and name in weights and name.startswith("val_") and node.op_type in _WEIGHTED:
                 names[name] = f"{site}.weight"
+    names |= _computed_names(graph)
     for tensor in graph.initializer:
         match = _DENDRITE_WEIGHT.match(tensor.name)
         if match:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, fx
 
-from graftkit.contracts import Build
+from graftkit.contracts import Build, Dendrite
 from graftkit.core.errors import PlanError, did_you_mean
 from graftkit.core.sites import Site
 from graftkit.model import DENDRITES, GraftedModel, SiteDendrites, TracedModel, copied, slot
@@ -44,17 +44,23 @@ def graft(model: GraftedModel, grafts: Iterable[Graft], build: Build, *, seed: i
     sites = _check(model, new)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = [(g, build(g, sites[g.site], len(model.plan.at(g.site)) + _before(new, i))) for i, g in enumerate(new)]
+        places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
+        built = [(g, _built(g, sites[g.site], place, build)) for g, place in zip(new, places, strict=True)]
     open_sites(model, new)
     like = next((p for p in model.base.parameters() if p.is_floating_point()), None)
     for one, dendrite in built:
         if like is not None:
             dendrite.to(device=like.device, dtype=like.dtype)
-        if one.neurons is not None:
-            dendrite.serve(one.neurons)
         dendrite.train(model.training)
         model.at(one.site).cascade.append(dendrite)
     model.plan = model.plan.with_grafts(new)
+
+
+def _built(one: Graft, site: Site, index: int, build: Build) -> Dendrite:
+    dendrite = build(one, site, index)
+    if one.neurons is not None:
+        dendrite.serve(one.neurons)
+    return dendrite
 
 
 def open_sites(model: GraftedModel, grafts: Iterable[Graft]) -> None:
@@ -103,7 +109,7 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
     sites = _check(model, new)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
-        built = [build(g, sites[g.site], place) for g, place in zip(new, places, strict=True)]
+        built = [_built(g, sites[g.site], place, build) for g, place in zip(new, places, strict=True)]
     costs = [sum(p.numel() for p in dendrite.parameters()) for dendrite in built]
     left = limit - model.parameter_count()
     taken: set[int] = set()

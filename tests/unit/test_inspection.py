@@ -59,7 +59,7 @@ def test_what_a_grafted_model_says(model: GraftedModel) -> None:
     assert (context.kind, context.count, context.neurons) == ("context", 2, 4)
     assert (full.kind, full.count, full.neurons) == ("full", 1, 2)
     assert full.strength == pytest.approx(0.5) and context.strength == pytest.approx(0.5)
-    assert context.parameters == (4 * 4 + 4 + 4 * 4 + 4) * 2 + 4 and full.parameters == 76 + 4 + 2 * 4
+    assert context.parameters == (4 * 4 + 4 + 4 * 4 + 4) * 2 + 4 and full.parameters == 76 // 2 + 2 + 2 * 2
     (silent,) = head.dendrites
     assert (silent.neurons, silent.strength, head.gain) == (0, 0.0, None)
     assert found.parameters == model.parameter_count() and found.macs == model.macs()
