@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import onnx.checker
 import onnx.version_converter
@@ -137,7 +138,14 @@ def _calm() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with no_collection(), torch.no_grad(), _without_stack_traces(), _exactly(), warnings.catch_warnings():
+        with (
+            no_collection(),
+            torch.no_grad(),
+            _without_stack_traces(),
+            _exactly(),
+            np.errstate(all="ignore"),  # the exporter computes constants with numpy; log(0) is what the model says
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", category=FutureWarning, message=r"`isinstance\(treespec, LeafSpec\)`")
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter's own packages
             yield

@@ -194,6 +194,17 @@ def body(function: Callable[[Body, Tensor], Tensor]) -> Example:
     return Example(lambda: Body(function), lambda: (torch.randn(2, 4),))
 
 
+def _both_ways(self: Body, x: Tensor) -> Tensor:
+    one, two, _ = torch.cat([self.one(x), self.two(x), x]).chunk(3)
+    three, four = torch.stack([one, two], 1).flatten(0, 1).chunk(2, dim=0)
+    return one * two + three - four.tanh()
+
+
+def _halves(self: Body, x: Tensor) -> Tensor:
+    one, two = self.one(x).chunk(2, 1)
+    return self.two(torch.cat([two, one], 1))
+
+
 def _turned_weights(self: Body, x: Tensor) -> Tensor:
     h = x @ self.one.weight.T
     h = torch.matmul(h.unsqueeze(1), self.two.weight.t()).squeeze(1) + self.two.bias
@@ -244,6 +255,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "largest of a row": Example(lambda: Pools(nn.AdaptiveMaxPool1d(1), 1), tokens()),
     },
     "complex": COMPLEX_APPLIES,
+    "chunks": {"of what stays free": body(_both_ways)},
     "projected_lstm": {
         "one layer": Example(Remembers, tokens()),
         "time first, without biases": Example(lambda: Remembers(batch_first=False, bias=False), tokens()),
@@ -264,6 +276,7 @@ SPARES: dict[str, dict[str, Example]] = {
         "to other sizes": Example(lambda: Pools(nn.AdaptiveAvgPool2d((1, 2))), tokens()),
         "where the largest is": Example(lambda: Pools(Places()), tokens()),
     },
+    "chunks": {"of a fixed size": body(_halves)},
     "complex": COMPLEX_SPARES,
     "projected_lstm": {"without": Example(lambda: Remembers(0, num_layers=2, bidirectional=True), tokens())},
 }
@@ -277,6 +290,7 @@ TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it n
     "distances": lambda node: "dist" in str(node.target),
     "subtraction": lambda node: "rsub" in str(node.target),
     "pooling": lambda node: "adaptive" in str(node.target),
+    "chunks": lambda node: "chunk" in str(node.target),
     "complex": without_a_form,
     "projected_lstm": lambda node: "lstm" in str(node.target) and len(node.args[2]) in (3, 5, 6, 10, 20),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -393,3 +394,22 @@ def test_a_weight_with_two_uses_is_written_once() -> None:
     marked = {e.value for node in proto.graph.node for e in node.metadata_props if e.key == "graftkit.site"}
     assert site.key in marked
     assert api.verify(proto, model)["onnxruntime"] < 1e-5
+
+
+def test_what_numpy_thinks_of_a_models_constants_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Buckets(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            steps = torch.arange(4)
+            return self.part(x) + torch.where(steps > 0, torch.log(steps.float()), torch.zeros(4))
+
+    traced = tracing.trace_module(Buckets(), torch.randn(2, 4), name="buckets")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        proto = api.to_onnx(surgery.empty(traced))
+    assert not [str(warning.message) for warning in told if issubclass(warning.category, RuntimeWarning)]
+    assert "Evaluation failed" not in caplog.text
+    assert "Log" not in {node.op_type for node in proto.graph.node}

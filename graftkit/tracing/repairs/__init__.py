@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from graftkit.tracing.repairs.attention import plain_attention
 from graftkit.tracing.repairs.causal_hint import without_causal_hint
+from graftkit.tracing.repairs.chunks import plain_chunks
 from graftkit.tracing.repairs.complex_numbers import plain_complex
 from graftkit.tracing.repairs.data import data_as_detached, unchecked_distributions
 from graftkit.tracing.repairs.distances import plain_distances
@@ -47,4 +48,5 @@ GRAPH_REPAIRS: Mapping[str, Callable[[fx.GraphModule], str | None]] = {
     "products": plain_products,
     "complex": plain_complex,
     "projected_lstm": plain_lstm,
+    "chunks": plain_chunks,
 }
