@@ -136,7 +136,7 @@ _ANY_SIZE: dict[str, tuple[Options, int]] = {
     "MobileNetV2ForImageClassification": ({"depth_multiplier": 0.35}, 64),
     "MobileViTV2ForImageClassification": ({"width_multiplier": 0.25}, 64),
     "EfficientNetForImageClassification": (
-        {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 1280, "image_size": 64}, 64,
+        {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320, "image_size": 64}, 64,
     ),
     "PoolFormerForImageClassification": ({"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}, 64),
     "PvtV2ForImageClassification": (
@@ -226,7 +226,9 @@ def _several() -> Iterator[Architecture]:
     yield Architecture("CLIPSegForImageSegmentation", segments, _both())
     yield Architecture("BlipForImageTextRetrieval", {**_TOWERS, "image_text_hidden_size": 16}, _both())
     vilt = {**_VIT, "vocab_size": 64, "max_position_embeddings": 32, "num_images": -1}
-    yield Architecture("ViltForQuestionAnswering", vilt, _both())
+    note = "how large an image it takes is read from the pixel mask"
+    words = ("by the values of a tensor", "modeling_vilt.py", "line", "interpolate")
+    yield Architecture("ViltForQuestionAnswering", vilt, _both(), notes=note, words=words)
     layout: Options = {
         "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
         "max_position_embeddings": 64, "max_2d_position_embeddings": 64, "coordinate_size": 6, "shape_size": 4,
