@@ -205,7 +205,7 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
 
 
 def test_every_rewrite_has_a_place_where_it_applies() -> None:
-    assert {name for name, _, _ in APPLIES.values()} | {"zero_state"} == set(REWRITES)
+    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding"} == set(REWRITES)
 
 
 @pytest.mark.parametrize("case", APPLIES)
@@ -632,6 +632,47 @@ def test_an_expanded_zero_state_goes() -> None:
     before = model_of(nodes, constants, shape=("n", 2, 3))
     after, changed = rewritten(before, "zero_state")
     assert changed == 1 and operators(after) == ["GRU"]
+    assert_same(before, after)
+
+
+# ── zeros around what a maximum is taken of ──────────────────────────────────────────────────────
+
+
+def padded(*, mode: str = "constant", value: float | None = None, pool: str = "MaxPool") -> onnx.ModelProto:
+    """The largest of negative numbers with something around them."""
+    nodes = [
+        node("Abs", ["x"], "a"),
+        node("Neg", ["a"], "n"),
+        node("Pad", ["n", "pads", *([] if value is None else ["value"])], "p", mode=mode),
+        node(pool, ["p"], "y", kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    given = {} if value is None else {"value": np.float32(value)}
+    return model_of(nodes, {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), **given})
+
+
+def optimised(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": inputs})[0]
+
+
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_zeros_around_a_maximum_stay_when_onnxruntime_optimises(value: float | None) -> None:
+    before, inputs = padded(value=value), numbers(2, 3, 5, 5)
+    after, changed = rewritten(before, "zero_padding")
+    assert changed == 1 and rewritten(after, "zero_padding")[1] == 0
+    assert_same(before, after)
+    np.testing.assert_allclose(optimised(after, inputs), outputs_of(before, inputs)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "reflect"}, {"value": 0.5}, {"pool": "AveragePool"}, {"value": 0.0, "pool": "LpPool"}]
+)
+def test_other_padding_is_left_alone(options: dict[str, object]) -> None:
+    before = padded(**options)  # type: ignore[arg-type]
+    after, changed = rewritten(before, "zero_padding")
+    assert changed == 0
     assert_same(before, after)
 
 

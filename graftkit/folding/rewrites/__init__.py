@@ -11,6 +11,7 @@ from graftkit.folding.rewrites.constants import fold_constants
 from graftkit.folding.rewrites.idle import drop_idle
 from graftkit.folding.rewrites.silent import drop_silent
 from graftkit.folding.rewrites.strength import fold_strength
+from graftkit.folding.rewrites.zero_padding import keep_zero_padding
 from graftkit.folding.rewrites.zero_state import drop_zero_state
 
 Rewrite = Callable[[gs.Graph], int]  # returns how many places it changed
@@ -22,4 +23,5 @@ REWRITES: Mapping[str, Rewrite] = {
     "strength": fold_strength,
     "zero_state": drop_zero_state,
     "idle": drop_idle,
+    "zero_padding": keep_zero_padding,
 }
