@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -156,6 +157,27 @@ class Sentences(nn.Module):
         return self.encoder(self.lift(x.unsqueeze(-1)), mask=self.mask).mean(1)
 
 
+class Masking(ModuleType):
+    """Stands in for transformers' module of masks, as far as it is asked here."""
+
+    def _ignore_bidirectional_mask_sdpa(self, padding_mask: Any, kv_length: Any, local: Any = None) -> bool:
+        return not torch.compiler.is_exporting() and padding_mask is None and local is None
+
+
+class Landmarks(nn.Module):
+    """Fails with a mask, as some of that library's models do, and asks the library whether there is to be one."""
+
+    def __init__(self, local: int | None = None):
+        super().__init__()
+        self.layer, self.local = nn.Linear(4, 4), local
+
+    def forward(self, x: Tensor) -> Tensor:
+        library: Any = sys.modules["transformers.masking_utils"]
+        unmasked = library._ignore_bidirectional_mask_sdpa(None, x.shape[1], self.local)
+        scores = self.layer(x)[:, :2]
+        return scores if unmasked else scores + torch.zeros(len(x), 4)
+
+
 def recomputed(reentrant: bool) -> Callable[..., Tensor]:
     return functools.partial(checkpoint, use_reentrant=reentrant)
 
@@ -228,6 +250,7 @@ MODULE_APPLIES: dict[str, dict[str, Found]] = {
         "causal": Found(lambda: Sentences(nn.Transformer.generate_square_subsequent_mask(4)), _SENTENCES),
         "any other": Found(lambda: Sentences(torch.eye(4, dtype=torch.bool)), _SENTENCES),
     },
+    "needless_mask": {"nobody gave one": Found(Landmarks, ("layer",))},
     "inference_mode": {
         "around a layer": Found(lambda: Parts(torch.inference_mode, plainly), ("second", "third")),
         "turned off": Found(
@@ -256,6 +279,7 @@ MODULE_SPARES: dict[str, Callable[[], nn.Module]] = {
     "length": lambda: nn.Sequential(nn.Linear(4, 4)),
     "experts": lambda: Dropping("config", 0.0),
     "causal_hint": lambda: Sentences(None),
+    "needless_mask": lambda: nn.Sequential(nn.Linear(4, 4)),
     "inference_mode": lambda: Parts(torch.no_grad, plainly),
     "checkpoint": lambda: Parts(nullcontext, plainly),
     "reassigned_buffers": lambda: nn.Sequential(nn.Linear(4, 4)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import module_repair_examples
 import pytest
 import torch
 from graph_repair_examples import APPLIES, SPARES, TAKEN_OUT
-from module_repair_examples import MODULE_APPLIES, MODULE_SPARES, Dropping
+from module_repair_examples import MODULE_APPLIES, MODULE_SPARES, Dropping, Landmarks, Masking
 from repair_example import Inputs
 from torch import Tensor, fx, nn
 from torch.export import Dim
@@ -69,6 +70,14 @@ def assert_learns_the_same(graph: fx.GraphModule, module: nn.Module, inputs: Inp
     for name, gradient in expected[1].items():
         torch.testing.assert_close(found[1][name], gradient, msg=lambda text, name=name: f"gradient of {name}: {text}")
     torch.testing.assert_close(found[2], expected[2])
+
+
+@pytest.fixture(autouse=True)
+def masking(monkeypatch: pytest.MonkeyPatch) -> Masking:
+    """In the place of transformers, which is no test's need."""
+    stand_in = Masking("transformers.masking_utils")
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    return stand_in
 
 
 # ── repairs of the graph ─────────────────────────────────────────────────────────────────────────
@@ -211,3 +220,13 @@ def _attributes(module: nn.Module) -> list[dict[str, Any]]:
     """Everything plain that hangs on its parts."""
     plain = [{k: v for k, v in vars(part).items() if not k.startswith("_")} for part in module.modules()]
     return [{k: vars(v) | {} if isinstance(v, SimpleNamespace) else v for k, v in part.items()} for part in plain]
+
+
+def test_a_mask_that_is_needed_is_left_alone(masking: Masking) -> None:
+    """A window over part of the sequence is a mask of its own."""
+    repair = MODULE_REPAIRS["needless_mask"]
+    with repair(Landmarks(local=2), False):
+        assert masking._ignore_bidirectional_mask_sdpa(None, 4)
+        assert not masking._ignore_bidirectional_mask_sdpa(None, 4, 2)
+        assert not masking._ignore_bidirectional_mask_sdpa(torch.ones(2, 4), 4)
+    assert "_ignore_bidirectional_mask_sdpa" not in vars(masking)

@@ -234,7 +234,7 @@ def _special() -> Iterator[Architecture]:
     ids = keywords(lambda rows: {"input_ids": tokens(rows, 12)})
     shorter = keywords(lambda rows: {"input_ids": tokens(rows, 9)})
     landmarks = {**_ENCODER, "num_landmarks": 4, "segment_means_seq_len": 12}
-    mask = "transformers writes the mask out while a model is traced, and this one fails with any mask"
+    mask = "makes a mask of ones where there is none; traced, that counts as a mask, and the model fails with any"
     words = ("modeling_nystromformer.py", "line", "attention_mask")
     yield Architecture("NystromformerForSequenceClassification", landmarks, ids, notes=mask, words=words)
     ended = keywords(lambda rows: {"input_ids": torch.cat([tokens(rows, 9), torch.full((rows, 1), 2)], 1)})

@@ -18,6 +18,7 @@ from graftkit.tracing.repairs.kept_reads import read_before_written
 from graftkit.tracing.repairs.layerdrop import without_layerdrop
 from graftkit.tracing.repairs.length import free_length
 from graftkit.tracing.repairs.modes import inference_as_no_grad, without_recomputing
+from graftkit.tracing.repairs.needless_mask import without_needless_mask
 from graftkit.tracing.repairs.no_grad_regions import inline_regions
 from graftkit.tracing.repairs.pooling import plain_pooling
 from graftkit.tracing.repairs.products import plain_products
@@ -31,6 +32,7 @@ MODULE_REPAIRS: Mapping[str, Callable[[nn.Module, bool], AbstractContextManager[
     "length": free_length,
     "experts": batched_experts,
     "causal_hint": without_causal_hint,
+    "needless_mask": without_needless_mask,
     "inference_mode": inference_as_no_grad,
     "checkpoint": without_recomputing,
     "data": data_as_detached,
