@@ -200,6 +200,12 @@ def _both_ways(self: Body, x: Tensor) -> Tensor:
     return one * two + three - four.tanh()
 
 
+def _unequal(self: Body, x: Tensor) -> Tensor:
+    both = torch.cat([self.one(x), x[:1]])
+    first, last = both.chunk(2, 0)
+    return self.two(x) + first.mean(0) - last.sum(0)
+
+
 def _halves(self: Body, x: Tensor) -> Tensor:
     one, two = self.one(x).chunk(2, 1)
     return self.two(torch.cat([two, one], 1))
@@ -255,7 +261,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "largest of a row": Example(lambda: Pools(nn.AdaptiveMaxPool1d(1), 1), tokens()),
     },
     "complex": COMPLEX_APPLIES,
-    "chunks": {"of what stays free": body(_both_ways)},
+    "chunks": {"of what stays free": body(_both_ways), "of two sizes": body(_unequal)},
     "projected_lstm": {
         "one layer": Example(Remembers, tokens()),
         "time first, without biases": Example(lambda: Remembers(batch_first=False, bias=False), tokens()),
