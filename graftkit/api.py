@@ -147,7 +147,7 @@ def inspect(
         if not is_run(path):
             raise SourceError(f"{path} is a folder, but not a run's: it has no source.json")
         return RunFolder(path).read_inspection()
-    if path.is_file() and sources.looks_like_onnx(path):
+    if path.is_file() and sources.looks_like_onnx(path) and not how.get("part"):
         proto = read_onnx(path)
         try:
             facts = folding.read_description(proto)
@@ -170,7 +170,8 @@ def criterion_for(loss: str | Criterion | None, rows: Data) -> Criterion:
 
 def metric_for(metric: str | Metric | None, rows: Data, loss: str | Criterion | None = None) -> Metric:
     """The metric that was named, or the one the loss and the labels suggest. Raises DataError."""
-    name = training.usual_metric(_loss_name(loss, rows), rows.labels) if metric is None else metric
+    named = loss if isinstance(loss, str) else None
+    name = training.usual_metric(named, rows.labels) if metric is None else metric
     return training.find_metric(name) if isinstance(name, str) else name
 
 

@@ -180,6 +180,8 @@ def _traced(request: Request, loaded: LoadedModel, rows: Data) -> TracedModel:
     try:
         return api.trace(loaded, rows.example(), device=device, output=output, dynamic=dynamic)
     except CaptureError as error:
+        if loaded.signature or request.source.part:  # one graph has no parts
+            raise
         hint = "a part of it may be grafted alone (--part PATH; `graftkit inspect` looks for the largest that traces)"
         raise CaptureError(f"{error}; {hint}") from error
 

@@ -56,7 +56,9 @@ def _found(what: str, *, inputs: tuple[str, ...], data: str | None, **given: Any
     from graftkit.core.errors import TraceError
 
     path = Path(what)
-    as_it_is = not inputs and data is None
+    as_it_is = not inputs and data is None and not given["part"]
+    if path.is_dir() and given["part"]:
+        raise click.UsageError(f"{what} is a run; --part goes with a model file or an architecture")
     if path.is_dir() or (as_it_is and path.is_file() and sources.looks_like_onnx(path)):
         return api.inspect(path)
     loaded = sources.load(options.source_request(what, given))

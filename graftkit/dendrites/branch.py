@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from graftkit.contracts import Dendrite
 from graftkit.core.sites import Site
 from graftkit.dendrites.activations import ACTIVATIONS
-from graftkit.dendrites.drives import answering
-from graftkit.dendrites.serving import Spread, narrow, only, slices, spread_rows
+from graftkit.dendrites.drives import answering, replaced
+from graftkit.dendrites.serving import Spread, Spreading, narrow, only, slices
 
 
 def neuron_shape(site: Site) -> tuple[int, ...]:
@@ -26,8 +27,9 @@ class Branch(Dendrite):
     dendrite, and the strengths are zero at first (Fahlman and Lebiere 1990, The Cascade-Correlation
     Learning Architecture, with one dendrite of a cascade belonging to one neuron).
 
-    Serving some neurons, it has weights for those alone. Where that is less arithmetic, spreading included, it is
-    computed for those alone, too.
+    Serving some neurons, it has weights for those alone (but of a grouped transposed convolution), and says nothing to
+    the others: they read zeros. Where that is less arithmetic, spreading included, it is computed for those alone, too;
+    a grouped convolution never is.
 
     Args:
         site: where it is grafted.
@@ -46,7 +48,7 @@ class Branch(Dendrite):
         self.strength = nn.Parameter(torch.zeros(shape))
         self.earlier = nn.ParameterList([nn.Parameter(torch.zeros(shape)) for _ in range(index)])
         self.spread: Spread | None = None
-        self.narrow = False
+        self.narrow = self.sounds_elsewhere = False
         self.channels_last = site.is_linear
         self._site, self._drive_macs, self._shared = site, macs, shared
         self.macs = macs + (1 + index) * site.out_channels * site.positions
@@ -56,9 +58,11 @@ class Branch(Dendrite):
         for weight, activity in zip(self.earlier, earlier, strict=True):
             drive = drive + (weight * self._own(activity) if self.narrow else self._full(weight) * activity)
         activity = self.activation(drive)
-        if self.spread is None or not self.narrow:
+        if self.spread is None:
             return activity
-        return self.spread.activity(activity, channels_last=self.channels_last)
+        if self.narrow:
+            return self.spread.activity(activity, channels_last=self.channels_last)
+        return activity * self.spread(torch.ones_like(self.strength)) if self.sounds_elsewhere else activity
 
     def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
         return neuron + self._full(self.strength) * activity
@@ -67,22 +71,34 @@ class Branch(Dendrite):
         return (self.strength,)
 
     def serve(self, neurons: Sequence[int]) -> None:
-        site, last = self._site, answering(self.drive)
+        site, last, count = self._site, answering(self.drive), len(neurons)
         self.spread = Spread(neurons, site.out_channels).to(self.strength)
-        count, index = len(neurons), len(self.earlier)
-        own = (self._drive_macs - self._shared) // site.out_channels * count
-        alone = self._shared + own + site.out_channels * count * site.positions
-        self.narrow = getattr(last, "groups", 1) == 1 and alone < self._drive_macs
-        if self.narrow:
-            narrow(last, neurons)
-            self.macs = alone + (site.out_channels + index * count) * site.positions
-        elif slices(last):
-            spread_rows(last, self.spread)
         self.strength = only(self.strength, neurons)
         self.earlier = nn.ParameterList([only(weight, neurons) for weight in self.earlier])
+        self.narrow = self._pays(last, count)
+        # tanh, relu and gelu of nothing are nothing
+        silent = float(self.activation(torch.zeros(()))) == 0 and slices(last)
+        self.sounds_elsewhere = not self.narrow and not silent
+        if slices(last):
+            narrow(last, neurons)
+        if self.narrow:
+            own = (self._drive_macs - self._shared) * count // site.out_channels
+            inner, outer = count * (len(self.earlier) + site.out_channels), site.out_channels
+            self.macs = self._shared + own + (inner + outer) * site.positions
+        elif slices(last):
+            self.drive = replaced(self.drive, Spreading(last, self.spread))
 
     def served(self) -> Tensor:
         return self._full(self.strength).detach().abs().flatten()
+
+    def _pays(self, last: nn.Module, count: int) -> bool:
+        """Whether the neurons that are left out save more than it takes to spread the others; at every size alike."""
+        if getattr(last, "groups", 1) != 1:
+            return False
+        each = last.weight.numel() / self._site.out_channels  # type: ignore[operator]
+        if self._site.is_transposed and self._site.geometry is not None and last is self.drive:
+            each /= prod(self._site.geometry.stride)  # multiply-adds for one value of the output
+        return (self._site.out_channels - count) * each > self._site.out_channels * count
 
     def _full(self, rows: Tensor) -> Tensor:
         return rows if self.spread is None else self.spread(rows)
@@ -90,5 +106,4 @@ class Branch(Dendrite):
     def _own(self, activity: Tensor) -> Tensor:
         """What an earlier dendrite tells the neurons that this one serves."""
         assert self.spread is not None
-        place = torch.tensor(self.spread.neurons, device=activity.device)
-        return activity.index_select(activity.ndim - 1 if self.channels_last else 1, place)
+        return self.spread.own(activity, channels_last=self.channels_last)

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from graftkit.contracts import Dendrite
 from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site
 from graftkit.dendrites.activations import ACTIVATIONS, check_activation
 from graftkit.dendrites.branch import neuron_shape
-from graftkit.dendrites.serving import Spread, held, only, spread_rows
+from graftkit.dendrites.serving import Spread, narrow, only
 
 
 class ContextDendrite(Dendrite):
@@ -41,24 +42,30 @@ class ContextDendrite(Dendrite):
 
     def forward(self, input: Tensor, neuron: Tensor, earlier: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         mean = self._mean(torch.relu(neuron), mask)
-        answer: Tensor = self._spread(self.answer(self.activation(self.read(mean))))
+        hidden = self.activation(self.read(mean))
+        weight, bias = self._full(self.answer.weight), self._full(self.answer.bias)
+        answer = self._spread(functional.linear(hidden, weight, bias))
         for weight, activity in zip(self.earlier, earlier, strict=True):
-            answer = answer + (weight if self.spread is None else self.spread(weight)) * activity
+            answer = answer + self._full(weight) * activity
         return torch.tanh(answer) if self.gates else answer
 
     def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
         return neuron * (1 + activity) if self.gates else neuron + activity
 
     def strengths(self) -> tuple[nn.Parameter, ...]:
-        return (held(self.answer, "weight"), held(self.answer, "bias"), *self.earlier)
+        return (self.answer.weight, self.answer.bias, *self.earlier)
 
     def serve(self, neurons: Sequence[int]) -> None:
         self.spread = Spread(neurons, self.answer.out_features).to(self.answer.bias)
-        spread_rows(self.answer, self.spread)
+        narrow(self.answer, neurons)
         self.earlier = nn.ParameterList([only(weight, neurons) for weight in self.earlier])
 
     def served(self) -> Tensor:
-        return torch.cat([self.answer.weight, self.answer.bias.unsqueeze(1)], dim=1).detach().abs().mean(1)
+        numbers = torch.cat([self.answer.weight, self.answer.bias.unsqueeze(1)], dim=1).detach().abs().mean(1)
+        return self._full(numbers)
+
+    def _full(self, rows: Tensor) -> Tensor:
+        return rows if self.spread is None else self.spread(rows)
 
     def _mean(self, neuron: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:

@@ -6,31 +6,32 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.func import functional_call
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Spread(nn.Module):
-    """Brings rows for the served neurons, [served, ...], among zeros for all others, [neurons, ...].
+    """Brings what belongs to the served neurons among zeros for all others.
 
-    The rows of a transposed convolution lie along its axis 1. A product with zeros and ones: of weights it is computed
-    when a file is written, of activities it is a 1x1 convolution, which every runtime has.
+    Weights are put in place, which is computed when a file is written. For activities it is a product with zeros and
+    ones: a 1x1 convolution, which every runtime has.
     """
 
     matrix: Tensor
+    places: Tensor
 
-    def __init__(self, neurons: Sequence[int], count: int, axis: int = 0):
+    def __init__(self, neurons: Sequence[int], count: int):
         super().__init__()
-        self.axis = axis
         matrix = torch.zeros(count, len(neurons))
         matrix[list(neurons), range(len(neurons))] = 1
-        self.neurons = tuple(neurons)
         self.register_buffer("matrix", matrix, persistent=False)
+        self.register_buffer("places", torch.tensor(list(neurons), dtype=torch.int64), persistent=False)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        first = rows.movedim(self.axis, 0)
-        return (self.matrix @ first.reshape(len(first), -1)).reshape(-1, *first.shape[1:]).movedim(0, self.axis)
+    def forward(self, rows: Tensor, axis: int = 0) -> Tensor:
+        shape = list(rows.shape)
+        shape[axis] = len(self.matrix)
+        return rows.new_zeros(shape).index_copy(axis, self.places, rows)
 
     def activity(self, activity: Tensor, *, channels_last: bool) -> Tensor:
         """[batch, served, ...], or [..., served], over all neurons."""
@@ -40,6 +41,24 @@ class Spread(nn.Module):
         convolve = (torch.conv1d, torch.conv2d, torch.conv3d)[activity.ndim - 3]
         return convolve(activity, kernel)
 
+    def own(self, activity: Tensor, *, channels_last: bool) -> Tensor:
+        """The served neurons' part of an activity over all."""
+        return activity.index_select(activity.ndim - 1 if channels_last else 1, self.places)
+
+
+class Spreading(nn.Module):
+    """A Linear or Conv with weights for the served neurons alone, whose output has all; the others read zeros."""
+
+    def __init__(self, narrowed: nn.Module, spread: Spread):
+        super().__init__()
+        self.narrowed, self.spread = narrowed, spread
+
+    def forward(self, input: Tensor) -> Tensor:
+        own = dict(self.narrowed.named_parameters())
+        whole = {name: self.spread(p, _axis(self.narrowed, name)) for name, p in own.items()}
+        found: Tensor = functional_call(self.narrowed, whole, (input,))
+        return found
+
 
 def slices(answering: nn.Module) -> bool:
     """Whether the operator's weights are a row for each neuron, or a column of a transposed one's."""
@@ -47,46 +66,21 @@ def slices(answering: nn.Module) -> bool:
 
 
 def narrow(answering: nn.Module, neurons: Sequence[int]) -> None:
-    """Leave, in place, a Linear or ungrouped Conv with these neurons alone."""
+    """Leave, in place, a Linear or Conv with the weights of these neurons alone."""
     for name, parameter in list(answering.named_parameters(recurse=False)):
-        answering.register_parameter(name, _rows(parameter, neurons, _axis(answering, name)))
+        answering.register_parameter(name, only(parameter, neurons, _axis(answering, name)))
     if isinstance(answering, nn.Linear):
         answering.out_features = len(neurons)
     else:
         answering.out_channels = len(neurons)  # type: ignore[assignment]
 
 
-def spread_rows(answering: nn.Module, spread: Spread) -> None:
-    """Let a Linear or Conv hold, in place, numbers for the served neurons alone; the others read zeros.
-
-    Its output keeps its width.
-    """
-    for name, parameter in list(answering.named_parameters(recurse=False)):
-        axis = _axis(answering, name)
-        own = Spread(spread.neurons, len(spread.matrix), axis).to(parameter)
-        answering.register_parameter(name, _rows(parameter, spread.neurons, axis))
-        parametrize.register_parametrization(answering, name, own, unsafe=True)  # it changes the shape
-
-
-def held(module: nn.Module, name: str) -> nn.Parameter:
-    """The parameter that a module learns under `name`, which may be spread."""
-    if parametrize.is_parametrized(module, name):
-        found = module.parametrizations[name].original  # type: ignore[index, union-attr]
-    else:
-        found = getattr(module, name)
-    assert isinstance(found, nn.Parameter)
-    return found
+def only(parameter: nn.Parameter, neurons: Sequence[int], axis: int = 0) -> nn.Parameter:
+    """The part of a parameter that belongs to these neurons, as a parameter of its own."""
+    places = torch.tensor(list(neurons), dtype=torch.int64, device=parameter.device)
+    rows = parameter.detach().index_select(axis, places).clone()
+    return nn.Parameter(rows, requires_grad=parameter.requires_grad)
 
 
 def _axis(answering: nn.Module, name: str) -> int:
     return 1 if name == "weight" and isinstance(answering, _TRANSPOSED) else 0
-
-
-def _rows(parameter: nn.Parameter, neurons: Sequence[int], axis: int) -> nn.Parameter:
-    rows = parameter.detach().index_select(axis, torch.tensor(list(neurons), device=parameter.device)).clone()
-    return nn.Parameter(rows, requires_grad=parameter.requires_grad)
-
-
-def only(parameter: nn.Parameter, neurons: Sequence[int]) -> nn.Parameter:
-    """A parameter of one number a neuron, for these neurons alone."""
-    return _rows(parameter, neurons, 0)

@@ -6,6 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import onnx
 
@@ -52,7 +53,11 @@ def mark_sites(model: onnx.ModelProto, sites: Sequence[Site], grafted: Sequence[
 
 
 def rename(model: onnx.ModelProto) -> None:
-    """Node names become `module/path/Operator`, dendrites' weights `SITE.dendrites.INDEX.*`; ports keep theirs."""
+    """Node names become `module/path/Operator`, dendrites' weights `SITE.dendrites.INDEX.*`; ports keep theirs.
+
+    What was computed of weights, for dendrites that serve some neurons, is `SITE.dendrites.VALUE.weight`, after what
+    the node gives that reads it.
+    """
     _rename_values(model)
     taken: Counter[str] = Counter()
     for node in model.graph.node:
@@ -96,7 +101,8 @@ def _computed_names(graph: onnx.GraphProto) -> dict[str, str]:
     names = {}
     for tensor in graph.initializer:
         node, *others = readers.get(tensor.name, [None])
-        if node is None or others or metadata(node).get(DENDRITE_KEY) is None or tensor.data_type not in _FLOATS:
+        weight = tensor.data_type in _FLOATS and prod(tensor.dims) > 1
+        if node is None or others or metadata(node).get(DENDRITE_KEY) is None or not weight:
             continue
         role = ("input", "weight", "bias")[min(2, list(node.input).index(tensor.name))]
         role = role if node.op_type in _WEIGHTED else "factor"

@@ -53,11 +53,14 @@ def _shares(x: Any, axis: int, number: Size) -> Any:
     return op.Div(op.CastLike(inside, x), op.CastLike(op.Sub(last, first), x))
 
 
-_SHIFT = 7  # from where on Stirling's series is exact in single precision
+_SHIFT = 8  # from where on Stirling's series is exact in single precision
 
 
 def log_gamma(x: FLOAT) -> Any:
-    """Ln |gamma(x)|: Stirling's series at x + 7 less the logarithms on the way there; for x < 1/2 Euler's reflection.
+    """The logarithm of |gamma(x)|; infinite at 0, -1, -2 and so on.
+
+    From 8 on Stirling's series; below, the series at x + 8 less the logarithms on the way there; for x < 1/2 Euler's
+    reflection.
 
     Abramowitz and Stegun 1964, 6.1.15, 6.1.17, 6.1.41.
     """
@@ -67,18 +70,21 @@ def log_gamma(x: FLOAT) -> Any:
 
     low = op.Less(x, number(0.5))
     y = op.Where(low, op.Sub(number(1.0), x), x)
-    product = y
+    small = op.Less(y, number(float(_SHIFT)))
+    near = op.Where(small, y, number(1.0))  # so that no product overflows
+    product = near
     for step in range(1, _SHIFT):
-        product = op.Mul(product, op.Add(y, number(float(step))))
-    z = op.Add(y, number(float(_SHIFT)))
+        product = op.Mul(product, op.Add(near, number(float(step))))
+    z = op.Where(small, op.Add(y, number(float(_SHIFT))), y)
     part = op.Div(number(1.0), z)
     square = op.Mul(part, part)
     series = op.Sub(number(1 / 12), op.Mul(square, op.Sub(number(1 / 360), op.Mul(square, number(1 / 1260)))))
     main = op.Sub(op.Mul(op.Sub(z, number(0.5)), op.Log(z)), z)
     above = op.Add(op.Add(main, number(0.5 * math.log(2 * math.pi))), op.Mul(part, series))
-    right = op.Sub(above, op.Log(product))
+    right = op.Where(small, op.Sub(above, op.Log(product)), above)
     left = op.Sub(op.Log(op.Div(number(math.pi), op.Abs(op.Sin(op.Mul(number(math.pi), x))))), right)
-    return op.Where(low, left, right)
+    poles = op.Or(op.And(low, op.Equal(x, op.Floor(x))), op.IsInf(x))
+    return op.Where(poles, number(math.inf), op.Where(low, left, right))
 
 
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {

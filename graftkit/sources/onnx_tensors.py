@@ -65,7 +65,10 @@ class Tensors:
         return found
 
     def once(self, kind: str, name: str, make: Callable[[Tensor], Made]) -> Made:
-        """What a kind of step makes of a tensor, the same thing each time: it has to stay one weight."""
+        """What a kind of step makes of a tensor, the same thing each time: it has to stay one weight.
+
+        The branches of an `If` have weights of their own: torch.export cannot give one weight to both.
+        """
         value = self[name]
         if (kind, id(value)) not in self._derived:
             self._derived[kind, id(value)] = make(value), value  # kept, so that no other tensor takes its place

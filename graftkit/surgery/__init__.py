@@ -173,4 +173,6 @@ def _check(model: GraftedModel, new: tuple[Graft, ...]) -> dict[str, Site]:
         count = sites[one.site].out_channels
         if any(not 0 <= neuron < count for neuron in one.neurons or ()):
             raise PlanError(f"the site {one.site!r} has neurons 0 to {count - 1}, but the graft names others")
+        if one.neurons is not None and (not one.neurons or len(set(one.neurons)) < len(one.neurons)):
+            raise PlanError(f"the graft at {one.site!r} names {'a neuron twice' if one.neurons else 'no neuron'}")
     return sites

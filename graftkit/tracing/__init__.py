@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from graftkit.calling import Calling, OutputError, calling_of, choose_output
-from graftkit.core.errors import CaptureError, TraceError
+from graftkit.core.errors import TraceError
 from graftkit.core.signature import Signature
 from graftkit.model import TracedModel, copied
 from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data
@@ -91,7 +91,7 @@ def trace_module(
             raise
         found = _trace_part(module, calling, inputs, error, name=name, free=free) if parts else None
         if found is None:
-            raise CaptureError(str(error)) from error
+            raise
         return found
 
 

@@ -16,7 +16,8 @@ from graftkit.model import TracedModel
 
 MOST_TRIED = 4  # parts; each try takes as long as tracing
 _LEAST_SHARE = 0.3  # of the weights; less is not worth grafting
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 
 
 def trace_core(

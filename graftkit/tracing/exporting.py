@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from graftkit.core.errors import TraceError
+from graftkit.core.errors import CaptureError, TraceError
 from graftkit.tracing.formulas import ShortFormulas
 from graftkit.tracing.free import Free, dynamic_shapes
 from graftkit.tracing.generators import generators_kept
@@ -40,7 +40,7 @@ def exported(module: nn.Module, inputs: tuple[Tensor, ...], *, free: Free, gradi
     except TraceError:
         raise
     except Exception as error:  # torch.export raises what the model's own code raises
-        raise TraceError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
+        raise CaptureError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
 
 
 @contextlib.contextmanager

@@ -23,9 +23,11 @@ IGNORED = -100  # a label that counts for nothing, as torch's cross entropy has 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Share of labels that the largest score, or the sign if there is only one, names; labels of -100 do not count."""
-    if outputs.ndim <= targets.ndim or (outputs.ndim == 2 and outputs.shape[1] == 1):
-        chosen = outputs.reshape(len(targets), -1) > 0
-        return float((chosen == (targets.reshape(len(targets), -1) > 0.5)).double().mean())
+    if outputs.numel() == targets.numel():
+        wanted = targets.reshape(outputs.shape)
+        counted = wanted != IGNORED
+        named = wanted > 0.5 if wanted.is_floating_point() else wanted
+        return float(((outputs > 0) == named)[counted].double().mean())
     counted = targets != IGNORED
     right = scores_second(outputs, targets).argmax(1) == targets
     return float(right[counted].double().mean())

@@ -206,6 +206,11 @@ def _unequal(self: Body, x: Tensor) -> Tensor:
     return self.two(x) + first.mean(0) - last.sum(0)
 
 
+def _parted(self: Body, x: Tensor) -> Tensor:
+    first, second = torch.cat([self.one(x), self.two(x)]).split(x.shape[0])
+    return first * second.tanh()
+
+
 def _halves(self: Body, x: Tensor) -> Tensor:
     one, two = self.one(x).chunk(2, 1)
     return self.two(torch.cat([two, one], 1))
@@ -261,7 +266,7 @@ APPLIES: dict[str, dict[str, Example]] = {
         "largest of a row": Example(lambda: Pools(nn.AdaptiveMaxPool1d(1), 1), tokens()),
     },
     "complex": COMPLEX_APPLIES,
-    "chunks": {"of what stays free": body(_both_ways), "of two sizes": body(_unequal)},
+    "chunks": {"of what stays free": body(_both_ways), "of two sizes": body(_unequal), "split": body(_parted)},
     "projected_lstm": {
         "one layer": Example(Remembers, tokens()),
         "time first, without biases": Example(lambda: Remembers(batch_first=False, bias=False), tokens()),
@@ -296,7 +301,7 @@ TAKEN_OUT: dict[str, Callable[[fx.Node], bool]] = {  # what must be left of it n
     "distances": lambda node: "dist" in str(node.target),
     "subtraction": lambda node: "rsub" in str(node.target),
     "pooling": lambda node: "adaptive" in str(node.target),
-    "chunks": lambda node: "chunk" in str(node.target),
+    "chunks": lambda node: "chunk" in str(node.target) or "split" in str(node.target),
     "complex": without_a_form,
     "projected_lstm": lambda node: "lstm" in str(node.target) and len(node.args[2]) in (3, 5, 6, 10, 20),
 }

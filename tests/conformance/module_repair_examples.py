@@ -160,8 +160,8 @@ class Sentences(nn.Module):
 class Masking(ModuleType):
     """Stands in for transformers' module of masks, as far as it is asked here."""
 
-    def _ignore_bidirectional_mask_sdpa(self, padding_mask: Any, kv_length: Any, local: Any = None) -> bool:
-        return not torch.compiler.is_exporting() and padding_mask is None and local is None
+    def _ignore_bidirectional_mask_sdpa(self, padding_mask: Any, length: Any, local_attention_size: Any = None) -> bool:
+        return not torch.compiler.is_exporting() and padding_mask is None and local_attention_size is None
 
 
 class Landmarks(nn.Module):

@@ -228,5 +228,7 @@ def test_a_mask_that_is_needed_is_left_alone(masking: Masking) -> None:
     with repair(Landmarks(local=2), False):
         assert masking._ignore_bidirectional_mask_sdpa(None, 4)
         assert not masking._ignore_bidirectional_mask_sdpa(None, 4, 2)
+        assert not masking._ignore_bidirectional_mask_sdpa(None, 4, local_attention_size=2)
         assert not masking._ignore_bidirectional_mask_sdpa(torch.ones(2, 4), 4)
+        assert MODULE_REPAIRS and vars(masking)["_ignore_bidirectional_mask_sdpa"](None)  # as transformers 5.0 calls it
     assert "_ignore_bidirectional_mask_sdpa" not in vars(masking)

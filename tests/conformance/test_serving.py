@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections import Counter
 
 import onnx
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from graftkit import api, surgery, tracing
 from graftkit.contracts import Dendrite
 from graftkit.core.sites import Site
-from graftkit.dendrites import build_dendrite
+from graftkit.dendrites import build_dendrite, make_kind
 from graftkit.model import TracedModel
 from graftkit.plan import Graft
 
@@ -60,6 +61,49 @@ def test_the_neurons_it_serves_get_what_they_would_get_anyway(
     torch.testing.assert_close(swapped[2][mine], swapped[1][mine])
     assert torch.equal(swapped[2][~mine], swapped[0][~mine])
     assert torch.equal(part.served() > 0, mine)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+@pytest.mark.parametrize(("kind", "key"), PAIRS)
+def test_it_tells_later_dendrites_of_no_other_neuron(kind: str, key: str, activation: str, zoo: TracedModel) -> None:
+    site = zoo.site(key)
+    dendrite = build_dendrite(Graft(key, kind, graft_at(kind, key, activation=activation).options), site, 0)
+    dendrite.serve(SERVED)
+    with torch.no_grad():
+        for parameter in dendrite.parameters():
+            parameter.normal_(0.05, 0.4)
+        activity = dendrite(torch.randn(3, *site.input_shape[1:]), torch.randn(3, *site.output_shape[1:]), [])
+    said = activity.movedim(site.channel_dim, 0).flatten(1).any(1)
+    assert said.tolist() == [index in SERVED for index in range(site.out_channels)]
+
+
+def test_a_served_dendrite_can_be_copied_and_pickled(zoo: TracedModel) -> None:
+    for kind, key in PAIRS:
+        dendrite, site = awake(zoo.site(key), kind, 1), zoo.site(key)
+        dendrite.serve(SERVED)
+        buffer = io.BytesIO()
+        torch.save(dendrite, buffer)
+        buffer.seek(0)
+        earlier = [torch.randn(3, *site.output_shape[1:])]
+        for other in (copy.deepcopy(dendrite), torch.load(buffer, weights_only=False)):
+            assert torch.equal(joined(other, site, earlier)[1], joined(dendrite, site, earlier)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_numbers_have_the_same_names_whatever_the_example(kind: str) -> None:
+    """Or a plan and its weights could not be put back on a model that was traced at another size."""
+    torch.manual_seed(0)
+    nets = [nn.Conv2d(8, 16, 3, padding=1), nn.ConvTranspose2d(2, 16, 3, stride=2), nn.Conv1d(6, 6, 3)]
+    for net in nets:
+        found = []
+        for size in (4, 8, 32):
+            shape = (2, net.in_channels, *[size] * (len(net.kernel_size)))
+            site = tracing.trace_module(nn.Sequential(net), torch.randn(shape), name="net").sites[0]
+            if make_kind(kind, {}).refuses(site) is None:
+                dendrite = build_dendrite(Graft(site.key, kind), site, 0)
+                dendrite.serve((1, 2, 3))
+                found.append(list(dendrite.state_dict()))
+        assert all(names == found[0] for names in found)
 
 
 def _numbers(dendrite: Dendrite) -> int:

@@ -98,7 +98,10 @@ def test_the_logarithm_of_gamma() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.lgamma(self.layer(x))
 
-    values = torch.cat([torch.logspace(-6, 4, 60), torch.tensor([0.4999, 0.5, 1.0, 2.0, 3.5, -0.3, -1.7, -20.25])])
+    values = torch.cat(
+        [torch.logspace(-6, 4, 60), torch.tensor([0.4999, 0.5, 1.0, 2.0, 3.5, 7.9, 8.0, -0.3, -1.7, -20.25])]
+    )
+    values = torch.cat([values, torch.tensor([4e5, 1e8, 0.0, -1.0, -2.0, -4.0, torch.inf, -torch.inf])])
     module = Likely().eval()
     proto = shipping.to_onnx(surgery.empty(tracing.trace_module(module, torch.ones(2, 1), name="gamma")).eval())
     expected = torch.lgamma(values.double()).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from graftkit import api as gk
 from graftkit import tracing
-from graftkit.core.errors import SourceError, TraceError
+from graftkit.contracts import LoadedModel
+from graftkit.core.errors import CaptureError, SourceError, TraceError
+from graftkit.sources.part import part_of
 from graftkit.tracing.core import outside
 
 
@@ -133,7 +136,9 @@ def test_a_part_that_is_called_several_times_is_no_core() -> None:
 
 
 def test_what_is_outside() -> None:
-    module = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.ModuleDict({"c": nn.Linear(1, 1), "d": nn.Linear(1, 1)})})
+    module = nn.ModuleDict(
+        {"a": nn.Linear(1, 1), "b": nn.ModuleDict({"c": nn.Linear(1, 1), "d": nn.ConvTranspose1d(1, 1, 1)})}
+    )
     assert outside(module, "b.c") == ("a (1 Linear and Conv)", "b.d (1 Linear and Conv)")
     assert outside(module, "a") == ("b (2 Linear and Conv)",)
     assert outside(nn.Sequential(nn.ReLU()), "0") == ("no other parts",)
@@ -144,3 +149,37 @@ def test_one_graph_has_no_parts_to_take(tmp_path: Path) -> None:
     torch.export.save(program, tmp_path / "net.pt2")
     with pytest.raises(SourceError, match="net is one graph, not a module of modules; --part goes with those"):
         gk.load(tmp_path / "net.pt2", part="0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(nn.Sequential(nn.Linear(4, 4))).save(str(tmp_path / "script.pt"))
+    with pytest.raises(SourceError, match="script is one graph"):
+        gk.load(tmp_path / "script.pt", part="0")
+
+
+class Named(nn.Module):
+    """One part under two names, and a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.layers = nn.Linear(4, 4), nn.ModuleList([nn.Linear(4, 4)])
+        self.again = self.body
+
+
+def test_which_parts_can_be_taken() -> None:
+    loaded = LoadedModel(Named(), {}, "named")
+    assert part_of(loaded, "again").model is part_of(loaded, "body").model is loaded.model.body
+    assert part_of(loaded, "layers.0").name == "named.layers.0"
+    with pytest.raises(
+        SourceError, match=r"named.layers holds parts, and is never called itself; name one of layers.0"
+    ):
+        part_of(loaded, "layers")
+
+
+def test_a_part_is_suggested_only_where_it_may_help() -> None:
+    """Not where the model fails by itself, or lacks the output."""
+    with pytest.raises(CaptureError):
+        gk.trace(Detector(), images())
+    for module, output in ((Backbone(), "course"), (nn.Linear(3, 3), None)):
+        with pytest.raises(TraceError) as told:
+            gk.trace(module, images(), output=output)
+        assert not isinstance(told.value, CaptureError)

@@ -63,6 +63,10 @@ def test_labels_of_yes_and_no_are_measured_by_how_often_they_are_right() -> None
     assert usual_metric("mse", "values") == "r2" and usual_metric("cross_entropy", "classes") == "accuracy"
     scores, soft = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[0.9, 0.1], [0.2, 1.0]])
     assert accuracy(scores, soft) == 0.75
+    masks = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])  # one channel of scores, no channel of labels
+    assert accuracy((masks - 0.5).unsqueeze(1), masks) == 1 and accuracy((masks - 0.5).unsqueeze(-1), masks) == 1
+    assert accuracy(torch.ones(3, 1), torch.tensor([1, 0, -100])) == 0.5
+    assert accuracy(torch.full((10,), 3.0), torch.arange(10)) == pytest.approx(0.1)  # labels that are no yes or no
 
 
 def test_losses() -> None:

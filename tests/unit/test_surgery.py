@@ -159,6 +159,8 @@ def test_fresh_weights_come_from_the_seed_alone(model: GraftedModel, net: tuple[
         ([Graft("head", "ful")], "unknown dendrite kind 'ful'"),
         ([Graft("keys", "full"), Graft("head", "full", mask="y")], "no input 'y' to use as a mask"),
         ([Graft("keys", "full"), Graft("head", "full", neurons=(2,))], "'head' has neurons 0 to 1"),
+        ([Graft("head", "full", neurons=())], "'head' names no neuron"),
+        ([Graft("head", "full", neurons=(1, 1))], "'head' names a neuron twice"),
         ([Graft("head", "full", neurons=(-1,))], "'head' has neurons 0 to 1"),
     ],
 )

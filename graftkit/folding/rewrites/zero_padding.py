@@ -12,7 +12,7 @@ _POOLS = frozenset({"MaxPool"})
 
 
 def keep_zero_padding(graph: gs.Graph) -> int:
-    """MaxPool(Pad(x, 0)) becomes MaxPool(Pad(x, 1e-38)), which nobody fuses and no output can tell from zero.
+    """MaxPool(Pad(x, 0)) becomes MaxPool(Pad(x, 1e-38)), which nobody fuses and which is as good as zero.
 
     onnxruntime 1.31 and onnx-simplifier make MaxPool(x, pads) of it, where padding counts as minus infinity: another
     result wherever a window at the border holds nothing but negative numbers (microsoft/onnxruntime pull request 18136,
