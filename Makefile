@@ -18,7 +18,8 @@ demo: .venv/.installed-demo ## graft dendrites onto a sample model, and write ru
 	$(BIN)/graftkit augment sample_models/cnn.pt --data digits --out runs/demo --force
 
 test: .venv/.installed-test ## run the tests
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/e2e
+	$(BIN)/pytest tests/e2e
 
 zoo: .venv/.installed-zoo ## try 467 architectures, and write docs/coverage.md (some hours)
 	$(BIN)/python -m tests.zoo --write docs/coverage.md

@@ -48,13 +48,6 @@ class Zoo(nn.Module):
         return self.head(torch.cat(found, 1))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those of a file share one, and so do all that start command lines."""
-    for item in items:
-        together = "e2e" if item.path.parent.name == "e2e" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(together))
-
-
 @pytest.fixture(scope="session")
 def zoo() -> TracedModel:
     """A traced `Zoo`. Its weights are shared by all tests: nothing may train them."""
