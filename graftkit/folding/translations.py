@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from onnxscript import FLOAT, opset18
 
@@ -87,8 +88,33 @@ def log_gamma(x: FLOAT) -> Any:
     return op.Where(poles, number(math.inf), op.Where(low, left, right))
 
 
+def _factor(x: FLOAT, other: Size, alpha: float = 1.0) -> Any:
+    """A number of torch's, or one that is made of sizes, as x is; the exporter's own forms take the former alone."""
+    known = isinstance(other, int | float)
+    value = op.Constant(value=ir.tensor(other, dtype=x.dtype)) if known else op.CastLike(other, x)
+    return value if alpha == 1 else op.Mul(value, op.Constant(value=ir.tensor(alpha, dtype=x.dtype)))
+
+
+def times_number(x: FLOAT, other: Size) -> Any:
+    """The product with a number."""
+    return op.Mul(x, _factor(x, other))
+
+
+def plus_number(x: FLOAT, other: Size, alpha: float = 1.0) -> Any:
+    """The sum with alpha times a number."""
+    return op.Add(x, _factor(x, other, alpha))
+
+
+def minus_number(x: FLOAT, other: Size, alpha: float = 1.0) -> Any:
+    """The difference from alpha times a number."""
+    return op.Sub(x, _factor(x, other, alpha))
+
+
 TRANSLATIONS: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.adaptive_avg_pool1d.default: adaptive_average,
     torch.ops.aten.adaptive_avg_pool2d.default: adaptive_average,
     torch.ops.aten.lgamma.default: log_gamma,
+    torch.ops.aten.mul.Scalar: times_number,
+    torch.ops.aten.add.Scalar: plus_number,
+    torch.ops.aten.sub.Scalar: minus_number,
 }

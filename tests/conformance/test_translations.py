@@ -42,6 +42,9 @@ CASES: dict[str, tuple[Pool, tuple[int, ...], tuple[tuple[int, ...], ...]]] = {
 }
 
 
+OTHERS = {"aten.lgamma.default", "aten.mul.Scalar", "aten.add.Scalar", "aten.sub.Scalar"}  # tested below
+
+
 def shipped(pool: Pool, size: tuple[int, ...], *, free: str, opset: int):
     traced = tracing.trace_module(pool.eval(), torch.randn(2, 3, *size), name="pool", free=free)
     return shipping.to_onnx(surgery.empty(traced).eval(), opset=opset)
@@ -49,7 +52,7 @@ def shipped(pool: Pool, size: tuple[int, ...], *, free: str, opset: int):
 
 def test_every_translation_has_a_case() -> None:
     pools = {str(operator)[-10] for operator in TRANSLATIONS if "pool" in str(operator)}
-    assert {str(operator) for operator in TRANSLATIONS if "pool" not in str(operator)} == {"aten.lgamma.default"}
+    assert {str(operator) for operator in TRANSLATIONS if "pool" not in str(operator)} == OTHERS
     assert pools == {str(len(pool.counts)) for pool, _, _ in CASES.values()}
 
 
@@ -108,3 +111,31 @@ def test_the_logarithm_of_gamma() -> None:
     for name, runtime in RUNTIMES.items():
         (found,) = runtime.open(proto.SerializeToString())({"x": values[:, None].numpy()})
         np.testing.assert_allclose(found[:, 0], expected, rtol=2e-6, atol=4e-6, err_msg=name)
+
+
+class Scaled(nn.Module):
+    """Multiplies, adds and subtracts numbers, some of which the length decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        aten, share, length = torch.ops.aten, x.shape[1] / 7, x.shape[1]
+        steps = aten.mul.Scalar(torch.arange(length), length)
+        y = aten.sub.Scalar(aten.add.Scalar(aten.mul.Scalar(self.layer(x), share), length), share)
+        fixed = aten.sub.Scalar(aten.add.Scalar(aten.mul.Scalar(x, 3), 0.25), 2)
+        return y + fixed + steps.unsqueeze(-1)
+
+
+def test_numbers_that_are_made_of_sizes() -> None:
+    torch.manual_seed(0)
+    module = Scaled().eval()
+    proto = shipping.to_onnx(surgery.empty(tracing.trace_module(module, torch.randn(2, 6, 3), name="scaled")).eval())
+    for name, runtime in RUNTIMES.items():
+        run = runtime.open(proto.SerializeToString())
+        for length in (6, 1, 11):
+            x = torch.randn(3, length, 3)
+            with torch.no_grad():
+                expected = module(x).numpy()
+            np.testing.assert_allclose(run({"x": x.numpy()})[0], expected, rtol=1e-5, atol=1e-4, err_msg=name)
