@@ -29,9 +29,10 @@ class Spread(nn.Module):
         self.register_buffer("places", torch.tensor(list(neurons), dtype=torch.int64), persistent=False)
 
     def forward(self, rows: Tensor, axis: int = 0) -> Tensor:
-        shape = list(rows.shape)
-        shape[axis] = len(self.matrix)
-        return rows.new_zeros(shape).index_copy(axis, self.places, rows)
+        first = rows.movedim(axis, 0)
+        flat = first.reshape(len(first), -1)  # one dimension alone is more than the exporter can do in silence
+        whole = flat.new_zeros(len(self.matrix), flat.shape[1]).index_copy(0, self.places, flat)
+        return whole.reshape(-1, *first.shape[1:]).movedim(0, axis)
 
     def activity(self, activity: Tensor, *, channels_last: bool) -> Tensor:
         """[batch, served, ...], or [..., served], over all neurons."""
