@@ -32,6 +32,10 @@ class Rule(Protocol):
     detaches: ClassVar[bool]  # whether errors are kept from flowing through dendrites, in any phase
     phases: ClassVar[tuple[Literal["neuron", "dendrite"], ...]]  # of one cycle, in order
 
+    @property
+    def freeze(self) -> bool:
+        """Whether the network that was given stands still in every phase, as it is in evaluation."""
+
     def refuses(self, kind: str) -> str | None:
         """Why it cannot train a dendrite kind, None if it can."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,6 +187,22 @@ def arranged(inputs: Inputs, signature: Signature) -> tuple[Tensor, ...]:
     if len(found) != len(names):
         raise DataError(f"the model takes {len(names)} inputs ({', '.join(names)}), but the rows have {len(found)}")
     return found
+
+
+@contextmanager
+def learning(parameters: Iterable[nn.Parameter], *, on: bool) -> Iterator[None]:
+    """Gradients for these parameters, or none, while inside.
+
+    Unlike `torch.no_grad()` this leaves a model's own regions without gradients to be seen.
+    """
+    changed = [p for p in parameters if p.requires_grad != on]
+    for p in changed:
+        p.requires_grad_(on)
+    try:
+        yield
+    finally:
+        for p in changed:
+            p.requires_grad_(not on)
 
 
 def slot(site: str) -> str:

@@ -26,6 +26,7 @@ class Correlation:
     Attributes:
         pool: candidates for each dendrite.
         train_installed: whether installed dendrites go on learning, by gradient, with the neurons.
+        freeze: whether the neurons stand still afterwards, too, and strengths (and dendrites that go on) alone learn.
     """
 
     name: ClassVar[str] = "correlation"
@@ -34,6 +35,7 @@ class Correlation:
 
     pool: int = 4
     train_installed: bool = False
+    freeze: bool = False
 
     def __post_init__(self) -> None:
         if self.pool < 1:
@@ -48,8 +50,7 @@ class Correlation:
         return CandidatePool(model, grafts, build, criterion, size=self.pool, seed=seed)
 
     def trainable(self, model: GraftedModel) -> list[nn.Parameter]:
-        if self.train_installed:
-            return [p for p in model.parameters() if p.requires_grad]
+        base = [] if self.freeze else [p for p in model.base.parameters() if p.requires_grad]
         members = [d for key in model.plan.sites() for d in model.at(key).members()]
-        strengths = [p for dendrite in members for p in dendrite.strengths()]
-        return [p for p in model.base.parameters() if p.requires_grad] + strengths
+        own = [p for d in members for p in (d.parameters() if self.train_installed else d.strengths())]
+        return [*base, *own]

@@ -17,11 +17,17 @@ from graftkit.plan import Graft
 
 @dataclass(frozen=True)
 class Gradient:
-    """Graft at zero strength, then train everything; errors flow through dendrites like any layer."""
+    """Graft at zero strength, then train everything; errors flow through dendrites like any layer.
+
+    Attributes:
+        freeze: whether the network stands still, as it is in evaluation, and dendrites alone learn.
+    """
 
     name: ClassVar[str] = "gradient"
     detaches: ClassVar[bool] = False
     phases: ClassVar[tuple[Literal["neuron", "dendrite"], ...]] = ("neuron",)
+
+    freeze: bool = False
 
     def refuses(self, kind: str) -> str | None:
         return None
@@ -33,4 +39,5 @@ class Gradient:
         return None
 
     def trainable(self, model: GraftedModel) -> list[nn.Parameter]:
-        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+        learning = model.dendrites if self.freeze else model
+        return [parameter for parameter in learning.parameters() if parameter.requires_grad]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.core.errors import PlanError
-from graftkit.model import GraftedModel
+from graftkit.model import GraftedModel, learning
 
 _SIZE = 0.1  # of what is put where strengths and gates are zero
 _ATTEMPTS = 4  # with other signs and draws: a choice among several branches may leave one out now and then
@@ -46,7 +46,7 @@ def _without_gradient(
     model: GraftedModel, members: Mapping[str, Sequence[nn.Parameter]], inputs: tuple[Tensor, ...]
 ) -> tuple[str, ...]:
     every = [p for ps in members.values() for p in ps]
-    with _learning(every):
+    with learning(every, on=True):
         gradients = _gradients(model, every, inputs)
     return tuple(site for site, ps in members.items() if not any(_moves(gradients[id(p)]) for p in ps))
 
@@ -68,19 +68,6 @@ def _turn(parameters: Iterable[nn.Parameter], seed: int) -> None:
         for p in parameters:
             draw = torch.rand(p.shape, generator=generators[p.device], device=p.device)
             p.mul_(torch.where(draw < 0.5, -1, 1).to(p.dtype))
-
-
-@contextmanager
-def _learning(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Gradients, while inside, for parameters that a learning rule has frozen."""
-    frozen = [p for p in parameters if not p.requires_grad]
-    for p in frozen:
-        p.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
 
 
 def _gradients(

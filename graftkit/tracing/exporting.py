@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from contextlib import redirect_stderr
 from io import StringIO
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from graftkit.core.errors import CaptureError, TraceError
+from graftkit.model import learning
 from graftkit.tracing.formulas import ShortFormulas
 from graftkit.tracing.free import Free, dynamic_shapes
 from graftkit.tracing.generators import generators_kept
@@ -34,26 +34,10 @@ def exported(module: nn.Module, inputs: tuple[Tensor, ...], *, free: Free, gradi
             redirect_stderr(StringIO()),
             generators_kept(),
             ShortFormulas() if free == "auto" else contextlib.nullcontext(),
-            _gradients(module, on=gradients),
+            contextlib.nullcontext() if gradients else learning(module.parameters(), on=False),
         ):
             return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes(inputs, free), strict=False)
     except TraceError:
         raise
     except Exception as error:  # torch.export raises what the model's own code raises
         raise CaptureError(f"{type(module).__name__} cannot be traced: {reason(error)}") from error
-
-
-@contextlib.contextmanager
-def _gradients(module: nn.Module, *, on: bool) -> Iterator[None]:
-    """Without any parameter that learns, while inside, if they are to be off.
-
-    Unlike `torch.no_grad()` this leaves the model's own regions without gradients to be seen.
-    """
-    learning = [] if on else [p for p in module.parameters() if p.requires_grad]
-    for p in learning:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in learning:
-            p.requires_grad_(True)

@@ -109,6 +109,16 @@ def test_what_is_trained_includes_neurons_and_strengths_and_nothing_frozen(model
     assert trainable <= {id(p) for p in model.parameters()}
 
 
+def test_frozen_the_network_stands_still_and_dendrites_alone_learn(model: GraftedModel, rule: str) -> None:
+    made = api.find_rule(f"{rule}:freeze=true")
+    assert made.freeze and not RULES[rule]().freeze
+    grown(model, rule)
+    base = {id(p) for p in model.base.parameters()}
+    strengths = {id(p) for site in ("conv", "head") for d in model.at(site).members() for p in d.strengths()}
+    trainable = {id(p) for p in made.trainable(model)}
+    assert strengths <= trainable and not trainable & base
+
+
 def test_one_step_makes_the_loss_smaller(model: GraftedModel, rule: str) -> None:
     grown(model, rule).train()
     inputs, targets = rows(64)
