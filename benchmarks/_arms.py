@@ -23,6 +23,7 @@ from graftkit.api import load_data, trace
 from graftkit.contracts import Data, Rows
 from graftkit.datasets.splitting import split_rows
 from graftkit.dendrites import build_dendrite
+from graftkit.learning import Rule
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.planning import plan_cycle
@@ -209,8 +210,10 @@ class Arm:
 
     @property
     def best(self) -> int:
-        """The first epoch with the best validation accuracy."""
-        return max(range(len(self.validation)), key=lambda epoch: self.validation[epoch])
+        """The epoch that graftkit would keep: the best validated of the last quarter, of equal ones the latest."""
+        count, recipe = len(self.validation), Recipe()
+        kept = [epoch for epoch in range(count) if recipe.keeps(epoch + 1, count)]
+        return max(kept, key=lambda epoch: (self.validation[epoch], epoch))
 
     def numbers(self) -> tuple[float, float, float]:
         """In percent: validation and test at the best validated epoch, test at the last."""
@@ -231,22 +234,35 @@ class Trainee:
 
     def scratch(self, epochs: int, learning_rate: float) -> Arm:
         """Train from scratch; the best validated state is where later arms begin."""
-        arm = self._train((), epochs, learning_rate, keep=True)
+        arm = self.train((), epochs, learning_rate, keep=True)
         self.given = self.model.snapshot()
         return arm
 
     def control(self, epochs: int, learning_rate: float) -> Arm:
         """The same epochs once more, nothing grafted."""
-        return self._train((), epochs, learning_rate)
+        return self.train((), epochs, learning_rate)
 
     def graft(
         self, kinds: Sequence[str], epochs: int, learning_rate: float, *, sites: Sequence[str] = (), join: str
     ) -> Arm:
         """One dendrite at each site, then the same epochs."""
         plan, _ = plan_cycle(self.model.traced, dendrites=kinds, sites=sites, rule=Gradient(), join=join)
-        return self._train(plan.grafts, epochs, learning_rate)
+        return self.train(plan.grafts, epochs, learning_rate)
 
-    def _train(self, grafts: Sequence[Graft], epochs: int, learning_rate: float, *, keep: bool = False) -> Arm:
+    def back(self) -> None:
+        """Bring the model back to where arms begin."""
+        surgery.put_back(self.model, GraftPlan(), self.given, build_dendrite)
+
+    def train(
+        self,
+        grafts: Sequence[Graft],
+        epochs: int,
+        learning_rate: float,
+        *,
+        keep: bool = False,
+        rule: Rule | None = None,
+    ) -> Arm:
+        """These grafts, then so many epochs; with `keep` the model ends in the best validated state of them."""
         surgery.put_back(self.model, GraftPlan(), self.given, build_dendrite)
         batches = training.batches(self.data.train, BATCH, seed=self.seed)
         scores: list[tuple[float, float]] = []
@@ -254,7 +270,7 @@ class Trainee:
             grower = Grower(
                 self.model,
                 grafts,
-                rule=Gradient(),
+                rule=rule or Gradient(),
                 schedule=Cycles(epochs, 1) if grafts else Replay((epochs,)),
                 build=build_dendrite,
                 criterion=functional.cross_entropy,
@@ -272,7 +288,8 @@ class Trainee:
             raise RuntimeError(f"an arm diverged: {grower.stopped}")
         arm = Arm(self.model.parameter_count(), *(tuple(part) for part in zip(*scores, strict=True)))
         if keep:
-            grower.restore_best()
+            kept = grower.best_trained or grower.best
+            surgery.put_back(self.model, kept.plan, kept.state, build_dendrite)
         return arm
 
     def _score(self, rows: Rows | None) -> float:

@@ -12,6 +12,7 @@ from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer
 from graftkit.core import options
 from graftkit.core.errors import ExportError, SourceError
 from graftkit.core.records import Inspection
+from graftkit.costs import parse_budget
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.learning import Rule
@@ -71,9 +72,11 @@ def fit(
     batch_size: int = 64,
     learning_rate: float = 3e-3,
     max_parameters: str | int | None = None,
+    budget: str | None = None,
     seed: int = 0,
     seeds: int = 1,
     control: bool = True,
+    margin: float = 1.0,
     precision: str = "32-true",
     observer: Observer | None = None,
 ) -> FitResult:
@@ -88,8 +91,11 @@ def fit(
         epochs: epochs of each phase.
         cycles: cycles at most.
         max_parameters: "+20%" of what the model has, or a number.
+        budget: "parameters=+10%", or macs, size, latency: `plan` is what a trial chooses from, the kinds of
+            `graftkit.planning.TRIED` at every site where it is None; all of it is grafted in one cycle.
         seed, seeds: the first seed, and how many repetitions.
         control: also spend the same epochs on the ungrafted model.
+        margin: how many standard errors a gain on validation must have for dendrites to ship.
         precision: "32-true" or "bf16-mixed".
         observer: where progress goes.
 
@@ -103,17 +109,20 @@ def fit(
     check_rows(grafted, rows, criterion, _loss_name(loss, rows))
     settings = Settings(
         epochs=epochs,
-        cycles=cycles,
+        cycles=cycles if budget is None else 1,
         batch_size=batch_size,
         recipe=Recipe(learning_rate=learning_rate),
         max_parameters=parameter_limit(max_parameters, grafted.parameter_count()),
         seed=seed,
         seeds=seeds,
         control=control,
+        margin=margin,
         precision=precision,
     )
-    additions = plan or plan_cycle(grafted.traced, rule=learning)[0]
-    return fit_model(grafted, rows, additions, learning, criterion, score, settings, observer or Observer())
+    additions = plan or plan_cycle(grafted.traced, rule=learning, every=budget is not None)[0]
+    limit = None if budget is None else parse_budget(budget)
+    watch = observer or Observer()
+    return fit_model(grafted, rows, additions, learning, criterion, score, settings, watch, budget=limit)
 
 
 def inspect(

@@ -10,15 +10,17 @@ from typing import Any
 
 from graftkit import api, folding, inspection, preflight, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
-from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
+from graftkit.core.errors import CaptureError, GraftkitError, PlanError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
+from graftkit.costs import Budget, parse_budget
 from graftkit.datasets import DATASETS
 from graftkit.fitting import FitResult, Settings, fit_model
+from graftkit.learning import Rule
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
-from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, RunFolder
+from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, VALUES, RunFolder
 from graftkit.shipping import ship
 from graftkit.training import DEFAULT_LOSS, usual_metric
 
@@ -44,6 +46,7 @@ class Request:
     output: str | None = None
     dynamic: str = "auto"
     max_parameters: str | None = None
+    budget: str | None = None
     join: str = "activation"
     opset: int = folding.DEFAULT_OPSET
     settings: Settings = field(default_factory=Settings)
@@ -75,6 +78,8 @@ def augment(request: Request, observer: Observer) -> RunReport:
     folder.write_json(PLAN, model.plan.to_json())
     folder.write_checkpoint(model)
     folder.write_json(INSPECTION, found.to_json())
+    if result.spending is not None:
+        folder.write_json(VALUES, result.spending.to_json())
     folder.keep()
     report = RunReport(
         name=model.traced.name,
@@ -92,6 +97,8 @@ def augment(request: Request, observer: Observer) -> RunReport:
         warnings=(*notes, *result.troubles),
         stopped=result.stopped,
         settings=_settings(request),
+        margin=result.margin,
+        spending=result.spending,
     )
     if result.interrupted:
         _write(folder, report, interrupted=True)
@@ -119,6 +126,7 @@ def _fit(
     observer.on_stage("reading")
     loaded = preflight.single_precision(sources.load(request.source))
     rule = api.find_rule(request.rule)
+    budget = _budget(request, rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
     loss = request.loss or DEFAULT_LOSS[rows.labels]
     criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows, loss)
@@ -133,6 +141,7 @@ def _fit(
         sites=request.sites,
         rule=rule,
         join=request.join,
+        every=budget is not None,
     )
     api.check_rows(model, rows, criterion, loss)
     additions, left_out = preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
@@ -171,8 +180,20 @@ def _fit(
         replace(request.settings, max_parameters=limit),
         watched,
         keep=lambda best: _keep(folder, best),
+        budget=budget,
     )
     return result, facts, rows, metric, notes
+
+
+def _budget(request: Request, rule: Rule) -> Budget | None:
+    """The budget that was asked for, if one was. Raises PlanError."""
+    if request.budget is None:
+        return None
+    if rule.detaches:
+        raise PlanError(f"--budget values dendrites that learn by gradient; it does not go with --rule {rule.name}")
+    if request.max_parameters is not None:
+        raise PlanError("--budget and --max-parameters both limit growth; give one")
+    return parse_budget(request.budget)
 
 
 def _traced(request: Request, loaded: LoadedModel, rows: Data) -> TracedModel:
@@ -242,6 +263,7 @@ def _settings(request: Request) -> dict[str, Any]:
         "dendrites": list(request.dendrites),
         "sites": list(request.sites),
         "max_parameters": request.max_parameters,
+        "budget": request.budget,
         "join": request.join,
         "opset": request.opset,
     }
@@ -249,7 +271,7 @@ def _settings(request: Request) -> dict[str, Any]:
 
 
 def _write(folder: RunFolder, report: RunReport, *, interrupted: bool) -> None:
-    keys = ("name", "metric", "seed", "shipped", "stopped")
+    keys = ("name", "metric", "seed", "shipped", "margin", "stopped")
     metrics = {key: getattr(report, key) for key in keys}
     rows = ("baseline", "control", "grafted", "best_grafted")
     metrics |= {key: asdict(value) if (value := getattr(report, key)) else None for key in rows}
@@ -260,9 +282,18 @@ def _write(folder: RunFolder, report: RunReport, *, interrupted: bool) -> None:
         "seeds": [asdict(seed) for seed in report.seeds],
         "warnings": list(report.warnings),
         "settings": dict(report.settings),
+        "budget": _budget_spent(report),
     }
     folder.write_json(METRICS, metrics)
     folder.write_text(REPORT, report_html(report))
+
+
+def _budget_spent(report: RunReport) -> dict[str, Any] | None:
+    """What the budget was and what it went to, without each neuron's worth: that is in values.json."""
+    if report.spending is None:
+        return None
+    plain = report.spending.to_json()
+    return {key: value for key, value in plain.items() if key != "values"}
 
 
 def _what_is_kept(report: RunReport, request: Request) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from graftkit.core.errors import PlanError
-from graftkit.core.records import Options
+from graftkit.core.options import Options
 
 PLAN_VERSION = 1
 

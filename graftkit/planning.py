@@ -22,6 +22,10 @@ DEFAULT_KINDS: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (CONTEXT, SHARE
 DEFAULT_KINDS_DETACHED: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (Full(),), "linear": (Full(),)}
 
 
+# What a trial chooses from. A copy of the layer repeats what the layer sees, and may still pay for some neurons.
+TRIED = ("context:units=4,mode=add", "context:units=4,mode=gate", "lowrank:rank=1", "full")
+
+
 def plan_cycle(
     traced: TracedModel,
     *,
@@ -30,6 +34,7 @@ def plan_cycle(
     rule: Rule,
     join: str = "activation",
     mask: str | None = None,
+    every: bool = False,
 ) -> tuple[GraftPlan, tuple[str, ...]]:
     """One dendrite for each chosen site, and a line for each site that was left out and why.
 
@@ -41,6 +46,7 @@ def plan_cycle(
         rule: the learning rule, which may refuse a kind and decides whether inputs are detached.
         join: where dendrites join, see `Graft`.
         mask: the model input that says which positions count, see `Graft`.
+        every: one dendrite of each kind that fits, in the order given, for a trial to choose from.
 
     Raises:
         PlanError: an unknown kind, a pattern that matches nothing, a kind that does not fit a site that was
@@ -52,7 +58,7 @@ def plan_cycle(
             f"{traced.name} has no Linear or Conv call where a dendrite could be grafted"
             + (f" (of {len(traced.skipped)}: {hidden})" if hidden else "")
         )
-    kinds = _kinds(dendrites, rule)
+    kinds = _kinds(dendrites or (TRIED if every else ()), rule, every=every)
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
         offered = kinds.get("linear" if site.is_linear else "conv", ())
@@ -64,15 +70,15 @@ def plan_cycle(
                 raise PlanError(f"no dendrite can be grafted at {site.key}: {why}")
             left_out.append(f"{site.key}: {why}")
             continue
-        kind = fitting[0]
-        grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=mask))
+        for kind in fitting if every else fitting[:1]:
+            grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=mask))
     if not grafts:
         raise PlanError(f"nothing to graft: {'; '.join(left_out[:3])}")
     return GraftPlan(tuple(grafts)), tuple(left_out)
 
 
-def _kinds(texts: Sequence[str], rule: Rule) -> dict[str, tuple[DendriteKind, ...]]:
-    """The kinds to try at each sort of operator, in order: the one that was asked for, or the defaults."""
+def _kinds(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, tuple[DendriteKind, ...]]:
+    """The kinds to try at each sort of operator, in order: the last that was asked for, or every, or the defaults."""
     defaults = DEFAULT_KINDS_DETACHED if rule.detaches else DEFAULT_KINDS
     if not texts:
         return dict(defaults)
@@ -84,7 +90,9 @@ def _kinds(texts: Sequence[str], rule: Rule) -> dict[str, tuple[DendriteKind, ..
             raise PlanError(f"{text!r}: write KIND, conv=KIND or linear=KIND, as in conv=context:units=2")
         name = rest if only else text
         for operator in (only,) if only else defaults:
-            kinds[operator] = defaults[operator] if name == DEFAULT else (parse_kind(name),)
+            found = defaults[operator] if name == DEFAULT else (parse_kind(name),)
+            before = kinds.get(operator, ()) if every else ()
+            kinds[operator] = (*before, *(kind for kind in found if kind not in before))
     return kinds
 
 

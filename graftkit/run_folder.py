@@ -16,14 +16,16 @@ import torch
 from graftkit.core.atomic import write_bytes, write_text
 from graftkit.core.errors import RunError
 from graftkit.core.records import Inspection, PhaseRecord
+from graftkit.core.values import Spending
 from graftkit.folding import is_data_file
 from graftkit.model import GraftedModel
 from graftkit.plan import GraftPlan
 
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
+VALUES = "values.json"
 _WEIGHTS = "model.safetensors"
-_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION})
+_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES})
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,15 @@ class RunFolder:
             return Inspection.from_json(self.read_json(INSPECTION))
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self.path / INSPECTION} is broken: {error!r}") from None
+
+    def read_values(self) -> Spending:
+        """What dendrites were worth in the trial of a run with a budget. Raises RunError."""
+        if not (self.path / VALUES).is_file():
+            raise RunError(f"{self.path} valued no dendrites; `graftkit augment --budget parameters=+10%` does")
+        try:
+            return Spending.from_json(self.read_json(VALUES))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.path / VALUES} is broken: {error!r}") from None
 
     @property
     def _aside(self) -> Path:

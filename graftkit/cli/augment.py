@@ -23,7 +23,10 @@ from graftkit.cli import options
     "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."
 )
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
-@click.option("--cycles", type=click.IntRange(1), default=2, show_default=True, help="Cycles at most.")
+@click.option("--cycles", type=click.IntRange(1), help="Cycles at most.  [default: 2; 1 with --budget]")
+@click.option("--budget", metavar="WHAT=+LIMIT",
+              help="Spend so much where it is worth most, as a trial of a quarter of --epochs says: parameters=+10%,"
+              " macs=+5%, size=+4KB or latency=+50us.")  # fmt: skip
 @click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True,
               help="The full one of your own recipe.")  # fmt: skip
@@ -31,6 +34,8 @@ from graftkit.cli import options
 @click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
 @click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
 @click.option("--control/--no-control", default=True, help="Also spend the same epochs on the ungrafted model.")
+@click.option("--margin", type=click.FloatRange(0), default=1.0, show_default=True,
+              help="Ship dendrites where they gain more than so many standard errors on validation.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions, with mean and spread."
@@ -63,13 +68,15 @@ def augment(**given: Any) -> None:
         return
     from rich.console import Console
 
-    from graftkit.reporting import result_table, verdict
+    from graftkit.reporting import result_table, spending_words, verdict
 
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print()
     for sentence in verdict(report):
         console.print(sentence, markup=False)
     console.print(result_table(report))
+    if report.spending is not None:
+        console.print(spending_words(report.spending), markup=False)
     console.print(f"Growth ended: {report.stopped}.", markup=False)
     parity = ", ".join(f"{name} {worst:.1e}" for name, worst in report.parity.items())
     console.print(f"Verified against the trained model (largest relative difference): {parity}", markup=False)
@@ -83,12 +90,13 @@ def _request(given: dict[str, Any]) -> Any:
 
     settings = Settings(
         epochs=given["epochs"],
-        cycles=given["cycles"],
+        cycles=_cycles(given["cycles"], given["budget"]),
         batch_size=given["batch_size"],
         recipe=Recipe(learning_rate=given["learning_rate"]),
         seed=given["seed"],
         seeds=given["seeds"],
         control=given["control"],
+        margin=given["margin"],
         device=given["device"],
         precision=given["precision"],
     )
@@ -104,11 +112,20 @@ def _request(given: dict[str, Any]) -> Any:
         output=given["output"],
         dynamic=given["dynamic"],
         max_parameters=given["max_parameters"],
+        budget=given["budget"],
         join=given["join"],
         opset=given["opset"],
         settings=settings,
         force=given["force"],
     )
+
+
+def _cycles(asked: int | None, budget: str | None) -> int:
+    if budget is None:
+        return 2 if asked is None else asked
+    if asked not in (None, 1):
+        raise click.UsageError("--budget is spent in one cycle; leave --cycles out")
+    return 1
 
 
 def _stem(model: str) -> str:

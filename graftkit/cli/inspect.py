@@ -21,10 +21,11 @@ from graftkit.cli.example import example_of, shapes
 @click.option("--input", "inputs", multiple=True, metavar="[NAME:]SHAPE[:DTYPE]",
               help="Shape of one row that a model file is traced with, as 3,32,32 or ids:128:int64. Repeatable, for"
               " several inputs.")  # fmt: skip
+@click.option("--value", is_flag=True, help="Of a run with --budget: what each dendrite was worth, and what it costs.")
 @click.option("--data", help="Trace a model file with these data instead.  [default: digits]")
 @options.model
 @options.as_json
-def inspect(what: str, form: str, out: Path | None, as_json: bool, **given: Any) -> None:
+def inspect(what: str, form: str, out: Path | None, as_json: bool, value: bool, **given: Any) -> None:
     """Show each site with its shape, parameters, multiply-adds and dendrites.
 
     Takes a model file or an architecture (which is traced), a run's folder, or any ONNX file.
@@ -32,15 +33,15 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, **given: Any)
     from graftkit.core.atomic import write_text
 
     options.started()
-    with options.stdout_kept():
-        found = _found(what, **given)
     form = "json" if as_json else form
+    if value and form == "dot":
+        raise click.UsageError("--value has no dot form; choose table, json or svg")
+    with options.stdout_kept():
+        found = _values(Path(what)) if value else _found(what, **given)
     if form == "table" and out is None:
         from rich.console import Console
 
-        from graftkit.reporting import inspection_table
-
-        Console(highlight=False).print(inspection_table(found))
+        Console(highlight=False).print(_table(found))
         return
     text = _text(found, form)
     if out is None:
@@ -72,18 +73,40 @@ def _found(what: str, *, inputs: tuple[str, ...], data: str | None, **given: Any
         raise TraceError(f"{error} (traced with {shapes(example)}; --input or --data gives others)") from error
 
 
+def _values(run: Path) -> Any:
+    """What a run's trial valued. Raises RunError."""
+    from graftkit.core.errors import RunError
+    from graftkit.run_folder import RunFolder, is_run
+
+    if not is_run(run):
+        raise RunError(f"{run} is no run's folder; --value shows what a run with --budget valued")
+    return RunFolder(run).read_values()
+
+
+def _table(found: Any) -> Any:
+    from graftkit.core.values import Spending
+    from graftkit.reporting import inspection_table, value_table
+
+    return value_table(found) if isinstance(found, Spending) else inspection_table(found)
+
+
 def _text(found: Any, form: str) -> str:
-    from graftkit.reporting import inspection_table, network_dot, network_svg
+    from graftkit.core.values import Spending
+    from graftkit.reporting import network_dot, network_svg
 
     if form == "json":
         return json.dumps(found.to_json(), indent=2)
     if form == "dot":
         return network_dot(found)
     if form == "svg":
+        if isinstance(found, Spending):
+            from graftkit.reporting.value_picture import value_svg
+
+            return value_svg(found)
         return network_svg(found)
     from rich.console import Console
 
     console = Console(width=100, highlight=False)
     with console.capture() as capture:
-        console.print(inspection_table(found))
+        console.print(_table(found))
     return capture.get()

@@ -74,7 +74,7 @@ class Watcher:
 
 
 def _label(arm: str, cycle: int, phase: str) -> str:
-    name = "grafted" if arm == "grafted" else "control (nothing grafted)"
+    name = {"control": "control (nothing grafted)", "trial": "trial (all candidates at once)"}.get(arm, arm)
     return f"{name}, cycle {cycle}" + (", dendrite phase" if phase == "dendrite" else "")
 
 

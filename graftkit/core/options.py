@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from graftkit.core.errors import PlanError, did_you_mean
 from graftkit.core.table import Table
 
+Options = tuple[tuple[str, str | int | float | bool | None], ...]  # names and values, sorted by name
 Kind = TypeVar("Kind")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

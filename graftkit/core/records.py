@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from graftkit.core.options import Options
 from graftkit.core.signature import Signature
-
-Options = tuple[tuple[str, str | int | float | bool | None], ...]
+from graftkit.core.values import Spending
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
     """One epoch of one arm: mean training loss and the validation metric after it."""
 
-    arm: str  # "grafted" or "control"
+    arm: str  # "grafted", "control" or "trial"
     seed: int
     cycle: int  # 1, 2, ...
     phase: str  # "neuron" or "dendrite"
@@ -180,3 +180,5 @@ class RunReport:
     warnings: tuple[str, ...] = ()
     stopped: str = ""  # why growth ended, in words
     settings: Mapping[str, Any] = field(default_factory=dict)  # data, epochs, rule, ... as given
+    margin: float | None = None  # standard error of what the best grafted network gains on validation; None: no gain
+    spending: Spending | None = None  # how the budget was spent, where there was one

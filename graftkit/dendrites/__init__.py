@@ -9,7 +9,7 @@ from typing import Any
 from graftkit.contracts import Dendrite, DendriteKind
 from graftkit.core import options
 from graftkit.core.errors import PlanError
-from graftkit.core.records import Options
+from graftkit.core.options import Options
 from graftkit.core.sites import Site
 from graftkit.core.table import Table
 from graftkit.dendrites.activations import ACTIVATIONS

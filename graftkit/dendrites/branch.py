@@ -77,7 +77,7 @@ class Branch(Dendrite):
         self.earlier = nn.ParameterList([only(weight, neurons) for weight in self.earlier])
         self.narrow = self._pays(last, count)
         # tanh, relu and gelu of nothing are nothing
-        silent = float(self.activation(torch.zeros(()))) == 0 and slices(last)
+        silent = float(self.activation(torch.zeros((), device="cpu"))) == 0 and slices(last)
         self.sounds_elsewhere = not self.narrow and not silent
         if slices(last):
             narrow(last, neurons)

@@ -1,56 +1,26 @@
-"""Fits one traced model: the grafted arm, its control, and what each site gained."""
+"""From a traced model to what ships: grows, controls, and chooses by validation alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import torch
-from lightning_fabric import Fabric
-
-from graftkit import surgery, training
+from graftkit import training
 from graftkit.contracts import Criterion, Data, Metric, Observer
 from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord, SeedRecord
-from graftkit.dendrites import build_dendrite
+from graftkit.core.values import Spending
+from graftkit.costs import Budget
+from graftkit.fitting.arms import Arm, Fitter, Settings
+from graftkit.fitting.evidence import difference_error
+from graftkit.fitting.trial import trial
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel
-from graftkit.plan import Graft, GraftPlan
-from graftkit.rules import Gradient
-from graftkit.schedules import Cycles, Replay
-from graftkit.training import Best, Grower, Recipe
+from graftkit.plan import GraftPlan
+from graftkit.training import Best
 
 PRECISIONS = ("32-true", "bf16-mixed")  # each is tested on every sample model; others are refused
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to fit.
-
-    Attributes:
-        epochs: epochs of each phase.
-        cycles: cycles at most; each grafts one dendrite a site.
-        batch_size: rows a step.
-        recipe: the optimizer's settings.
-        max_parameters: growth never goes beyond; None for no limit.
-        seed: of the first repetition; the next has seed + 1.
-        seeds: repetitions.
-        control: whether the same epochs are also spent on the ungrafted model.
-        device: as Lightning Fabric names accelerators.
-        precision: "32-true" or "bf16-mixed".
-    """
-
-    epochs: int = 40
-    cycles: int = 2
-    batch_size: int = 64
-    recipe: Recipe = field(default_factory=Recipe)
-    max_parameters: int | None = None
-    seed: int = 0
-    seeds: int = 1
-    control: bool = True
-    device: str = "cpu"
-    precision: str = "32-true"
 
 
 @dataclass(frozen=True)
@@ -71,127 +41,8 @@ class FitResult:
     interrupted: bool
     diverged: bool
     troubles: tuple[str, ...] = ()  # every arm whose numbers went wrong, in words
-
-
-@dataclass
-class _Arm:
-    """What one arm left: its best states, and why it ended."""
-
-    best: Best
-    best_trained: Best | None
-    history: list[PhaseRecord]
-    stopped: str
-    diverged: bool
-    interrupted: bool
-
-
-class Fitter:
-    """Everything that stays the same over the arms and repetitions of one fit."""
-
-    def __init__(
-        self,
-        model: GraftedModel,
-        data: Data,
-        criterion: Criterion,
-        metric: Metric,
-        settings: Settings,
-        observer: Observer,
-    ):
-        self.model, self.data, self.criterion, self.metric = model, data, criterion, metric
-        self.settings = settings
-        self.device = next(model.parameters()).device
-        self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
-        self.given_plan, self.given = model.plan, model.snapshot()
-        self.trains = any(p.requires_grad for p in model.parameters())
-        self.phases: list[PhaseRecord] = []
-        self.epochs: list[EpochRecord] = []
-        self.observer = Observer(
-            observer.on_stage, self._see_epoch(observer), self._see_phase(observer), observer.on_warning
-        )
-        self.baseline = self.measure()
-
-    def measure(self) -> Measurement:
-        """The model's numbers as it stands; the test part is looked at, never decided by."""
-        test = self.data.test
-        return Measurement(
-            validation=training.evaluate(self.model, self.data.validation, self.metric, self.device),
-            test=None if test is None else training.evaluate(self.model, test, self.metric, self.device),
-            parameters=self.model.parameter_count(),
-            macs=self.model.macs(),
-        )
-
-    def measure_at(self, best: Best) -> Measurement:
-        """The numbers of a state that was kept."""
-        self.put_back(best.plan, best.state)
-        return self.measure()
-
-    def put_back(self, plan: GraftPlan, state: dict[str, torch.Tensor]) -> None:
-        """Bring the model to a state that was kept."""
-        surgery.put_back(self.model, plan, state, build_dendrite)
-
-    def grafted_arm(self, additions: Sequence[Graft], rule: Rule, seed: int) -> _Arm:
-        """Grow from the given model."""
-        schedule = Cycles(epochs=self.settings.epochs, cycles=self.settings.cycles, phases=rule.phases)
-        return self._arm("grafted", additions, rule, schedule, seed)
-
-    def control_arm(self, lengths: Sequence[int], seed: int) -> _Arm:
-        """Train the given model for phases of the same lengths, nothing grafted."""
-        return self._arm("control", (), Gradient(), Replay(tuple(lengths)), seed)
-
-    def gains(self) -> dict[str, float]:
-        """For each grafted site, the validation metric that is lost when its strengths are zero."""
-        whole = training.evaluate(self.model, self.data.validation, self.metric, self.device)
-        found = {}
-        for site in self.model.plan.sites():
-            kept = self.model.silence(site)
-            without = training.evaluate(self.model, self.data.validation, self.metric, self.device)
-            self.model.unsilence(site, kept)
-            found[site] = whole - without
-        return found
-
-    def _arm(self, name: str, additions: Sequence[Graft], rule: Rule, schedule: Cycles | Replay, seed: int) -> _Arm:
-        self.put_back(self.given_plan, self.given)
-        size = self.settings.batch_size
-        train = training.batches(self.data.train, size, seed=seed)
-        parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
-        candidates = training.batches(parts[0], size, seed=seed) if parts else None
-        with training.seeded(seed):
-            grower = Grower(
-                self.model,
-                additions,
-                rule=rule,
-                schedule=schedule,
-                build=build_dendrite,
-                criterion=self.criterion,
-                baseline=self.baseline.validation,
-                steps_per_epoch=len(train),
-                recipe=self.settings.recipe,
-                held_out=training.batches(parts[1], 256) if parts else None,
-                candidate_steps=len(candidates) if candidates else None,
-                max_parameters=self.settings.max_parameters,
-                fabric=self.fabric,
-                observer=self.observer,
-                arm=name,
-                seed=seed,
-            )
-            training.run(grower, train, self.data.validation, self.metric, candidates=candidates)
-        return _Arm(
-            grower.best, grower.best_trained, grower.history, grower.stopped, grower.diverged, grower.interrupted
-        )
-
-    def _see_epoch(self, observer: Observer) -> Callable[[EpochRecord, int], None]:
-        def see(record: EpochRecord, of: int) -> None:
-            self.epochs.append(record)
-            observer.on_epoch(record, of)
-
-        return see
-
-    def _see_phase(self, observer: Observer) -> Callable[[PhaseRecord], None]:
-        def see(record: PhaseRecord) -> None:
-            self.phases.append(record)
-            observer.on_phase(record)
-
-        return see
+    spending: Spending | None = None  # how the budget was spent, where there was one
+    margin: float | None = None  # standard error of what the best grafted network gains on validation; None: no gain
 
 
 def fit_model(
@@ -204,8 +55,12 @@ def fit_model(
     settings: Settings,
     observer: Observer,
     keep: Callable[[GraftedModel], None] = lambda model: None,
+    budget: Budget | None = None,
 ) -> FitResult:
     """Grow, control, choose by validation alone, and measure. The model ends in the state that ships.
+
+    With a budget `additions` are candidates: a trial says which of them are grafted, and for which neurons. Its epochs
+    are the control's, too.
 
     `keep` is called with the model in the best state so far, before anything else is done with it.
 
@@ -222,25 +77,62 @@ def fit_model(
     for line in troubles:
         observer.on_warning(line)
     records: list[SeedRecord] = []
-    chosen: _Arm | None = None
+    chosen: Arm | None = None
     own: SeedRecord | None = None
+    spending: Spending | None = None
+    margin: float | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        grafted = fitter.grafted_arm(additions.grafts, rule, seed)
+        bought = None
+        if budget is None:
+            grafted = fitter.grafted_arm(additions.grafts, rule, seed)
+            lengths = [phase.epochs for phase in grafted.history]
+        else:
+            tried, grafts, bought = trial(fitter, additions.grafts, budget, seed)
+            grafted = fitter.grafted_arm(grafts, rule, seed) if grafts else _given(fitter, tried)
+            lengths = [phase.epochs for phase in tried.history + grafted.history]
+        error = _give_back_unsure(fitter, grafted)
         if chosen is None or grafted.best.validation > chosen.best.validation:
             keep(model)  # the arm left it in its best state
         control = None
         if settings.control and fitter.trains and not grafted.interrupted:
-            control = fitter.control_arm([phase.epochs for phase in grafted.history], seed)
+            control = fitter.control_arm(lengths, seed)
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
         troubles += [f"seed {seed}: {arm.stopped}" for arm in (grafted, control) if arm and arm.diverged]
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
         if chosen is None or _best(grafted).validation > _best(chosen).validation:
-            chosen, own = grafted, records[-1]
+            chosen, own, spending, margin = grafted, records[-1], bought, error
         if interrupted:
             break
     assert chosen is not None and own is not None
-    return replace(_result(fitter, chosen, own, records, interrupted), troubles=tuple(troubles))
+    return replace(
+        _result(fitter, chosen, own, records, interrupted), troubles=tuple(troubles), spending=spending, margin=margin
+    )
+
+
+def _give_back_unsure(fitter: Fitter, arm: Arm) -> float | None:
+    """Where an arm is not surely better than the given model, its best is that model, and so stands the live one.
+
+    Returns the standard error of what it gains on validation, None where it gains nothing.
+    """
+    if not arm.best.cycle:
+        return None
+    given = fitter.answers(fitter.given_plan, fitter.given)
+    error = difference_error(fitter.metric, fitter.answers(arm.best.plan, arm.best.state), given)
+    if arm.best.validation - fitter.baseline.validation <= fitter.settings.margin * error:
+        fitter.put_back(fitter.given_plan, fitter.given)
+        arm.best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
+    return error
+
+
+def _given(fitter: Fitter, tried: Arm) -> Arm:
+    """The arm in which nothing is grafted, because the trial found nothing worth it."""
+    fitter.put_back(fitter.given_plan, fitter.given)
+    best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
+    why = "no dendrite of the trial was worth more than its error within the budget"
+    if tried.interrupted or tried.diverged:
+        why = tried.stopped
+    return Arm(best, None, [], why, tried.diverged, tried.interrupted)
 
 
 _CLEARLY = 0.05  # above chance, as a share of what lies above it
@@ -260,12 +152,12 @@ def _about_chance(fitter: Fitter, data: Data, metric: Metric) -> list[str]:
     ]
 
 
-def _best(arm: _Arm) -> Best:
+def _best(arm: Arm) -> Best:
     """The arm's best trained state: what both arms are compared by; the given one where nothing was trained."""
     return arm.best_trained or arm.best
 
 
-def _record(fitter: Fitter, grafted: _Arm, control: _Arm | None, seed: int) -> SeedRecord:
+def _record(fitter: Fitter, grafted: Arm, control: Arm | None, seed: int) -> SeedRecord:
     return SeedRecord(
         seed=seed,
         grafted=fitter.measure_at(_best(grafted)),
@@ -274,7 +166,7 @@ def _record(fitter: Fitter, grafted: _Arm, control: _Arm | None, seed: int) -> S
     )
 
 
-def _result(fitter: Fitter, chosen: _Arm, own: SeedRecord, records: list[SeedRecord], interrupted: bool) -> FitResult:
+def _result(fitter: Fitter, chosen: Arm, own: SeedRecord, records: list[SeedRecord], interrupted: bool) -> FitResult:
     best_grafted = own.grafted if chosen.best_trained else None
     ships = fitter.measure_at(chosen.best)
     return FitResult(

@@ -4,6 +4,16 @@ from graftkit.reporting.dot import network_dot
 from graftkit.reporting.page import report_html
 from graftkit.reporting.picture import network_svg
 from graftkit.reporting.tables import inspection_table, result_table
+from graftkit.reporting.values import spending_words, value_table
 from graftkit.reporting.verdict import verdict
 
-__all__ = ["inspection_table", "network_dot", "network_svg", "report_html", "result_table", "verdict"]
+__all__ = [
+    "inspection_table",
+    "network_dot",
+    "network_svg",
+    "report_html",
+    "result_table",
+    "spending_words",
+    "value_table",
+    "verdict",
+]

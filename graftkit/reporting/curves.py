@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from graftkit.core.records import EpochRecord, PhaseRecord, RunReport
+from graftkit.reporting import figures
+from graftkit.reporting.figures import COLOURS, INK
 from graftkit.reporting.results import shown_seed
 from graftkit.reporting.wording import is_accuracy
-
-# Colours that occur nowhere else, so that the page's own (light or dark) can take their place.
-INK, FAINT, GRID = "#010203", "#040506", "#070809"
-COLOURS: Mapping[str, str] = {"grafted": "#0a0b0c", "control": "#0d0e0f", "dendrite": "#101112"}
-VARIABLES: Mapping[str, str] = {
-    INK: "var(--ink)", FAINT: "var(--muted)", GRID: "var(--line)", COLOURS["grafted"]: "var(--accent)",
-    COLOURS["control"]: "var(--control)", COLOURS["dendrite"]: "var(--phase)",
-}  # fmt: skip
-SETTINGS: Mapping[str, object] = {
-    "svg.hashsalt": "graftkit", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.5,
-    "text.color": INK, "axes.labelcolor": FAINT, "xtick.color": FAINT, "ytick.color": FAINT,
-    "axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False, "grid.color": GRID,
-    "axes.unicode_minus": False,
-}  # fmt: skip
 
 
 def curves_svg(report: RunReport) -> str:
     """Both curves as one SVG element whose colours are the page's variables; empty without epochs."""
     if not report.epochs:
         return ""
-    # Matplotlib reads these settings when it draws, so there is no way around its own table of them.
-    with matplotlib.rc_context(dict(SETTINGS)):  # type: ignore[arg-type]
+    with figures.drawing():
         figure = Figure(figsize=(12.4, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         _validation(left, report)
@@ -48,7 +32,7 @@ def curves_svg(report: RunReport) -> str:
             _frame(axes)
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False, fontsize=9.5)
-        return _inline(figure)
+        return figures.svg(figure, name="curves", page=True)
 
 
 def _validation(axes: Axes, report: RunReport) -> None:
@@ -82,6 +66,8 @@ def _arms(epochs: Sequence[EpochRecord]) -> dict[tuple[str, int], list[EpochReco
     """Epochs by arm and seed, in order."""
     found: dict[tuple[str, int], list[EpochRecord]] = {}
     for epoch in sorted(epochs, key=lambda e: (e.arm, e.seed, e.epoch)):
+        if epoch.arm not in COLOURS:  # a trial's
+            continue
         found.setdefault((epoch.arm, epoch.seed), []).append(epoch)
     return found
 
@@ -116,14 +102,3 @@ def _frame(axes: Axes) -> None:
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-
-
-def _inline(figure: Figure) -> str:
-    """The figure's SVG element alone, with the page's colours."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = stream.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    return svg.replace("<svg ", '<svg class="curves" role="img" aria-label="curves" ', 1)

@@ -11,6 +11,8 @@ from graftkit.core.records import RunReport
 from graftkit.reporting import wording
 from graftkit.reporting.picture import network_svg
 from graftkit.reporting.results import COLUMNS, result_rows, seed_rows, shown_seed
+from graftkit.reporting.values import COLUMNS as VALUE_COLUMNS
+from graftkit.reporting.values import cells, ranked, spending_words
 from graftkit.reporting.verdict import verdict
 
 TEMPLATE = "report.html.j2"
@@ -24,6 +26,7 @@ def report_html(report: RunReport) -> str:
     """
     # Matplotlib takes a second to import, which the terminal's tables need not wait for.
     from graftkit.reporting.curves import curves_svg
+    from graftkit.reporting.value_picture import value_svg
 
     source = resources.files("graftkit.reporting").joinpath(TEMPLATE).read_text("utf-8")
     picture = network_svg(report.inspection)
@@ -37,6 +40,13 @@ def report_html(report: RunReport) -> str:
         means=seed_rows(report),
         seed=shown_seed(report),
         # These are drawn here, and what they quote is escaped there.
+        spending=report.spending,
+        value_columns=VALUE_COLUMNS,
+        value_rows=[(value, cells(report.spending, value)) for value in ranked(report.spending)]
+        if report.spending
+        else [],
+        value_words=spending_words(report.spending) if report.spending else "",
+        values=Markup(value_svg(report.spending, page=True)) if report.spending else "",
         curves=Markup(curves_svg(report)),
         picture=Markup(picture),
         wide=picture_width(picture) > TEXT_WIDTH,

@@ -73,7 +73,14 @@ def _seed_means(report: RunReport) -> list[tuple[str, float, float]]:
 def _ships_unchanged(report: RunReport) -> list[str]:
     if report.shipped != "given":
         return []
-    return ["No graft beat the model you gave; model.onnx is that model, unchanged."]
+    best, margin = report.best_grafted, report.margin
+    if best is None or margin is None:
+        return ["No graft beat the model you gave; model.onnx is that model, unchanged."]
+    gain = _step(report, best.validation - report.baseline.validation)
+    return [
+        "No graft surely beat the model you gave, so model.onnx is that model, unchanged: the best gains"
+        f" {gain} on validation with a standard error of {_step(report, margin).removeprefix('+')}."
+    ]
 
 
 def _gain(report: RunReport, best: Measurement, split: Split) -> str:

@@ -50,6 +50,12 @@ def gain_words(gain: float | None) -> str:
     return "-" if gain is None else f"{_unsigned_zero(gain, 4):+.4f}"
 
 
+def amount(unit: str, value: float, *, unit_too: bool = True) -> str:
+    """What something costs, with its unit: "1,234 parameters", "12.3 us"; multiply-adds are shortened, "1.2M"."""
+    number = compact(round(value)) if unit == "multiply-adds" else f"{value:,.{1 if unit == 'us' else 0}f}"
+    return f"{number} {unit}" if unit_too else number
+
+
 def growth(count: float, base: float) -> str:
     """How much larger than the baseline, "+6.5%"; empty where there is nothing to compare with."""
     return "" if not base or count == base else f"{100 * (count / base - 1):+.1f}%"

@@ -17,6 +17,7 @@ from graftkit.surgery.probe import unreached
 
 __all__ = [
     "affordable",
+    "blank",
     "check_reached",
     "empty",
     "graft",
@@ -106,11 +107,7 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
     new = tuple(grafts)
     if limit is None:
         return new
-    sites = _check(model, new)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
-        built = [_built(g, sites[g.site], place, build) for g, place in zip(new, places, strict=True)]
-    costs = [sum(p.numel() for p in dendrite.parameters()) for dendrite in built]
+    costs = [sum(p.numel() for p in dendrite.parameters()) for dendrite in blank(model, new, build)]
     left = limit - model.parameter_count()
     taken: set[int] = set()
     for index in sorted(range(len(new)), key=lambda i: (costs[i], i)):
@@ -118,6 +115,15 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
             left -= costs[index]
             taken.add(index)
     return tuple(graft for index, graft in enumerate(new) if index in taken)
+
+
+def blank(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> list[Dendrite]:
+    """The dendrites that the grafts ask for, without weights and not grafted: to count what they would have."""
+    new = tuple(grafts)
+    sites = _check(model, new)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
+        return [_built(g, sites[g.site], place, build) for g, place in zip(new, places, strict=True)]
 
 
 def lost_grafts(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> tuple[str, ...]:

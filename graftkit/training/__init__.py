@@ -1,10 +1,12 @@
 """Training: the Grower, the thin loop over it, losses, metrics and checkpoints."""
 
+from graftkit.training.attribution import Worth, attribute
 from graftkit.training.batches import batches, hold_out
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
-from graftkit.training.evaluate import evaluate, predict
-from graftkit.training.grower import Best, Grower, Recipe, Step
+from graftkit.training.evaluate import answers, evaluate, predict
+from graftkit.training.grower import Best, Grower, Step
 from graftkit.training.loop import run, seeded
+from graftkit.training.recipe import Recipe
 
 __all__ = [
     "DEFAULT_LOSS",
@@ -12,7 +14,10 @@ __all__ = [
     "Grower",
     "Recipe",
     "Step",
+    "Worth",
     "accuracy",
+    "answers",
+    "attribute",
     "batches",
     "check_fit",
     "evaluate",

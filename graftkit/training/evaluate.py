@@ -25,12 +25,17 @@ def predict(forward: Callable[[Inputs], Tensor], rows: Rows) -> tuple[Tensor, Te
     return torch.cat(outputs), torch.cat(targets)
 
 
-def evaluate(model: GraftedModel, rows: Rows, metric: Metric, device: torch.device) -> float:
-    """The metric of the model over rows, NaN where an output is not finite; the model's mode stays as it was."""
+def answers(model: GraftedModel, rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(outputs, targets) of the model over rows, in evaluation; the model's mode stays as it was."""
     training = model.training
     model.eval()
     try:
-        outputs, targets = predict(lambda inputs: model(*(x.to(device) for x in model.arrange(inputs))), rows)
-        return metric(outputs, targets) if torch.isfinite(outputs).all() else math.nan
+        return predict(lambda inputs: model(*(x.to(device) for x in model.arrange(inputs))), rows)
     finally:
         model.train(training)
+
+
+def evaluate(model: GraftedModel, rows: Rows, metric: Metric, device: torch.device) -> float:
+    """The metric of the model over rows, NaN where an output is not finite; the model's mode stays as it was."""
+    outputs, targets = answers(model, rows, device)
+    return metric(outputs, targets) if torch.isfinite(outputs).all() else math.nan

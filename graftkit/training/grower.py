@@ -15,30 +15,9 @@ from graftkit.contracts import Build, Criterion, GrowthSchedule, Inputs, Observe
 from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.learning import Candidates, Rule
-from graftkit.model import GraftedModel
+from graftkit.model import GraftedModel, learning
 from graftkit.plan import Graft, GraftPlan
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How each phase is optimised: AdamW anew, linear warm-up, then a half cosine to zero.
-
-    Attributes:
-        learning_rate: at the end of the warm-up.
-        weight_decay: AdamW's (Loshchilov and Hutter 2019).
-        warmup: share of a phase's steps.
-    """
-
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    warmup: float = 0.05
-
-    def rate(self, step: int, steps: int) -> float:
-        """The share of the learning rate at a step of `steps`."""
-        rise = max(1, round(steps * self.warmup))
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+from graftkit.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -73,6 +52,8 @@ class Step:
 
 class Grower:
     """Drives growth from inside a training loop.
+
+    The best state is the best validated of each phase's last epochs (`Recipe.settled`), of equal ones the latest.
 
     ```python
     while not grower.finished:
@@ -144,6 +125,7 @@ class Grower:
         self._epochs = 0
         self._progress = _Progress()
         self._candidates: Candidates | None = None
+        self._passing: Best | None = None  # the best of the phase's epochs that may not be kept
         self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
         self._advance()
 
@@ -171,13 +153,15 @@ class Grower:
             return math.nan
         if len(targets) < 2 and self._norms and self._candidates is None:
             return math.nan  # traced batch norm would take the variance of one row, which is not a number
-        loss = self.loss(inputs, targets)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self.diverged = True
-            return value
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        self._set_mode()
+        with learning(self.model.base.parameters() if self.rule.freeze else (), on=False):
+            loss = self.loss(inputs, targets)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                self.diverged = True
+                return value
+            self.optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
         self.optimizer.step()
         self.lr_scheduler.step()
         self._progress.total += value * len(targets)
@@ -200,6 +184,7 @@ class Grower:
 
     def interrupt(self, why: str) -> None:
         """End growth now; the best state stays."""
+        self._keep_passing()
         self.phase, self.stopped, self.interrupted = None, why, True
 
     def restore_best(self) -> None:
@@ -210,14 +195,30 @@ class Grower:
         assert self.phase is not None
         if self._candidates is not None:
             return False
+        if not self.recipe.keeps(self._progress.epochs, self.phase.epochs):
+            if self._passing is None or validation > self._passing.validation:
+                self._passing = self._now(validation)
+            return False
         self._progress.best = max(self._progress.best, validation)
-        better = validation > self.best.validation
-        if better or self.best_trained is None or validation > self.best_trained.validation:
-            found = Best(validation, self.model.plan, self.model.snapshot(), self.phase.cycle)
+        trained, better = self.best_trained, validation > self.best.validation
+        same = trained is not None and validation == trained.validation and self.phase.cycle == trained.cycle
+        if better or same or trained is None or validation > trained.validation:
+            found = self._now(validation)
+            self.best = found if better or (same and self.best is trained) else self.best
             self.best_trained = found
-            self.best = found if better else self.best
         self._progress.improved = self._progress.improved or better
         return better
+
+    def _now(self, validation: float) -> Best:
+        assert self.phase is not None
+        return Best(validation, self.model.plan, self.model.snapshot(), self.phase.cycle)
+
+    def _keep_passing(self) -> None:
+        """Where a phase ends before its time, its best state so far has to do."""
+        found, self._passing = self._passing, None
+        if found is not None and (self.best_trained is None or found.validation > self.best_trained.validation):
+            self.best_trained = found
+            self.best = found if found.validation > self.best.validation else self.best
 
     def _record(self, validation: float) -> EpochRecord:
         assert self.phase is not None
@@ -231,6 +232,7 @@ class Grower:
         assert self.phase is not None
         note, ends = "", False
         if self.diverged:
+            self._keep_passing()
             note, ends = f"the loss became NaN or infinite in cycle {self.phase.cycle}", True
         elif self._candidates is not None:
             before = len(self.model.plan.grafts)
@@ -261,7 +263,7 @@ class Grower:
     def _advance(self) -> None:
         """Begin the next phase, from the best state, or end growth."""
         self.phase = self.schedule.next(self.history)
-        self._progress, self._candidates = _Progress(), None
+        self._progress, self._candidates, self._passing = _Progress(), None, None
         if self.phase is None:
             self.stopped = self.schedule.why(self.history)
             return
@@ -294,4 +296,10 @@ class Grower:
         recipe = self.recipe
         self.optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
-        self.model.train(self._candidates is None)
+        self._set_mode()
+
+    def _set_mode(self) -> None:
+        """A network that learns is in training; one that stands still is as it is in evaluation."""
+        training = self._candidates is None and not self.rule.freeze
+        if self.model.training != training:
+            self.model.train(training)

@@ -85,7 +85,7 @@ def grower(model: GraftedModel, additions: Sequence[Graft] = PLAN, **asked: obje
         "criterion": functional.cross_entropy,
         "baseline": 0.5,
         "steps_per_epoch": 2,
-        "recipe": Recipe(learning_rate=0.05),
+        "recipe": Recipe(learning_rate=0.05, settled=1.0),
     }
     return Grower(model, additions, **{**options, **asked})  # type: ignore[arg-type]
 
@@ -99,6 +99,33 @@ def epoch(growing: Grower, score: float) -> training.Step:
 
 def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return set(state) == set(other) and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_only_the_last_epochs_of_a_phase_leave_a_state_and_of_equal_ones_the_latest(model: GraftedModel) -> None:
+    growing = grower(model, schedule=Cycles(epochs=8, cycles=1), recipe=Recipe(learning_rate=0.05))
+    states = []
+    for score in (0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.6, 0.6):
+        epoch(growing, score)
+        states.append(model.snapshot())
+    assert growing.best.validation == 0.6 and growing.history[0].validation == 0.6 and growing.history[0].improved
+    growing.restore_best()
+    assert same(model.snapshot(), states[7]) and not same(model.snapshot(), states[6])
+    assert [Recipe().keeps(e, 1) for e in (1,)] == [True]
+    assert [e for e in range(1, 11) if Recipe().keeps(e, 10)] == [8, 9, 10]
+
+
+@pytest.mark.parametrize("how", ["interrupted", "diverged"])
+def test_where_a_phase_ends_before_its_time_its_best_state_has_to_do(model: GraftedModel, how: str) -> None:
+    growing = grower(model, schedule=Cycles(epochs=8, cycles=1), recipe=Recipe(learning_rate=0.05))
+    epoch(growing, 0.7)
+    best = model.snapshot()
+    epoch(growing, 0.6)
+    if how == "interrupted":
+        growing.interrupt("by the user")
+    else:
+        epoch(growing, math.nan)
+    growing.restore_best()
+    assert growing.best.validation == 0.7 and same(model.snapshot(), best)
 
 
 # ── the recipe ───────────────────────────────────────────────────────────────────────────────────
@@ -295,8 +322,9 @@ def test_records(model: GraftedModel) -> None:
 
 def fitted(model: GraftedModel, **asked: object) -> GraftedModel:
     surgery.put_back(model, GraftPlan(), START, build_dendrite)
-    options: dict[str, object] = {"epochs": 3, "cycles": 2, "batch_size": 16, "learning_rate": 0.03, "control": False}
-    return api.fit(model, DATA, plan=GraftPlan(PLAN), **{**options, **asked}).model  # type: ignore[arg-type]
+    options: dict[str, object] = {"epochs": 3, "cycles": 2, "batch_size": 16, "learning_rate": 0.03}
+    whole = {**options, "control": False, "margin": 0.0, **asked}
+    return api.fit(model, DATA, plan=GraftPlan(PLAN), **whole).model  # type: ignore[arg-type]
 
 
 START: dict[str, Tensor] = {}

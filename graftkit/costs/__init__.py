@@ -1,0 +1,69 @@
+"""What a budget can be spent in: the table, and how `parameters=+10%` becomes a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from graftkit.core.errors import PlanError
+from graftkit.core.table import Table
+from graftkit.costs.cost import Cost
+from graftkit.costs.latency import Latency
+from graftkit.costs.macs import Macs
+from graftkit.costs.parameters import Parameters
+from graftkit.costs.size import Size
+
+COSTS: Table[type[Cost]] = Table(
+    "kind of budget", {kind.name: kind for kind in (Parameters, Macs, Size, Latency)}, PlanError
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much dendrites may add, and in what.
+
+    Attributes:
+        cost: what is counted.
+        share: of what the model as given has, 0.1 for 10% more.
+        amount: in the cost's unit, where there is no share.
+    """
+
+    cost: Cost
+    share: float | None
+    amount: float
+
+    def allowance(self, given: float) -> float:
+        """What may be added to a model that has `given`, in the cost's unit."""
+        return self.amount if self.share is None else given * self.share
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget from `parameters=+10%`, or `macs=+200k`, `size=+4KB`, `latency=+50us`. Raises PlanError."""
+    name, equals, rest = text.partition("=")
+    if not equals:
+        raise PlanError(f"--budget {text!r}: write WHAT=+HOW MUCH, as in parameters=+10% or latency=+50us")
+    cost = COSTS.find(name.strip())()
+    number = rest.strip().removeprefix("+")
+    if not rest.strip().startswith("+"):
+        raise PlanError(f"--budget {text!r}: a budget is what may be added; write {name}=+{number or '10%'}")
+    if number.endswith("%"):
+        return Budget(cost, _positive(number[:-1], text) / 100, 0.0)
+    digits = number.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    unit = number[len(digits) :]
+    if unit not in cost.units:
+        offered = ", ".join(f"{each or 'none'}" for each in cost.units)
+        raise PlanError(f"--budget {text!r}: {name} has the units {offered}, or write a share such as +10%")
+    return Budget(cost, None, _positive(digits, text) * cost.units[unit])
+
+
+def _positive(number: str, text: str) -> float:
+    try:
+        value = float(number.replace(",", "").replace("_", ""))
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise PlanError(f"--budget {text!r}: {number!r} is no positive number")
+    return value
+
+
+__all__ = ["COSTS", "Budget", "Cost", "parse_budget"]

@@ -1,0 +1,165 @@
+"""Costs that are measured on ONNX files: a whole model with and without dendrites, or one of its sites by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from graftkit import surgery, tracing
+from graftkit.core.sites import Site
+from graftkit.costs.built import serving
+from graftkit.costs.cost import Counts, Prices
+from graftkit.dendrites import build_dendrite
+from graftkit.model import GraftedModel, SiteDendrites, TracedModel
+from graftkit.plan import Graft
+from graftkit.shipping import to_onnx
+
+_PART = 4  # a graft is measured with all of its neurons and with one in so many; between them a line is drawn
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model without and with dendrites as ONNX files, and one row of inputs for both."""
+
+    before: bytes
+    after: bytes
+    inputs: Mapping[str, np.ndarray]
+
+
+def plain(model: GraftedModel) -> Pair:
+    """The model as it stands, twice."""
+    written = to_onnx(model).SerializeToString()
+    return Pair(written, written, _one_row(model.traced))
+
+
+def with_grafts(model: GraftedModel, grafts: Sequence[Graft]) -> Pair:
+    """The model as it stands, and with these grafts, whose strengths are random; it is left as it was."""
+    before = to_onnx(model).SerializeToString()
+    plan = model.plan
+    surgery.graft(model, grafts, build_dendrite, seed=0)
+    try:
+        for key in dict.fromkeys(graft.site for graft in grafts):
+            _sound(model, key, len(plan.at(key)))
+        return Pair(before, to_onnx(model).SerializeToString(), _one_row(model.traced))
+    finally:
+        surgery.truncate(model, plan)
+
+
+def prices(
+    model: GraftedModel,
+    grafts: Sequence[Graft],
+    counts: Counts,
+    more: Callable[[Pair], float],
+) -> Prices:
+    """For each graft what it adds to its site alone where it serves so many neurons; sites alike are measured once."""
+    seen = _seen(model, [graft.site for graft in grafts])
+    known: dict[Hashable, float] = {}
+    alone: dict[Hashable, GraftedModel] = {}
+
+    def price(graft: Graft, neurons: int) -> float:
+        site = model.traced.site(graft.site)
+        shape = (site.operator, site.geometry, site.out_channels, tuple(seen[site.key].shape))
+        asked = (shape, graft.kind, graft.options, neurons)
+        if asked not in known:
+            if shape not in alone:
+                alone[shape] = surgery.empty(_alone(site, seen[site.key]))
+            one = replace(serving(graft, neurons, site.out_channels), site=alone[shape].traced.sites[0].key, mask=None)
+            known[asked] = more(with_grafts(alone[shape], [one]))
+        return known[asked]
+
+    found = []
+    for graft, wanted in zip(grafts, counts, strict=True):
+        ends = sorted({max(1, wanted[-1] // _PART), wanted[-1]} & set(wanted)) or [wanted[-1]]
+        measured = [price(graft, n) for n in ends]
+        found.append(_on_a_line(wanted, ends, measured))
+    return found
+
+
+def _on_a_line(wanted: Sequence[int], ends: Sequence[int], measured: Sequence[float]) -> list[float]:
+    if len(ends) == 1:
+        return [measured[0] for _ in wanted]
+    slope = (measured[1] - measured[0]) / (ends[1] - ends[0])
+    return [measured[0] + slope * (n - ends[0]) for n in wanted]
+
+
+def _sound(model: GraftedModel, key: str, first: int) -> None:
+    """Give the dendrites of a site from the `first` on strengths: silent ones would be folded away."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for dendrite in model.at(key).members()[first:]:
+            for p in dendrite.strengths():
+                p.copy_(torch.rand(p.shape, generator=generator) + 0.5)
+
+
+def _one_row(traced: TracedModel) -> dict[str, np.ndarray]:
+    ports = traced.signature.inputs
+    return {p.name: _row(x, p.shape).numpy() for p, x in zip(ports, traced.inputs, strict=True)}
+
+
+def _row(x: Tensor, shape: Sequence[int | str]) -> Tensor:
+    """One row, or all of them where their number is fixed."""
+    return x[:1].detach().cpu() if shape and isinstance(shape[0], str) else x.detach().cpu()
+
+
+def _seen(model: GraftedModel, sites: Sequence[str]) -> dict[str, Tensor]:
+    """What each site reads for one row of the example."""
+    plan, found = model.plan, dict[str, Tensor]()
+    opened = [key for key in dict.fromkeys(sites) if key not in plan.sites()]
+    surgery.open_sites(model, [Graft(key, "none") for key in opened])
+    handles = [model.at(key).register_forward_pre_hook(_recorder(key, found)) for key in dict.fromkeys(sites)]
+    training = model.training
+    device = next(model.parameters()).device
+    ports = model.traced.signature.inputs
+    try:
+        with torch.no_grad():
+            rows = [_row(x, p.shape) for x, p in zip(model.traced.inputs, ports, strict=True)]
+            model.eval()(*(row.to(device) for row in rows))
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+        surgery.truncate(model, plan)
+    return found
+
+
+def _recorder(key: str, found: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, SiteDendrites)
+        found[key] = args[0].detach().cpu().float().clone()
+
+    return record
+
+
+def _alone(site: Site, row: Tensor) -> TracedModel:
+    """A site of the same shape as a model of its own, with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(_operator(site), nn.ReLU()).eval()
+    return tracing.trace_module(module, torch.cat([row, row]), name=site.key)
+
+
+def _operator(site: Site) -> nn.Module:
+    geometry = site.geometry
+    if geometry is None:
+        return nn.Linear(site.in_channels, site.out_channels)
+    kinds: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    further: dict[str, Any] = {}
+    if site.is_transposed:
+        kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+        further = {"output_padding": geometry.output_padding}
+    made: nn.Module = kinds[site.spatial_dims - 1](
+        site.in_channels,
+        site.out_channels,
+        geometry.kernel,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+        **further,
+    )
+    return made

@@ -1,0 +1,181 @@
+"""What stays the same over the arms and repetitions of one fit: model, data, settings, and how an arm is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from lightning_fabric import Fabric
+
+from graftkit import surgery, training
+from graftkit.contracts import Criterion, Data, Metric, Observer
+from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
+from graftkit.dendrites import build_dendrite
+from graftkit.learning import Rule
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft, GraftPlan
+from graftkit.rules import Gradient
+from graftkit.schedules import Cycles, Replay
+from graftkit.training import Best, Grower, Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit.
+
+    Attributes:
+        epochs: epochs of each phase.
+        cycles: cycles at most; each grafts one dendrite a site.
+        batch_size: rows a step.
+        recipe: the optimizer's settings.
+        max_parameters: growth never goes beyond; None for no limit.
+        seed: of the first repetition; the next has seed + 1.
+        seeds: repetitions.
+        control: whether the same epochs are also spent on the ungrafted model.
+        margin: how many standard errors better than the given model on validation a grafted one must be to ship.
+        device: as Lightning Fabric names accelerators.
+        precision: "32-true" or "bf16-mixed".
+    """
+
+    epochs: int = 40
+    cycles: int = 2
+    batch_size: int = 64
+    recipe: Recipe = field(default_factory=Recipe)
+    max_parameters: int | None = None
+    seed: int = 0
+    seeds: int = 1
+    control: bool = True
+    margin: float = 1.0
+    device: str = "cpu"
+    precision: str = "32-true"
+
+
+@dataclass
+class Arm:
+    """What one arm left: its best states, and why it ended."""
+
+    best: Best
+    best_trained: Best | None
+    history: list[PhaseRecord]
+    stopped: str
+    diverged: bool
+    interrupted: bool
+
+
+class Fitter:
+    """Everything that stays the same over the arms and repetitions of one fit."""
+
+    def __init__(
+        self,
+        model: GraftedModel,
+        data: Data,
+        criterion: Criterion,
+        metric: Metric,
+        settings: Settings,
+        observer: Observer,
+    ):
+        self.model, self.data, self.criterion, self.metric = model, data, criterion, metric
+        self.settings = settings
+        self.device = next(model.parameters()).device
+        self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
+        self.given_plan, self.given = model.plan, model.snapshot()
+        self.trains = any(p.requires_grad for p in model.parameters())
+        self.phases: list[PhaseRecord] = []
+        self.epochs: list[EpochRecord] = []
+        self.observer = Observer(
+            observer.on_stage, self._see_epoch(observer), self._see_phase(observer), observer.on_warning
+        )
+        self.baseline = self.measure()
+
+    def measure(self) -> Measurement:
+        """The model's numbers as it stands; the test part is looked at, never decided by."""
+        test = self.data.test
+        return Measurement(
+            validation=training.evaluate(self.model, self.data.validation, self.metric, self.device),
+            test=None if test is None else training.evaluate(self.model, test, self.metric, self.device),
+            parameters=self.model.parameter_count(),
+            macs=self.model.macs(),
+        )
+
+    def answers(self, plan: GraftPlan, state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(outputs, targets) on the validation rows of a state that was kept."""
+        self.put_back(plan, state)
+        return training.answers(self.model, self.data.validation, self.device)
+
+    def measure_at(self, best: Best) -> Measurement:
+        """The numbers of a state that was kept."""
+        self.put_back(best.plan, best.state)
+        return self.measure()
+
+    def put_back(self, plan: GraftPlan, state: dict[str, torch.Tensor]) -> None:
+        """Bring the model to a state that was kept."""
+        surgery.put_back(self.model, plan, state, build_dendrite)
+
+    def grafted_arm(self, additions: Sequence[Graft], rule: Rule, seed: int) -> Arm:
+        """Grow from the given model."""
+        schedule = Cycles(epochs=self.settings.epochs, cycles=self.settings.cycles, phases=rule.phases)
+        return self._arm("grafted", additions, rule, schedule, seed)
+
+    def trial_arm(self, candidates: Sequence[Graft], epochs: int, seed: int) -> Arm:
+        """Graft all candidates at once and train for a short time."""
+        return self._arm("trial", candidates, Gradient(), Cycles(epochs=epochs, cycles=1), seed)
+
+    def control_arm(self, lengths: Sequence[int], seed: int) -> Arm:
+        """Train the given model for phases of the same lengths, nothing grafted."""
+        return self._arm("control", (), Gradient(), Replay(tuple(lengths)), seed)
+
+    def gains(self) -> dict[str, float]:
+        """For each grafted site, the validation metric that is lost when its strengths are zero."""
+        whole = training.evaluate(self.model, self.data.validation, self.metric, self.device)
+        found = {}
+        for site in self.model.plan.sites():
+            kept = self.model.silence(site)
+            without = training.evaluate(self.model, self.data.validation, self.metric, self.device)
+            self.model.unsilence(site, kept)
+            found[site] = whole - without
+        return found
+
+    def _arm(self, name: str, additions: Sequence[Graft], rule: Rule, schedule: Cycles | Replay, seed: int) -> Arm:
+        self.put_back(self.given_plan, self.given)
+        size = self.settings.batch_size
+        train = training.batches(self.data.train, size, seed=seed)
+        parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
+        candidates = training.batches(parts[0], size, seed=seed) if parts else None
+        with training.seeded(seed):
+            grower = Grower(
+                self.model,
+                additions,
+                rule=rule,
+                schedule=schedule,
+                build=build_dendrite,
+                criterion=self.criterion,
+                baseline=self.baseline.validation,
+                steps_per_epoch=len(train),
+                recipe=self.settings.recipe,
+                held_out=training.batches(parts[1], 256) if parts else None,
+                candidate_steps=len(candidates) if candidates else None,
+                max_parameters=self.settings.max_parameters,
+                fabric=self.fabric,
+                observer=self.observer,
+                arm=name,
+                seed=seed,
+            )
+            training.run(grower, train, self.data.validation, self.metric, candidates=candidates)
+        return Arm(
+            grower.best, grower.best_trained, grower.history, grower.stopped, grower.diverged, grower.interrupted
+        )
+
+    def _see_epoch(self, observer: Observer) -> Callable[[EpochRecord, int], None]:
+        def see(record: EpochRecord, of: int) -> None:
+            self.epochs.append(record)
+            observer.on_epoch(record, of)
+
+        return see
+
+    def _see_phase(self, observer: Observer) -> Callable[[PhaseRecord], None]:
+        def see(record: PhaseRecord) -> None:
+            self.phases.append(record)
+            observer.on_phase(record)
+
+        return see

@@ -1,0 +1,117 @@
+"""Spends a budget: of all that was tried, the neurons' dendrites that are worth most for what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graftkit.core.values import Spending, ValueRecord
+from graftkit.costs import Budget
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft
+from graftkit.training import Worth
+
+_EACH = 16  # up to so many neurons every number of them is an offer; of more, some numbers
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One dendrite as it may be bought: for no neuron, or for the best so many.
+
+    Attributes:
+        worth: for each number of neurons, beginning with none, what the dendrite is worth to them all.
+        price: for each, what it costs.
+    """
+
+    worth: tuple[float, ...]
+    price: tuple[float, ...]
+
+
+def spend(
+    model: GraftedModel, worths: Sequence[Worth], budget: Budget, *, epochs: int
+) -> tuple[tuple[Graft, ...], Spending]:
+    """The grafts that a budget is best spent on, and how that was found.
+
+    A neuron counts with what its dendrite is worth less the standard error of that; what is left of nothing is not
+    bought. What is bought is priced once more all together, and given up from the least worth for its price on until it
+    fits.
+
+    Args:
+        model: the model as given, nothing grafted.
+        worths: what a trial found.
+        budget: what may be spent.
+        epochs: of the trial.
+    """
+    grafts = [one.graft for one in worths]
+    sure = [(one.mean - one.error).tolist() for one in worths]
+    orders = [[n for n in sorted(range(len(own)), key=lambda n: -own[n]) if own[n] > 0] for own in sure]
+    counts = [_counts(len(own)) for own in sure]
+    prices = budget.cost.prices(model, grafts, counts)
+    offers, wanted = [], []
+    for own, order, numbers, price in zip(sure, orders, counts, prices, strict=True):
+        there = [n for n in numbers if n <= len(order)]
+        wanted.append([0, *there])
+        worth = tuple(sum(own[neuron] for neuron in order[:n]) for n in [0, *there])
+        offers.append(Offer(worth, (0.0, *price[: len(there)])))
+    given = budget.cost.given(model)
+    allowance = budget.allowance(given)
+    taken = choose(offers, allowance)
+    while True:
+        served = [order[: own[step]] for order, own, step in zip(orders, wanted, taken, strict=True)]
+        kept = [_for_neurons(g, neurons, len(o)) for g, neurons, o in zip(grafts, served, sure, strict=True) if neurons]
+        spent = budget.cost.added(model, kept) if kept else 0.0
+        if not kept or spent <= allowance:
+            break
+        taken = _without_least(offers, taken)
+    values = tuple(
+        ValueRecord(
+            site=one.graft.site,
+            kind=one.graft.kind,
+            options=one.graft.options,
+            worth=tuple(one.mean.tolist()),
+            error=tuple(one.error.tolist()),
+            price=price[-1],
+            kept=tuple(sorted(neurons)),
+            spent=offer.price[step],
+        )
+        for one, price, neurons, offer, step in zip(worths, prices, served, offers, taken, strict=True)
+    )
+    return tuple(kept), Spending(budget.cost.name, budget.cost.unit, given, allowance, spent, epochs, values)
+
+
+def choose(offers: Sequence[Offer], allowance: float) -> list[int]:
+    """Which step of each offer to take: again and again the one that adds most worth for its price and still fits."""
+    taken = [0] * len(offers)
+    left = allowance
+    while True:
+        best: tuple[float, int, int] | None = None
+        for number, (offer, now) in enumerate(zip(offers, taken, strict=True)):
+            for step in range(now + 1, len(offer.worth)):
+                worth, price = offer.worth[step] - offer.worth[now], offer.price[step] - offer.price[now]
+                density = worth / max(price, 1e-9)
+                if worth > 0 and price <= left and (best is None or density > best[0]):
+                    best = (density, number, step)
+        if best is None:
+            return taken
+        _, number, step = best
+        left -= offers[number].price[step] - offers[number].price[taken[number]]
+        taken[number] = step
+
+
+def _without_least(offers: Sequence[Offer], taken: Sequence[int]) -> list[int]:
+    """The same without the offer that is worth least for its price."""
+    bought = [number for number, step in enumerate(taken) if step]
+    least = min(bought, key=lambda n: offers[n].worth[taken[n]] / max(offers[n].price[taken[n]], 1e-9))
+    return [0 if number == least else step for number, step in enumerate(taken)]
+
+
+def _counts(neurons: int) -> list[int]:
+    """The numbers of neurons that a dendrite is offered for, the last for all."""
+    found = list(range(1, min(neurons, _EACH) + 1))
+    while found[-1] < neurons:
+        found.append(min(neurons, found[-1] * 5 // 4))
+    return found
+
+
+def _for_neurons(graft: Graft, neurons: Sequence[int], of: int) -> Graft:
+    return replace(graft, neurons=None if len(neurons) == of else tuple(sorted(neurons)))

@@ -1,0 +1,118 @@
+"""Says what each neuron's dendrite is worth: how much of the loss it takes away on rows that were not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graftkit.contracts import Criterion, Dendrite, Inputs
+from graftkit.core.sites import Site
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft
+
+_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one dendrite is worth to each neuron of its site; a neuron that it does not serve has nothing.
+
+    Attributes:
+        graft: the dendrite.
+        mean: the loss that it takes away, [neurons], mean over rows.
+        error: the standard error of that mean, [neurons], from the spread over batches.
+    """
+
+    graft: Graft
+    mean: Tensor
+    error: Tensor
+
+
+def attribute(
+    model: GraftedModel, rows: Iterable[tuple[Inputs, Tensor]], criterion: Criterion, *, steps: int = _STEPS
+) -> tuple[Worth, ...]:
+    """The worth of every dendrite in the model's plan, in the plan's order.
+
+    All strengths are brought from zero to what they are along a straight line, and each number's share of the change in
+    loss is its own way times the mean gradient along the line (the Aumann-Shapley value; as Integrated Gradients,
+    Sundararajan et al. 2017). The shares add up to all that the dendrites do together, also where the gradient is
+    zero at the end of the line, as at a converged layer. The model is in evaluation mode and ends as it was.
+
+    Args:
+        model: with its dendrites trained.
+        rows: batches of (inputs, targets), best such that were not trained on.
+        criterion: the loss, (outputs, targets) to one number.
+        steps: gradients along the line, at the middle of as many equal parts.
+    """
+    grafts = model.plan.grafts
+    strengths = [dendrite.strengths() for dendrite in _members(model)]
+    numbers = [p for own in strengths for p in own]
+    ends = [p.detach().clone() for p in numbers]
+    training = model.training
+    model.eval()
+    samples: list[list[Tensor]] = [[] for _ in grafts]
+    weights: list[int] = []
+    try:
+        for inputs, targets in rows:
+            shares = _shares(model, numbers, ends, inputs, targets, criterion, steps)
+            weights.append(len(targets))
+            for sample, own in zip(samples, strengths, strict=True):
+                mine, shares = shares[: len(own)], shares[len(own) :]
+                sample.append(sum(share.flatten(1).sum(1) if share.ndim > 1 else share for share in mine))  # type: ignore[arg-type]
+    finally:
+        _set(numbers, ends)
+        model.train(training)
+    sites = [model.traced.site(graft.site) for graft in grafts]
+    return tuple(_worth(*one, weights) for one in zip(grafts, sites, samples, strict=True))
+
+
+def _members(model: GraftedModel) -> list[Dendrite]:
+    """The dendrites in the plan's order."""
+    waiting = {site: list(model.at(site).members()) for site in model.plan.sites()}
+    return [waiting[graft.site].pop(0) for graft in model.plan.grafts]
+
+
+def _shares(
+    model: GraftedModel,
+    numbers: list[nn.Parameter],
+    ends: list[Tensor],
+    inputs: Inputs,
+    targets: Tensor,
+    criterion: Criterion,
+    steps: int,
+) -> list[Tensor]:
+    """The loss that each number takes away on one batch."""
+    device = ends[0].device
+    given, wanted = [x.to(device) for x in model.arrange(inputs)], targets.to(device)
+    total = [torch.zeros_like(end) for end in ends]
+    for step in range(steps):
+        _set(numbers, [end * ((step + 0.5) / steps) for end in ends])
+        with torch.enable_grad():
+            loss = criterion(model(*given).float(), wanted)
+            slopes = torch.autograd.grad(loss, numbers, allow_unused=True, materialize_grads=True)
+        for sum_, slope in zip(total, slopes, strict=True):
+            sum_ += slope
+    return [-end * sum_ / steps for end, sum_ in zip(ends, total, strict=True)]
+
+
+def _set(numbers: list[nn.Parameter], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for p, value in zip(numbers, values, strict=True):
+            p.copy_(value)
+
+
+def _worth(graft: Graft, site: Site, samples: list[Tensor], weights: list[int]) -> Worth:
+    """Mean and error over batches, spread over all neurons."""
+    found = torch.stack(samples).double().cpu()
+    share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    mean = share @ found
+    error = torch.full_like(mean, torch.inf)
+    if len(samples) > 1:
+        error = (share.square() @ (found - mean).square() * len(samples) / (len(samples) - 1)).sqrt()
+    served = list(range(site.out_channels)) if graft.neurons is None else list(graft.neurons)
+    whole = torch.zeros(2, site.out_channels, dtype=torch.float64)
+    whole[:, served] = torch.stack([mean, error])
+    return Worth(graft, whole[0], whole[1])

@@ -1,0 +1,35 @@
+"""How a phase is optimised, and which of its epochs may leave the state that is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each phase is optimised: AdamW anew, linear warm-up, then a half cosine to zero.
+
+    Attributes:
+        learning_rate: at the end of the warm-up.
+        weight_decay: AdamW's (Loshchilov and Hutter 2019).
+        warmup: share of a phase's steps.
+        settled: share of a phase's epochs, at its end, whose states may be kept: with few validation rows the best of
+            all epochs is one that was lucky while the learning rate was high (docs/results.md).
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+    settled: float = 0.25
+
+    def keeps(self, epoch: int, epochs: int) -> bool:
+        """Whether the state after an epoch, from 1 on, may be kept; the last always may."""
+        return epoch > epochs * (1 - self.settled) or epoch >= epochs
+
+    def rate(self, step: int, steps: int) -> float:
+        """The share of the learning rate at a step of `steps`."""
+        rise = max(1, round(steps * self.warmup))
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))

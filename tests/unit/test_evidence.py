@@ -1,0 +1,62 @@
+"""How sure a gain is: the jackknife's error against what is known to be right."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from graftkit.fitting.evidence import difference_error
+from graftkit.training import accuracy, find_metric
+
+R2 = find_metric("r2")
+
+
+def answers(right: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs of two classes that are right where it says so."""
+    targets = torch.arange(len(right)) % 2
+    chosen = torch.where(right, targets, 1 - targets)
+    return torch.nn.functional.one_hot(chosen, 2).float(), targets
+
+
+def test_for_accuracy_it_is_the_error_of_the_mean_of_paired_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.rand(1000, generator=generator) < p for p in (0.9, 0.8))
+    difference = ours.double() - theirs.double()
+    expected = float(difference.std() / math.sqrt(1000))
+    assert difference_error(accuracy, answers(ours), answers(theirs)) == pytest.approx(expected, rel=0.25)
+
+
+def test_few_rows_are_left_out_one_by_one() -> None:
+    ours, theirs = torch.tensor([1, 1, 1, 0, 1]).bool(), torch.tensor([1, 0, 1, 0, 0]).bool()
+    difference = ours.double() - theirs.double()
+    expected = float(difference.std() / math.sqrt(5))
+    assert difference_error(accuracy, answers(ours), answers(theirs)) == pytest.approx(expected)
+
+
+def test_the_same_answers_differ_by_nothing_for_sure() -> None:
+    same = answers(torch.rand(90) < 0.7)
+    assert difference_error(accuracy, same, same) == 0
+
+
+def test_rows_in_another_order_are_not_paired() -> None:
+    ours = answers(torch.rand(400, generator=torch.Generator().manual_seed(0)) < 0.8)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(1))
+    shuffled = (ours[0][order], ours[1][order])
+    expected = math.sqrt(2 * 0.8 * 0.2 / 400)
+    assert difference_error(accuracy, ours, shuffled) == pytest.approx(expected, rel=0.3)
+
+
+def test_another_metric() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randn(500, 1, generator=generator)
+    first, second = (targets + s * torch.randn(500, 1, generator=generator) for s in (0.3, 0.5))
+    error = difference_error(R2, (first, targets), (second, targets))
+    assert 0.005 < error < 0.03 < R2(first, targets) - R2(second, targets)
+
+
+def test_one_row_says_nothing() -> None:
+    one = answers(torch.tensor([True]))
+    assert difference_error(accuracy, one, one) == 0

@@ -1,0 +1,175 @@
+"""Budgets: how they are written, what they are spent on, and that they are kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from graftkit import surgery, tracing
+from graftkit.core.errors import PlanError
+from graftkit.core.values import Spending
+from graftkit.costs import COSTS, parse_budget
+from graftkit.dendrites import build_dendrite
+from graftkit.model import GraftedModel
+from graftkit.plan import Graft
+from graftkit.spending import Offer, choose, spend
+from graftkit.training import Worth
+
+
+@pytest.mark.parametrize(
+    ("text", "given_amount", "allowance"),
+    [
+        ("parameters=+10%", 1000, 100),
+        ("parameters=+1,500", 1000, 1500),
+        ("parameters=+2k", 1000, 2000),
+        ("macs=+1.5M", 7, 1.5e6),
+        ("size=+4KB", 7, 4000),
+        ("size=+1MiB", 7, 2**20),
+        ("latency=+0.5ms", 7, 500),
+        ("latency=+25%", 80, 20),
+        (" macs = +3 ", 7, 3),
+    ],
+)
+def test_a_budget_is_what_may_be_added(text: str, given_amount: float, allowance: float) -> None:
+    assert parse_budget(text).allowance(given_amount) == pytest.approx(allowance)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("10%", "write WHAT=\\+HOW MUCH"),
+        ("parameters=10%", "write parameters=\\+10%"),
+        ("parameter=+10%", "unknown kind of budget 'parameter'.*mean parameters"),
+        ("parameters=+-5", "'-5' is no positive number"),
+        ("parameters=+0", "'0' is no positive number"),
+        ("parameters=+nan%", "'nan' is no positive number"),
+        ("parameters=+5KB", "parameters has the units none, k, K, M, G"),
+        ("latency=+5", "latency has the units us, ms, s"),
+        ("size=+", "'' is no positive number"),
+        ("macs=", "write macs=\\+10%"),
+    ],
+)
+def test_what_is_no_budget_is_refused(text: str, why: str) -> None:
+    with pytest.raises(PlanError, match=why) as caught:
+        parse_budget(text)
+    assert "\n" not in str(caught.value)
+
+
+# ── choosing ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_densest_comes_first_and_what_is_left_goes_on() -> None:
+    offers = [Offer((0, 10), (0, 10)), Offer((0, 9), (0, 3)), Offer((0, 1, 3), (0, 1, 2))]
+    assert choose(offers, 3) == [0, 1, 0]
+    assert choose(offers, 5) == [0, 1, 2]
+    assert choose(offers, 13) == [0, 1, 2]  # the two cheap ones leave 8, and the first costs 10
+    assert choose(offers, 15) == [1, 1, 2]
+    assert choose(offers, 0.5) == [0, 0, 0]
+
+
+def test_a_first_neuron_that_pays_for_what_all_share_can_be_bought_with_the_others() -> None:
+    """One neuron costs 9 and eight cost 16: alone it never pays, together they beat the cheap one."""
+    shared = Offer(tuple(float(n) for n in range(9)), (0, *(8.0 + n for n in range(1, 9))))
+    assert choose([shared, Offer((0, 2.0), (0, 6.0))], 16) == [8, 0]
+
+
+def test_what_is_worth_nothing_is_not_bought() -> None:
+    assert choose([Offer((0, 0, -1), (0, 1, 2)), Offer((0,), (0,))], 100) == [0, 0]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(0, 5), st.floats(0, 9)), max_size=5),
+        max_size=5,
+    ),
+    st.floats(0, 30),
+)
+def test_never_more_than_allowed(steps: list[list[tuple[float, float]]], allowance: float) -> None:
+    offers = []
+    for step in steps:
+        worth, price = [0.0], [0.0]
+        for more, cost in step:
+            worth.append(worth[-1] + more)
+            price.append(price[-1] + cost)
+        offers.append(Offer(tuple(worth), tuple(price)))
+    taken = choose(offers, allowance)
+    spent = sum(offer.price[step] for offer, step in zip(offers, taken, strict=True))
+    assert spent <= allowance * (1 + 1e-9) + 1e-9
+    left = allowance - spent
+    for offer, step in zip(offers, taken, strict=True):  # nothing that would add and fit is left behind
+        for other in range(step + 1, len(offer.worth)):
+            price = offer.price[other] - offer.price[step]
+            assert price > left - 1e-6 or offer.worth[other] <= offer.worth[step]
+
+
+# ── spending ─────────────────────────────────────────────────────────────────────────────────────
+
+NET = (nn.Conv1d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv1d(6, 20, 3, padding=1), nn.ReLU(), nn.Flatten())
+CANDIDATES = (
+    Graft("0", "context", (("mode", "add"), ("units", 2))),
+    Graft("0", "full"),
+    Graft("2", "lowrank", (("rank", 1),)),
+    Graft("2", "full"),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> GraftedModel:
+    torch.manual_seed(0)
+    return surgery.empty(tracing.trace_module(nn.Sequential(*NET), (torch.randn(2, 3, 8),), name="net"))
+
+
+def worths(model: GraftedModel, values: dict[int, list[float]], error: float = 0.1) -> list[Worth]:
+    """A worth for each candidate: nothing, but for the neurons (from 0 on) of those that are named."""
+    found = []
+    for number, graft in enumerate(CANDIDATES):
+        mean = torch.zeros(model.traced.site(graft.site).out_channels, dtype=torch.float64)
+        own = torch.tensor(values.get(number, []), dtype=torch.float64)
+        mean[: len(own)] = own
+        found.append(Worth(graft, mean, torch.full_like(mean, error)))
+    return found
+
+
+def test_neurons_that_are_worth_more_than_their_error_are_bought(model: GraftedModel) -> None:
+    grafts, spent = spend(model, worths(model, {1: [0.05, 2.0, 0.1, 3.0]}), parse_budget("parameters=+50%"), epochs=3)
+    assert [(g.site, g.kind, g.neurons) for g in grafts] == [("0", "full", (1, 3))]
+    assert spent.values[1].kept == (1, 3) and spent.values[1].paying == (3, 1)
+    before = model.parameter_count()
+    surgery.graft(model, grafts, build_dendrite, seed=0)
+    assert model.parameter_count() - before == spent.spent <= spent.values[1].spent <= spent.allowance == before / 2
+    surgery.truncate(model, type(model.plan)())
+
+
+def test_all_of_them_are_no_list_of_neurons(model: GraftedModel) -> None:
+    grafts, spent = spend(model, worths(model, {2: [1.0] * 20}), parse_budget("parameters=+50%"), epochs=3)
+    assert [(g.site, g.kind, g.neurons) for g in grafts] == [("2", "lowrank", None)]
+    assert spent.values[2].kept == tuple(range(20)) and spent.values[2].price == spent.spent
+
+
+def test_nothing_is_bought_where_nothing_pays_or_fits(model: GraftedModel) -> None:
+    assert spend(model, worths(model, {0: [0.09] * 6}), parse_budget("parameters=+50%"), epochs=3)[0] == ()
+    grafts, spent = spend(model, worths(model, {0: [5.0] * 6}), parse_budget("parameters=+3"), epochs=3)
+    assert grafts == () and spent.spent == 0 and not any(value.kept for value in spent.values)
+
+
+def test_an_endless_error_pays_nothing(model: GraftedModel) -> None:
+    """One batch of rows gives no standard error."""
+    found = worths(model, {1: [5.0]}, error=float("inf"))
+    assert spend(model, found, parse_budget("parameters=+50%"), epochs=3)[0] == ()
+
+
+@pytest.mark.parametrize(("cost", "share"), [("parameters", 4), ("parameters", 60), ("macs", 60)])
+def test_a_budget_is_kept_whatever_it_is_in(model: GraftedModel, cost: str, share: int) -> None:
+    values = {number: [1.0 + 0.1 * n for n in range(6)] for number in range(4)}
+    grafts, spent = spend(model, worths(model, values), parse_budget(f"{cost}=+{share}%"), epochs=3)
+    assert spent.spent <= spent.allowance
+    assert spent.spent == (COSTS.find(cost)().added(model, grafts) if grafts else 0)
+    assert grafts
+
+
+def test_a_spending_comes_back_from_its_json(model: GraftedModel) -> None:
+    _, spent = spend(model, worths(model, {0: [5.0] * 6}), parse_budget("parameters=+50%"), epochs=3)
+    assert Spending.from_json(spent.to_json()) == spent
