@@ -17,6 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from graftkit.core.errors import SourceError
 from graftkit.sources.onnx_arity import wrong_arity
+from graftkit.sources.onnx_texts import names_in
 from graftkit.sources.onnx_tensors import DTYPES, Tensors
 from graftkit.sources.pickle_safety import one_line
 
@@ -49,6 +50,8 @@ def check_model(model: ModelProto, tensors: Tensors, where: str) -> None:
     """Raise SourceError for the first thing in the file that cannot be read, or should not be."""
     if not model.HasField("graph") or not model.graph.node:
         raise SourceError(f"{where} is an ONNX file without a graph, or no ONNX file; copy or download it again")
+    if any(not isinstance(name, str) for name in names_in(model)):  # protobuf gives what is no UTF-8 as bytes
+        raise SourceError(f"{where} has a name that is no text; it is damaged: copy or download it again")
     _check_opsets(model, where)
     _check_ports(model.graph, where)
     functions = {(function.domain, function.name): function for function in model.functions}

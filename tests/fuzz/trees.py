@@ -88,6 +88,7 @@ _NUMBERS = (
     -2.5,
     float("nan"),
 )
+_DEEPEST = 850
 _OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"a": 1}, {"": {}}, "s0", 3, {"as_none": True})
 
 
@@ -104,8 +105,11 @@ def changed_tree(tree: Any, rng: Random, place: Place) -> Any:
         if not places:
             return tree
         wanted = rng.choice((str, str, str, int, int, object))  # texts first: they become code
+        before = json.dumps(tree)
         holder, key = rng.choice([each for each in places if isinstance(each[0][each[1]], wanted)] or places)
         _change(holder, key, places, rng, place)
+        if _depth(tree) > _DEEPEST:  # nests within nests, which json would not write
+            tree = json.loads(before)
     return tree
 
 
@@ -147,6 +151,17 @@ def _nested(depth: int) -> Any:
     for _ in range(depth):
         found = [found]
     return found
+
+
+def _depth(tree: Any) -> int:
+    """How many lists and dicts lie within one another."""
+    deepest, todo = 0, [(tree, 1)]
+    while todo:
+        holder, depth = todo.pop()
+        values = [*holder.values()] if isinstance(holder, dict) else holder if isinstance(holder, list) else []
+        deepest = max(deepest, depth if isinstance(holder, dict | list) else 0)
+        todo += [(value, depth + 1) for value in values]
+    return deepest
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:

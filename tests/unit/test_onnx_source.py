@@ -561,6 +561,26 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         refusal(tmp_path / "cut.onnx")
 
 
+@pytest.mark.parametrize("name", [b"Gemm", b"head", b"weight", b"own.domain", b"rows", b"transB", b"outcome", b"part"])
+def test_names_that_are_no_text_are_refused(tmp_path: Path, name: bytes) -> None:
+    """Protobuf reads them all the same, as bytes."""
+    inner = node("part", ["x"], ["h"], domain="own.domain")
+    last = node("Gemm", ["h", "weight"], ["outcome"], name="head", transB=0)
+    body = helper.make_function(
+        "own.domain", "part", ["x"], ["y"], [node("Relu", ["x"], ["y"])], [helper.make_opsetid("", 20)]
+    )
+    rows = helper.make_tensor_value_info("x", 1, ["rows", 6])
+    out = helper.make_tensor_value_info("outcome", 1, ["rows", 3])
+    held = numpy_helper.from_array(np.ones((6, 3), np.float32), "weight")
+    graph = helper.make_graph([inner, last], "g", [rows], [out], [held])
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("own.domain", 1)]
+    whole = helper.make_model(graph, opset_imports=imports, functions=[body]).SerializeToString()
+    (tmp_path / "good.onnx").write_bytes(whole)
+    read(tmp_path / "good.onnx")
+    (tmp_path / "net.onnx").write_bytes(whole.replace(name, b"\xff" + name[1:], 1))
+    assert "net.onnx has a name that is no text" in refusal(tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
