@@ -17,7 +17,7 @@ from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
 from graftkit.core.importing import importable
 from graftkit.sources.archive_safety import check_archive
-from graftkit.sources.files import ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
+from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
 from graftkit.sources.pickle_safety import first_line
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -45,7 +45,7 @@ def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
     try:
         reader = torch._C.PyTorchFileReader(file)
         check_archive(reader, str(path))
-    except (RuntimeError, ValueError) as error:  # a member is cut short, or its name is no text
+    except READER_ERRORS as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
     with _no_full_unpickling():
         return _program(file, path)

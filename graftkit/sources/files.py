@@ -11,6 +11,8 @@ from typing import IO
 from graftkit.core.errors import SourceError
 
 HEAD = 512
+# What torch's zip reader raises: its own errors, a member's name that is no text, numbers in the archive that are none.
+READER_ERRORS = (RuntimeError, ValueError, IndexError, OverflowError)
 ZIP_MAGIC = b"PK\x03\x04"
 # How to name the architecture of a file that holds weights alone.
 ARCH_HINT = "--arch package.module:factory, --arch timm:NAME or --arch hf:FOLDER"

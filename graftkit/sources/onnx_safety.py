@@ -17,8 +17,8 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from graftkit.core.errors import SourceError
 from graftkit.sources.onnx_arity import wrong_arity
-from graftkit.sources.onnx_texts import names_in
 from graftkit.sources.onnx_tensors import DTYPES, Tensors
+from graftkit.sources.onnx_texts import names_in
 from graftkit.sources.pickle_safety import one_line
 
 OPSETS = (7, 28)

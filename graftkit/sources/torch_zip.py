@@ -11,7 +11,7 @@ from typing import IO
 import torch
 
 from graftkit.core.errors import SourceError
-from graftkit.sources.files import ZIP_MAGIC, refuse_bomb, zip_members
+from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, refuse_bomb, zip_members
 
 _PICKLE_LIMIT = 64 * 2**20  # a pickle holds structure; the numbers are in other members
 _MAPPINGS = frozenset({"collections OrderedDict", "collections defaultdict"})
@@ -36,7 +36,7 @@ def structure(file: Path | IO[bytes], where: str = "") -> bytes:
         reader = torch._C.PyTorchFileReader(str(file) if isinstance(file, Path) else _rewound(file))
         _check_sizes({name: reader.get_record_size(name) for name in reader.get_all_records()}, size, where)
         return bytes(reader.get_record("data.pkl"))
-    except (RuntimeError, ValueError) as error:  # a member's name may be no text
+    except READER_ERRORS as error:
         raise SourceError(f"{where} is damaged; copy or download it again") from error
 
 

@@ -18,6 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from graftkit.core.errors import SourceError
+from graftkit.sources.files import READER_ERRORS
 from graftkit.sources.pickle_calls import check_script_tensors
 from graftkit.sources.pickle_depth import deepest
 from graftkit.sources.pickle_safety import TRUST_HINT, one_line
@@ -113,7 +114,7 @@ def _content(reader: Any, member: str, limit: int, where: str) -> bytes:
         if reader.get_record_size(member) > limit:
             raise SourceError(f"{where}: {one_line(member)} is larger than any model's; do not use this file")
         return bytes(reader.get_record(member))
-    except RuntimeError as error:
+    except READER_ERRORS as error:
         raise SourceError(f"{where} is damaged; copy or download it again") from error
 
 

@@ -532,3 +532,24 @@ def test_collections_stay_what_they_are() -> None:
     """OrderedDict is allowed, and the restricted unpickler fills its own kinds only."""
     assert "collections.OrderedDict" in ALLOWED_GLOBALS
     assert f"collections.{collections.defaultdict.__name__}" not in ALLOWED_GLOBALS
+
+
+@pytest.mark.parametrize("number", ["9" * 40, "seven", "-1", ""])
+@pytest.mark.parametrize("ending", [".pt", ".pt2", ".torchscript"])
+def test_a_version_that_is_no_number_is_damage(tmp_path: Path, ending: str, number: str) -> None:
+    """Torch's reader takes it for a number, and raises what C++ raises."""
+    net, path = nn.Sequential(nn.Linear(3, 2)), tmp_path / f"net{ending}"
+    if ending == ".pt":
+        torch.save(net, path)
+    elif ending == ".pt2":
+        torch.export.save(torch.export.export(net, (torch.randn(2, 3),)), path)
+    else:
+        with pytest.warns(DeprecationWarning):
+            torch.jit.script(net).save(str(path))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, number if name.endswith(("/version", "/.format_version")) else content)
+    message = refusal(path)
+    assert f"net{ending}" in message
