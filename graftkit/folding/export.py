@@ -72,6 +72,7 @@ def to_onnx(
     except Exception as error:  # the exporter raises whatever a translation raises
         raise ExportError(f"the model cannot be written as ONNX: {reason(error, program)}") from error
     assert exported is not None
+    _keep_constants(exported.model.graph)
     name_ports(exported.model, signature)
     written = _without_weights(exported.model, large)
     if opset < asked:
@@ -81,6 +82,27 @@ def to_onnx(
     if found.get("") != opset:
         raise ExportError(f"asked for opset {opset}, the exporter wrote {found.get('')}; choose another --opset")
     return written
+
+
+def _keep_constants(graph: ir.Graph) -> None:
+    """Give back, in place, constants that are read and no longer kept.
+
+    Where one value is clipped in several ways, the exporter's optimizer calls the constants it makes alike, and keeps
+    the last of each name.
+    """
+    kept = {id(value) for value in (*graph.initializers.values(), *graph.inputs)}
+    for node in graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.const_value is None or id(value) in kept:
+                continue
+            if value.graph is not None and value.graph is not graph:
+                continue  # of a graph within
+            kept.add(id(value))
+            stem, number = value.name or "constant", 0
+            while value.name is None or value.name in graph.initializers:
+                number += 1
+                value.name = f"{stem}_kept_{number}"
+            graph.register_initializer(value)
 
 
 def _without_weights(model: ir.Model, large: int) -> Written:

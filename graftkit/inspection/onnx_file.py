@@ -56,7 +56,7 @@ def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
 def _plain(model: onnx.ModelProto, name: str) -> Inspection:
     try:
         model = onnx.shape_inference.infer_shapes(model)
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:  # a type that there is not
         raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
     weights = _weights(model.graph)
     shapes = {

@@ -396,6 +396,26 @@ def test_a_weight_with_two_uses_is_written_once() -> None:
     assert api.verify(proto, model)["onnxruntime"] < 1e-5
 
 
+def test_what_is_clipped_in_several_ways_keeps_its_bounds(tmp_path: Path) -> None:
+    """The exporter's optimizer calls the bounds that it makes alike, and loses all but the last."""
+
+    class Clipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x) * 2.0
+            first = h.clamp(-1, 1).clamp(-0.5, 0.6)
+            second = h.clamp(-2, 1).clamp(-0.7, 0.6)
+            return self.b(first) + self.c(second) + h.clamp(-3, 3)
+
+    torch.manual_seed(0)
+    model = surgery.empty(tracing.trace_module(Clipping(), torch.randn(2, 4), name="clipping"))
+    path = api.export(model, tmp_path / "net.onnx")
+    assert api.verify(path, model)["onnxruntime"] < 1e-5
+
+
 def test_what_numpy_thinks_of_a_models_constants_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
     class Buckets(nn.Module):
         def __init__(self) -> None:

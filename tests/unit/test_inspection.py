@@ -142,3 +142,19 @@ def test_our_file_without_its_facts_has_the_same_weights(proto: onnx.ModelProto,
     live = inspection.inspect_grafted(model, {}).sites[0]
     assert (conv.operator, conv.parameters, conv.kernel) == (live.operator, live.parameters, live.kernel)
     assert conv.macs * 9 == live.macs and len(found.notes) > 1  # the file does not say 3x3
+
+
+@pytest.mark.parametrize("kind", [99, -1, 2**31 - 1])
+def test_a_tensor_of_a_type_that_there_is_not_is_refused(proto: onnx.ModelProto, kind: int) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(proto)
+    del broken.metadata_props[:]
+    broken.graph.initializer[0].data_type = kind
+    shape = onnx.helper.make_node("Reshape", [broken.graph.input[0].name, broken.graph.initializer[0].name], ["seen"])
+    broken.graph.node.append(shape)
+    try:
+        found = inspection.inspect_onnx(broken, {}, name="net.onnx")
+    except SourceError as error:
+        assert "net.onnx is not a consistent ONNX graph" in str(error) and "\n" not in str(error)
+    else:
+        assert found.sites
