@@ -92,7 +92,7 @@ def _expression_leaf(node: ast.AST) -> list[ast.AST] | None:
         case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(quoted))]) if name in _QUOTING:
             return [] if _QUOTING[name].fullmatch(quoted) and _flags(node) else None
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-            return [*args] if name not in _POWERS or all(map(_small_exponent, args[1:])) else None
+            return [*args] if name not in _POWERS or _small_power(args) else None
     return None
 
 
@@ -104,12 +104,18 @@ def _flags(call: ast.Call) -> bool:
     )
 
 
-def _small_exponent(node: ast.AST) -> bool:
-    return all(
-        _number(each) and abs(each.value) <= _LARGEST_EXPONENT  # type: ignore[arg-type]
-        for each in ast.walk(node)
-        if isinstance(each, ast.Constant) and not isinstance(each.value, str)
-    )
+def _small_power(args: list[ast.expr]) -> bool:
+    """Whether it is no tower: no power within, and the numbers of the exponent are small, multiplied, too."""
+    if any(isinstance(each, ast.Name) and each.id in _POWERS for arg in args for each in ast.walk(arg)):
+        return False
+    product = 1.0
+    for exponent in args[1:]:
+        for each in ast.walk(exponent):
+            if isinstance(each, ast.Constant) and not isinstance(each.value, str):
+                if not _number(each):
+                    return False
+                product *= max(1.0, abs(each.value))  # type: ignore[arg-type]
+    return product <= _LARGEST_EXPONENT
 
 
 def _guard_leaf(node: ast.AST) -> list[ast.AST] | None:
