@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,7 @@ from graftkit.fitting import TRIAL
 from graftkit.plan import Graft
 from graftkit.planning import plan_cycle
 from graftkit.rules import Gradient
-from graftkit.spending import spend
+from graftkit.spending import spend, surely
 from graftkit.training import Worth
 
 BASE, CONTROL = "plain, before that", "control: as many epochs again"
@@ -57,7 +57,7 @@ def ablated(trainee: Trainee, worths: Sequence[Worth], rows: Rows) -> list[Worth
                 for p, value in zip(dendrite.strengths(), kept, strict=True):
                     p.copy_(value)
             mean[neuron], error[neuron] = lost.mean(), lost.std() / len(lost) ** 0.5
-        found.append(replace(worth, mean=mean, error=error))
+        found.append(replace(worth, mean=mean, error=error, whole_error=float(error.square().sum().sqrt())))
     return found
 
 
@@ -80,13 +80,13 @@ def drawn(worths: Sequence[Worth], seed: int) -> list[Worth]:
     found = []
     for worth in worths:
         mean = torch.rand(worth.mean.shape, generator=generator, dtype=torch.float64) + 0.01
-        found.append(replace(worth, mean=mean, error=torch.zeros_like(mean)))
+        found.append(replace(worth, mean=mean, error=torch.full_like(mean, 1e-9), whole_error=0.0))
     return found
 
 
-def halves(worths: Sequence[Sequence[Worth]]) -> float:
+def halves(worths: Sequence[Sequence[Worth]], read: Callable[[Worth], torch.Tensor]) -> float:
     """Rank correlation over all neurons between what two halves of the rows say."""
-    first, second = (np.concatenate([w.mean.numpy() for w in half]) for half in worths)
+    first, second = (np.concatenate([read(w).numpy() for w in half]) for half in worths)
     ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
     return float(np.corrcoef(*ranks)[0, 1])
 
@@ -113,7 +113,9 @@ def measure(name: str, net: Net, seed: int, options: argparse.Namespace, results
         worths = training.attribute(trainee.model, training.batches(data.validation, size), functional.cross_entropy)
         measured = {"shapley": worths, "ablation": ablated(trainee, worths, data.validation)}
         for kind, split in {"shapley": shapley_halves, "ablation": ablation_halves}.items():
-            agree[f"{kind}, network {mode}"] = halves(split(trainee, worths, data.validation))
+            parts = split(trainee, worths, data.validation)
+            agree[f"{kind}, network {mode}"] = halves(parts, lambda worth: worth.mean)
+            agree[f"{kind}, network {mode}, drawn together"] = halves(parts, surely)
         if mode == "learning":
             measured["chance"] = drawn(worths, seed)
         for kind, found in measured.items():
@@ -140,7 +142,7 @@ def _parts(rows: Rows) -> list[Rows]:
 
 def shapley_halves(trainee: Trainee, worths: Sequence[Worth], rows: Rows) -> list:
     """What each half of the rows says."""
-    parts = [training.batches(part, 64) for part in _parts(rows)]
+    parts = [training.batches(part, max(1, len(part) // 20)) for part in _parts(rows)]
     return [training.attribute(trainee.model, part, functional.cross_entropy) for part in parts]
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from graftkit.core.values import Spending, ValueRecord
 from graftkit.costs import Budget
 from graftkit.model import GraftedModel
@@ -32,9 +35,8 @@ def spend(
 ) -> tuple[tuple[Graft, ...], Spending]:
     """The grafts that a budget is best spent on, and how that was found.
 
-    A neuron counts with what its dendrite is worth less the standard error of that; what is left of nothing is not
-    bought. What is bought is priced once more all together, and given up from the least worth for its price on until it
-    fits.
+    A neuron counts with what `surely` leaves of its dendrite's worth; where nothing is left, it is not bought. What is
+    bought is priced once more all together, and given up from the least worth for its price on until it fits.
 
     Args:
         model: the model as given, nothing grafted.
@@ -43,7 +45,7 @@ def spend(
         epochs: of the trial.
     """
     grafts = [one.graft for one in worths]
-    sure = [(one.mean - one.error).tolist() for one in worths]
+    sure = [surely(one).tolist() for one in worths]
     orders = [[n for n in sorted(range(len(own)), key=lambda n: -own[n]) if own[n] > 0] for own in sure]
     counts = [_counts(len(own)) for own in sure]
     prices = budget.cost.prices(model, grafts, counts)
@@ -70,13 +72,34 @@ def spend(
             options=one.graft.options,
             worth=tuple(one.mean.tolist()),
             error=tuple(one.error.tolist()),
+            sure=tuple(own),
             price=price[-1],
             kept=tuple(sorted(neurons)),
             spent=offer.price[step],
         )
-        for one, price, neurons, offer, step in zip(worths, prices, served, offers, taken, strict=True)
+        for one, own, price, neurons, offer, step in zip(worths, sure, prices, served, offers, taken, strict=True)
     )
     return tuple(kept), Spending(budget.cost.name, budget.cost.unit, given, allowance, spent, epochs, values)
+
+
+def surely(worth: Worth) -> Tensor:
+    """What a dendrite is worth to each neuron, less the standard error of that, [neurons].
+
+    Neurons of one dendrite lend each other what they know: each is drawn towards their mean, the more so the less their
+    worths differ beyond their errors (empirical Bayes; Efron and Morris 1975, Data Analysis Using Stein's Estimator).
+    A neuron that is not served has no worth and no error.
+    """
+    served = worth.error > 0
+    mean, variance = worth.mean[served], worth.error[served].square()
+    if not served.any() or not torch.isfinite(variance).all():
+        return worth.mean - worth.error
+    centre, centre_error = mean.mean(), worth.whole_error / len(mean)
+    spread = (mean.var() - variance.mean()).clamp(min=0) if len(mean) > 1 else variance.new_zeros(())
+    own = spread / (spread + variance)
+    found = torch.zeros_like(worth.mean)
+    error = (own * variance + ((1 - own) * centre_error).square()).sqrt()
+    found[served] = centre + own * (mean - centre) - error
+    return found
 
 
 def choose(offers: Sequence[Offer], allowance: float) -> list[int]:

@@ -22,6 +22,7 @@ from graftkit.cli import options
 @click.option(
     "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."
 )
+@click.option("--freeze-base", is_flag=True, help="Keep the network as it is, as in evaluation: dendrites alone learn.")
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
 @click.option("--cycles", type=click.IntRange(1), help="Cycles at most.  [default: 2; 1 with --budget]")
 @click.option("--budget", metavar="WHAT=+LIMIT",
@@ -106,7 +107,7 @@ def _request(given: dict[str, Any]) -> Any:
         out=given["out"] or Path("runs") / _stem(given["model"]),
         dendrites=given["dendrites"],
         sites=given["sites"],
-        rule=given["rule"],
+        rule=_rule(given["rule"], freeze=given["freeze_base"]),
         loss=given["loss"],
         metric=given["metric"],
         output=given["output"],
@@ -118,6 +119,15 @@ def _request(given: dict[str, Any]) -> Any:
         settings=settings,
         force=given["force"],
     )
+
+
+def _rule(text: str, *, freeze: bool) -> str:
+    """The rule with what `--freeze-base` says."""
+    if not freeze or "freeze=true" in text:
+        return text
+    if "freeze=" in text:
+        raise click.UsageError(f"--freeze-base contradicts --rule {text}")
+    return f"{text}{',' if ':' in text else ':'}freeze=true"
 
 
 def _cycles(asked: int | None, budget: str | None) -> int:

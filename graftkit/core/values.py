@@ -18,6 +18,7 @@ class ValueRecord:
         worth: for each neuron the loss that it took away on rows not trained on, mean over rows.
         error: for each neuron the standard error of that mean.
         price: what it costs where it serves all neurons, in the budget's unit.
+        sure: for each neuron what of that is sure, other neurons' worths considered.
         kept: the neurons that it serves from then on.
         spent: what it would cost then, all that was tried before it at its site being there.
     """
@@ -27,15 +28,16 @@ class ValueRecord:
     options: Options
     worth: tuple[float, ...]
     error: tuple[float, ...]
+    sure: tuple[float, ...]
     price: float
     kept: tuple[int, ...] = ()
     spent: float = 0.0
 
     @property
     def paying(self) -> tuple[int, ...]:
-        """The neurons to which it is worth more than the standard error, the most worth first."""
-        found = [n for n, (worth, error) in enumerate(zip(self.worth, self.error, strict=True)) if worth > error]
-        return tuple(sorted(found, key=lambda n: -self.worth[n]))
+        """The neurons to which it is surely worth something, the most worth first."""
+        found = [n for n, sure in enumerate(self.sure) if sure > 0]
+        return tuple(sorted(found, key=lambda n: -self.sure[n]))
 
     @property
     def total(self) -> float:
@@ -75,7 +77,7 @@ class Spending:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Spending:
         """Read what `to_json` wrote. Raises KeyError, TypeError or AttributeError for anything else."""
-        lists = ("worth", "error", "kept")
+        lists = ("worth", "error", "sure", "kept")
         values = tuple(
             ValueRecord(
                 **{

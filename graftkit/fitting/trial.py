@@ -30,7 +30,8 @@ def trial(
     fitter.put_back(arm.best_trained.plan, arm.best_trained.state)
     rows = fitter.data.validation
     size = 64 if not hasattr(rows, "__len__") else max(1, min(256, len(rows) // _BATCHES))
-    worths = training.attribute(fitter.model, training.batches(rows, size), fitter.criterion)
+    first = len(fitter.given_plan.grafts)
+    worths = training.attribute(fitter.model, training.batches(rows, size), fitter.criterion, first=first)
     fitter.put_back(fitter.given_plan, fitter.given)
     epochs = sum(phase.epochs for phase in arm.history)
     grafts, spending = spend(fitter.model, worths, budget, epochs=epochs)

@@ -42,7 +42,7 @@ def value_svg(spending: Spending, *, page: bool = False) -> str:
 def _row(axes: Axes, value: ValueRecord, scale: float) -> None:
     """One dendrite's neurons as bars over the whole width."""
     kept = set(value.kept)
-    order = sorted(range(len(value.worth)), key=lambda n: -value.worth[n])
+    order = sorted(range(len(value.worth)), key=lambda n: (n not in kept, -value.worth[n]))
     width = 1 / len(order)
     for stays, harms in ((True, False), (False, False), (True, True), (False, True)):
         chosen = [

@@ -32,7 +32,7 @@ def value_table(spending: Spending) -> RenderableType:
     notes = [
         "",
         f"worth: the loss that it takes away on validation rows, in thousandths, all neurons together, after"
-        f" {spending.epochs} epochs; pays: neurons to which it is worth more than its standard error",
+        f" {spending.epochs} epochs; pays: neurons to which it surely is worth something",
         f"price: for all neurons, in {spending.unit}; kept and spent: what the budget went to",
         spending_words(spending),
     ]
@@ -41,7 +41,7 @@ def value_table(spending: Spending) -> RenderableType:
 
 def ranked(spending: Spending) -> list[ValueRecord]:
     """The dendrites by what they are worth to the neurons that they pay for, against their price."""
-    return sorted(spending.values, key=lambda v: -sum(v.worth[n] for n in v.paying) / max(v.price, 1e-9))
+    return sorted(spending.values, key=lambda v: -sum(v.sure[n] for n in v.paying) / max(v.price, 1e-9))
 
 
 def cells(spending: Spending, value: ValueRecord) -> tuple[str, ...]:

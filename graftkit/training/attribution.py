@@ -24,17 +24,24 @@ class Worth:
         graft: the dendrite.
         mean: the loss that it takes away, [neurons], mean over rows.
         error: the standard error of that mean, [neurons], from the spread over batches.
+        whole_error: the standard error of what it is worth to all of them together.
     """
 
     graft: Graft
     mean: Tensor
     error: Tensor
+    whole_error: float
 
 
 def attribute(
-    model: GraftedModel, rows: Iterable[tuple[Inputs, Tensor]], criterion: Criterion, *, steps: int = _STEPS
+    model: GraftedModel,
+    rows: Iterable[tuple[Inputs, Tensor]],
+    criterion: Criterion,
+    *,
+    first: int = 0,
+    steps: int = _STEPS,
 ) -> tuple[Worth, ...]:
-    """The worth of every dendrite in the model's plan, in the plan's order.
+    """The worth of every dendrite in the model's plan from the `first` on, in the plan's order.
 
     All strengths are brought from zero to what they are along a straight line, and each number's share of the change in
     loss is its own way times the mean gradient along the line (the Aumann-Shapley value; as Integrated Gradients,
@@ -45,10 +52,11 @@ def attribute(
         model: with its dendrites trained.
         rows: batches of (inputs, targets), best such that were not trained on.
         criterion: the loss, (outputs, targets) to one number.
+        first: so many dendrites stay as they are and are not valued.
         steps: gradients along the line, at the middle of as many equal parts.
     """
-    grafts = model.plan.grafts
-    strengths = [dendrite.strengths() for dendrite in _members(model)]
+    grafts = model.plan.grafts[first:]
+    strengths = [dendrite.strengths() for dendrite in _members(model)[first:]]
     numbers = [p for own in strengths for p in own]
     ends = [p.detach().clone() for p in numbers]
     training = model.training
@@ -108,11 +116,18 @@ def _worth(graft: Graft, site: Site, samples: list[Tensor], weights: list[int]) 
     """Mean and error over batches, spread over all neurons."""
     found = torch.stack(samples).double().cpu()
     share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
-    mean = share @ found
-    error = torch.full_like(mean, torch.inf)
-    if len(samples) > 1:
-        error = (share.square() @ (found - mean).square() * len(samples) / (len(samples) - 1)).sqrt()
+    mean, error = _mean_and_error(found, share)
+    together = float(_mean_and_error(found.sum(1, keepdim=True), share)[1])
     served = list(range(site.out_channels)) if graft.neurons is None else list(graft.neurons)
     whole = torch.zeros(2, site.out_channels, dtype=torch.float64)
     whole[:, served] = torch.stack([mean, error])
-    return Worth(graft, whole[0], whole[1])
+    return Worth(graft, whole[0], whole[1], together)
+
+
+def _mean_and_error(samples: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the first dimension, which are batches, each with its share of the rows; one batch has no error."""
+    mean = share @ samples
+    count = len(samples)
+    if count < 2:
+        return mean, torch.full_like(mean, torch.inf)
+    return mean, (share.square() @ (samples - mean).square() * count / (count - 1)).sqrt()

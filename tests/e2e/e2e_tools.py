@@ -107,6 +107,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "weak_again": ("weak.pt", *SHORT, *KINDS, "--seed", "3", "--json"),
     "correlation": ("weak.pt", *SHORT, "--no-control", "--rule", "correlation"),
     "seeds": ("weak.pt", *SHORT, *KINDS, "--seeds", "2", "--no-control", "--max-parameters", "+5%"),
+    "budget": ("weak.pt", "--epochs", "8", "--batch-size", "16", "--budget", "parameters=+8%"),
+    "frozen_base": ("weak.pt", *SHORT, *KINDS, "--freeze-base", "--margin", "0"),
     "chosen": (
         *("weak.pt", *ONCE, "--sites", "0", "--sites", "[46]", "--sites", "!4", "--join", "call"),
         *("--dendrites", "conv=pointwise", "--dendrites", "linear=lowrank:rank=3"),

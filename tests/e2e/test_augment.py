@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from e2e_tools import RUNS
+from safetensors.torch import load_file
 
 import graftkit as gk
 
@@ -50,7 +51,8 @@ def test_every_run_ends_well_and_leaves_a_whole_folder(runs, workshop, run):
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done
     assert "\x1b" not in done.stdout + done.stderr and "\r" not in done.stdout + done.stderr, done
     folder = workshop / run
-    assert sorted(p.name for p in folder.iterdir()) == sorted((*FILES, "checkpoint"))
+    more = ("values.json",) if "--budget" in RUNS[run] else ()
+    assert sorted(p.name for p in folder.iterdir()) == sorted((*FILES, *more, "checkpoint"))
     assert sorted(p.name for p in (folder / "checkpoint").iterdir()) == ["model.safetensors", "state.json"]
     assert [p.name for p in workshop.iterdir() if p.name.startswith(f".{run}")] == []
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -122,6 +124,36 @@ def test_an_untrained_model_gains_and_what_was_grafted_ships(runs, workshop, run
     assert "baseline (as given)" in done.stdout and "Verified against the trained model" in done.stdout
     assert f"{run}/model.onnx" in done.stdout
     assert all(line.startswith(("- ", "  ")) for line in done.stderr.splitlines()), done.stderr
+
+
+@pytest.mark.runs("budget")
+def test_a_budget_is_spent_and_told(runs, workshop):
+    done = runs["budget"]
+    assert done.returncode == 0, done
+    metrics, values = metrics_of(workshop, "budget"), json.loads((workshop / "budget/values.json").read_text())
+    budget = metrics["budget"]
+    assert (budget["cost"], budget["epochs"]) == ("parameters", 2)
+    assert budget["given"] == metrics["baseline"]["parameters"]
+    assert budget["spent"] <= budget["allowance"] == pytest.approx(0.08 * budget["given"])
+    assert {key: values[key] for key in budget} == budget
+    assert metrics["best_grafted"]["parameters"] - budget["given"] == budget["spent"] > 0
+    assert "Budget: " in done.stdout and "- valuing dendrites" in done.stderr
+    assert "trial (all candidates at once)" in done.stderr
+    assert "what the budget went to" in (workshop / "budget/report.html").read_text()
+    kept = {(value["site"], value["kind"]) for value in values["values"] if value["kept"]}
+    plan = json.loads((workshop / "budget/plan.json").read_text())["grafts"]
+    assert metrics["shipped"] == "grafted" and {(graft["site"], graft["kind"]) for graft in plan} == kept
+
+
+@pytest.mark.runs("frozen_base")
+def test_a_frozen_base_keeps_its_weights(runs, workshop):
+    assert runs["frozen_base"].returncode == 0, runs["frozen_base"]
+    given = torch.load(workshop / "weak.pt", weights_only=False).state_dict()
+    kept = load_file(workshop / "frozen_base/checkpoint/model.safetensors")
+    base = {name.removeprefix("base."): tensor for name, tensor in kept.items() if name.startswith("base.")}
+    assert len(set(base) & set(given)) >= 6
+    assert all(torch.equal(tensor, given[name]) for name, tensor in base.items() if name in given)
+    assert metrics_of(workshop, "frozen_base")["settings"]["rule"] == "gradient:freeze=true"
 
 
 @pytest.mark.runs("weak", "weak_again")

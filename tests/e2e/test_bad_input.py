@@ -16,6 +16,7 @@ from e2e_tools import GRAFTKIT, Finished, Lane, environment, run_cli, wanted
 from safetensors.torch import load_file
 
 AUGMENT = ("augment", "weak.pt", "--epochs", "1", "--cycles", "1", "--no-control", "--out", "out")
+BUDGET = ("augment", "weak.pt", "--epochs", "1", "--no-control", "--out", "out")
 OTHER = ("--epochs", "1", "--cycles", "1", "--no-control", "--out", "out")
 
 # What is wrong -> (the command line, what its one line has to say). OUT stands for a folder of the case's own.
@@ -49,6 +50,10 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "rule": ((*AUGMENT, "--rule", "gradien"), "unknown learning rule 'gradien'.*mean gradient"),
     "cap": ((*AUGMENT, "--max-parameters", "lots"), r"\+20%"),
     "low cap": ((*AUGMENT, "--max-parameters", "12"), "less than the model has"),
+    "budget": ((*BUDGET, "--budget", "10%"), r"write WHAT=\+HOW MUCH"),
+    "kind of budget": ((*BUDGET, "--budget", "parameter=+10%"), "unknown kind of budget 'parameter'.*mean parameters"),
+    "budget and rule": ((*BUDGET, "--budget", "macs=+5%", "--rule", "correlation"), "does not go with --rule"),
+    "budget and cap": ((*BUDGET, "--budget", "macs=+5%", "--max-parameters", "+9%"), "both limit growth; give one"),
     "precision": ((*AUGMENT, "--precision", "fp8"), "'fp8' is not offered; choose 32-true or bf16-mixed"),
     "device": ((*AUGMENT, "--device", "toaster"), "the device 'toaster' cannot be used here"),
     "metric": ((*AUGMENT, "--metric", "no.such:thing"), "no.such:thing"),
@@ -123,6 +128,16 @@ def test_a_loss_whose_module_fails(workshop):
 def test_a_bad_shape_is_wrong_usage(workshop):
     done = run_cli("inspect", "weak.pt", "--input", "wide", cwd=workshop)
     assert done.returncode == 2 and "'wide' is not [name:]shape[:dtype]" in done.last, done
+
+
+def test_a_budget_is_spent_in_one_cycle(workshop):
+    done = run_cli("augment", "weak.pt", "--budget", "macs=+5%", "--cycles", "2", cwd=workshop)
+    assert done.returncode == 2 and "--budget is spent in one cycle; leave --cycles out" in done.last, done
+
+
+def test_a_frozen_base_that_learns_is_wrong_usage(workshop):
+    done = run_cli("augment", "weak.pt", "--freeze-base", "--rule", "gradient:freeze=false", cwd=workshop)
+    assert done.returncode == 2 and "--freeze-base contradicts --rule gradient:freeze=false" in done.last, done
 
 
 def test_an_earlier_run_is_kept_without_force_and_after_a_failure(workshop):

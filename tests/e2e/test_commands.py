@@ -22,6 +22,11 @@ LINES: dict[str, tuple[str, ...]] = {
     "model table": ("inspect", "vit.pt", "--trust"),
     "program json": ("inspect", "program.pt2", "--format", "json"),
     "factory table": ("inspect", "nets:regress", "--input", "6"),
+    "value table": ("inspect", "--value", "budget"),
+    "value json": ("inspect", "--value", "budget", "--json"),
+    "value svg": ("inspect", "--value", "budget", "--format", "svg", "--out", "values.svg"),
+    "value of none": ("inspect", "--value", "weak"),
+    "value of a file": ("inspect", "--value", "cnn.pt"),
     "run json": ("inspect", "weak", "--format", "json"),
     "run table": ("inspect", "weak"),
     "run dot": ("inspect", "weak", "--format", "dot"),
@@ -107,6 +112,21 @@ def test_pictures(lines, workshop):
     assert nothing == ""
     root = ElementTree.parse(workshop / "picture.svg").getroot()
     assert root.tag.endswith("svg") and "context" in "".join(root.itertext())
+
+
+@pytest.mark.runs("weak", "budget")
+@pytest.mark.lines("value table", "value json", "value svg", "value of none", "value of a file")
+def test_what_dendrites_were_worth(lines, runs, workshop):
+    assert runs["budget"].returncode == 0, runs["budget"]
+    table, text, nothing = good(lines, "value table", "value json", "value svg")
+    found = json.loads(text)
+    assert found == json.loads((workshop / "budget/values.json").read_text())
+    for value in found["values"]:
+        assert value["site"] in table and value["kind"] in table
+    assert "worth" in table and "Budget: " in table and nothing == ""
+    assert ElementTree.parse(workshop / "values.svg").getroot().tag.endswith("svg")
+    assert "weak valued no dendrites" in refused(lines, "value of none")
+    assert "cnn.pt is no run's folder" in refused(lines, "value of a file")
 
 
 @pytest.mark.runs("weak")

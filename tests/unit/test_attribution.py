@@ -78,6 +78,15 @@ def test_it_is_the_plans_order_and_neurons_not_served_have_nothing(model: Grafte
     assert all(one.mean[n] != 0 for one in found[:2] for n in range(5)) and (found[2].mean[[1, 3]] != 0).all()
 
 
+def test_those_that_were_there_before_stay_as_they_are(model: GraftedModel) -> None:
+    rows = batches()
+    found = attribute(model, rows, functional.cross_entropy, first=2, steps=64)
+    assert [one.graft for one in found] == list(GRAFTS[2:])
+    with_them = loss(model, rows)
+    model.silence("second")
+    assert float(found[0].mean.sum()) == pytest.approx(loss(model, rows) - with_them, abs=2e-5)
+
+
 def test_the_model_is_left_as_it_was(model: GraftedModel) -> None:
     model.train()
     before = model.snapshot()

@@ -208,3 +208,94 @@ def test_divergence_gives_back_what_was_given(model: GraftedModel) -> None:
 def test_rows_that_do_not_fit_are_refused_before_training(model: GraftedModel) -> None:
     with pytest.raises(DataError, match="the labels name 5 classes"):
         fit(model, replace(DATA, classes=5))
+
+
+# ── gains that are sure ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_gain_within_its_error_does_not_ship(model: GraftedModel) -> None:
+    before = model.snapshot()
+    result = fit(model, epochs=15, batch_size=16, margin=100.0)
+    assert result.shipped == "given" and result.model.plan == GraftPlan() and result.seeds[0].shipped == "given"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert result.grafted == result.baseline and result.best_grafted is not None and result.margin is not None
+    gain = result.best_grafted.validation - result.baseline.validation
+    assert 0 < gain < 100 * result.margin and 0.01 < result.margin < 0.2
+
+
+def test_any_gain_ships_where_that_is_wanted(model: GraftedModel) -> None:
+    result = fit(model, epochs=15, batch_size=16, margin=0.0)
+    assert result.shipped == "grafted" and result.margin is not None and result.margin > 0
+
+
+# ── budgets ──────────────────────────────────────────────────────────────────────────────────────
+
+CANDIDATES = GraftPlan((Graft("first", "full"), Graft("first", "lowrank", (("rank", 1),)), Graft("head", "full")))
+
+
+def test_a_budget_is_spent_on_what_the_trial_valued(model: GraftedModel) -> None:
+    stages: list[str] = []
+    observer = Observer(on_stage=stages.append)
+    result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=16, batch_size=16, observer=observer)
+    spending = result.spending
+    assert spending is not None and spending.epochs == 4 and spending.allowance == 25
+    assert stages == ["valuing dendrites"]
+    assert [(v.site, v.kind) for v in spending.values] == [(g.site, g.kind) for g in CANDIDATES.grafts]
+    kept = {(v.site, v.kind): v.kept for v in spending.values if v.kept}
+    assert kept and result.best_grafted is not None
+    assert result.best_grafted.parameters - result.baseline.parameters == spending.spent <= 25
+    counts = {v.site: len(v.worth) for v in spending.values}
+    assert result.shipped == "grafted"
+    for graft in result.model.plan.grafts:
+        assert (graft.neurons or tuple(range(counts[graft.site]))) == kept[graft.site, graft.kind]
+    trial = [phase for phase in result.phases if phase.arm == "trial"]
+    assert [(phase.epochs, phase.dendrites) for phase in trial] == [(4, 3)]
+
+
+def test_the_control_gets_the_trials_epochs_too(model: GraftedModel) -> None:
+    result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=8)
+    spent = {arm: sum(e.arm == arm for e in result.epochs) for arm in ("trial", "grafted", "control")}
+    assert spent == {"trial": 2, "grafted": 8, "control": 10}
+
+
+def test_where_nothing_pays_the_model_is_given_back(model: GraftedModel) -> None:
+    before = model.snapshot()
+    result = fit(model, plan=CANDIDATES, budget="parameters=+1", epochs=8)
+    assert result.shipped == "given" and result.best_grafted is None and "within the budget" in result.stopped
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert result.spending is not None and result.spending.spent == 0
+    assert result.control is not None and {e.arm for e in result.epochs} == {"trial", "control"}
+
+
+def test_each_seed_has_a_trial_of_its_own_and_the_best_of_them_is_told(model: GraftedModel) -> None:
+    result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=8, seeds=2, control=False)
+    assert {e.seed for e in result.epochs if e.arm == "trial"} == {0, 1}
+    assert result.spending is not None
+    best = max(result.seeds, key=lambda record: record.grafted.validation)
+    assert best.grafted.parameters - result.baseline.parameters == result.spending.spent
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_interrupted_in_the_trial_or_after_it(model: GraftedModel, at: int) -> None:
+    seen: list[EpochRecord] = []
+
+    def stop(record: EpochRecord, of: int) -> None:
+        seen.append(record)
+        if len(seen) == at:
+            raise KeyboardInterrupt
+
+    before = model.snapshot()
+    result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=8, observer=Observer(on_epoch=stop))
+    assert result.interrupted and result.control is None
+    if at == 1:
+        assert result.shipped == "given" and result.spending is None
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_was_grafted_before_is_not_valued(model: GraftedModel) -> None:
+    surgery.graft(model, [Graft("first", "full")], build_dendrite, seed=1)
+    plan = model.plan
+    result = fit(model, plan=CANDIDATES, budget="parameters=+30", epochs=8)
+    assert result.spending is not None and len(result.spending.values) == 3
+    assert model.plan.grafts[:1] == plan.grafts
+    assert result.best_grafted is None or result.best_grafted.parameters <= result.baseline.parameters + 30

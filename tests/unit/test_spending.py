@@ -15,7 +15,7 @@ from graftkit.costs import COSTS, parse_budget
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
-from graftkit.spending import Offer, choose, spend
+from graftkit.spending import Offer, choose, spend, surely
 from graftkit.training import Worth
 
 
@@ -129,18 +129,50 @@ def worths(model: GraftedModel, values: dict[int, list[float]], error: float = 0
         mean = torch.zeros(model.traced.site(graft.site).out_channels, dtype=torch.float64)
         own = torch.tensor(values.get(number, []), dtype=torch.float64)
         mean[: len(own)] = own
-        found.append(Worth(graft, mean, torch.full_like(mean, error)))
+        found.append(Worth(graft, mean, torch.full_like(mean, error), error * len(mean) ** 0.5))
     return found
 
 
 def test_neurons_that_are_worth_more_than_their_error_are_bought(model: GraftedModel) -> None:
-    grafts, spent = spend(model, worths(model, {1: [0.05, 2.0, 0.1, 3.0]}), parse_budget("parameters=+50%"), epochs=3)
+    grafts, spent = spend(
+        model, worths(model, {1: [-0.2, 2.0, -0.1, 3.0, -0.1, -0.2]}), parse_budget("parameters=+50%"), epochs=3
+    )
     assert [(g.site, g.kind, g.neurons) for g in grafts] == [("0", "full", (1, 3))]
     assert spent.values[1].kept == (1, 3) and spent.values[1].paying == (3, 1)
     before = model.parameter_count()
     surgery.graft(model, grafts, build_dendrite, seed=0)
     assert model.parameter_count() - before == spent.spent <= spent.values[1].spent <= spent.allowance == before / 2
     surgery.truncate(model, type(model.plan)())
+
+
+def test_neurons_that_do_not_differ_are_sure_together() -> None:
+    """Six times 0.09 ± 0.10, errors of their own: together 0.54 ± 0.24."""
+    same = torch.full((6,), 0.09, dtype=torch.float64)
+    found = surely(Worth(CANDIDATES[0], same, torch.full_like(same, 0.1), 0.1 * 6**0.5))
+    assert found.tolist() == pytest.approx([0.09 - 0.1 / 6**0.5] * 6)
+
+
+def test_neurons_that_differ_beyond_their_errors_keep_their_own_worth() -> None:
+    mean = torch.tensor([5.0, -5.0, 1.0, 0.0], dtype=torch.float64)
+    found = surely(Worth(CANDIDATES[0], mean, torch.full_like(mean, 0.01), 0.02))
+    assert found.tolist() == pytest.approx((mean - 0.01).tolist(), abs=1e-3)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=12), st.floats(0.01, 2), st.floats(0, 3))
+def test_what_is_sure_keeps_the_order_and_lies_below_what_is_drawn_together(
+    values: list[float], error: float, whole: float
+) -> None:
+    mean = torch.tensor(values, dtype=torch.float64)
+    found = surely(Worth(CANDIDATES[0], mean, torch.full_like(mean, error), whole))
+    assert (found <= torch.maximum(mean, mean.mean()) + 1e-9).all()
+    order = mean.argsort()
+    assert (found[order].diff() >= -1e-9).all()
+
+
+def test_neurons_that_are_not_served_are_left_out() -> None:
+    mean, error = torch.tensor([0.0, 2.0, 0.0, 2.0]).double(), torch.tensor([0.0, 0.1, 0.0, 0.1]).double()
+    found = surely(Worth(CANDIDATES[0], mean, error, 0.1))
+    assert found[[0, 2]].tolist() == [0, 0] and (found[[1, 3]] > 1.8).all()
 
 
 def test_all_of_them_are_no_list_of_neurons(model: GraftedModel) -> None:
@@ -150,7 +182,7 @@ def test_all_of_them_are_no_list_of_neurons(model: GraftedModel) -> None:
 
 
 def test_nothing_is_bought_where_nothing_pays_or_fits(model: GraftedModel) -> None:
-    assert spend(model, worths(model, {0: [0.09] * 6}), parse_budget("parameters=+50%"), epochs=3)[0] == ()
+    assert spend(model, worths(model, {0: [0.03] * 6}), parse_budget("parameters=+50%"), epochs=3)[0] == ()
     grafts, spent = spend(model, worths(model, {0: [5.0] * 6}), parse_budget("parameters=+3"), epochs=3)
     assert grafts == () and spent.spent == 0 and not any(value.kept for value in spent.values)
 
