@@ -111,8 +111,12 @@ def measure(name: str, net: Net, seed: int, options: argparse.Namespace, results
         trainee.train(plan.grafts, trial_epochs, options.learning_rate, keep=True, rule=rule)
         size = max(1, len(data.validation) // 20)
         worths = training.attribute(trainee.model, training.batches(data.validation, size), functional.cross_entropy)
-        measured = {"shapley": worths, "ablation": ablated(trainee, worths, data.validation)}
-        for kind, split in {"shapley": shapley_halves, "ablation": ablation_halves}.items():
+        measured = {"shapley": worths}
+        splits = {"shapley": shapley_halves}
+        if not options.quick:
+            measured["ablation"] = ablated(trainee, worths, data.validation)
+            splits["ablation"] = ablation_halves
+        for kind, split in splits.items():
             parts = split(trainee, worths, data.validation)
             agree[f"{kind}, network {mode}"] = halves(parts, lambda worth: worth.mean)
             agree[f"{kind}, network {mode}, drawn together"] = halves(parts, surely)
@@ -155,6 +159,7 @@ def main() -> None:
     """Run what was asked for and print a table for each net."""
     made = parser(__doc__)
     made.add_argument("--budget", default="parameters=+8%")
+    made.add_argument("--quick", action="store_true", help="without ablation, which evaluates once a neuron")
     options = made.parse_args()
     torch.set_num_threads(1)
     raw: dict[str, Results] = {}

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from graftkit.contracts import Metric
 
-_GROUPS = 50  # of rows, each left out once
+_FEW = 1000  # up to so many rows each is left out once, of more one of so many groups
+_GROUPS = 50
 
 Answers = tuple[Tensor, Tensor]  # (outputs, targets) over all rows
 
@@ -17,12 +18,12 @@ Answers = tuple[Tensor, Tensor]  # (outputs, targets) over all rows
 def difference_error(metric: Metric, ours: Answers, theirs: Answers) -> float:
     """The standard error of metric(ours) - metric(theirs), zero where there are too few rows to say.
 
-    A jackknife that leaves out one group of rows at a time (Efron 1982, The Jackknife, the Bootstrap and Other
-    Resampling Plans), so that it holds for any metric. Both networks lose the same rows, unless their rows came in
-    another order; then each has an error of its own.
+    A jackknife that leaves out one row at a time, or one group of many rows (Efron 1982, The Jackknife, the Bootstrap
+    and Other Resampling Plans), so that it holds for any metric. Both networks lose the same rows, unless their rows
+    came in another order; then each has an error of its own.
     """
     count = len(ours[1])
-    groups = min(_GROUPS, count)
+    groups = count if count <= _FEW else _GROUPS
     if groups < 2 or len(theirs[1]) != count:
         return 0.0
     first, second = (_without_each(metric, answers, groups) for answers in (ours, theirs))

@@ -119,7 +119,8 @@ def _give_back_unsure(fitter: Fitter, arm: Arm) -> float | None:
         return None
     given = fitter.answers(fitter.given_plan, fitter.given)
     error = difference_error(fitter.metric, fitter.answers(arm.best.plan, arm.best.state), given)
-    if arm.best.validation - fitter.baseline.validation <= fitter.settings.margin * error:
+    sure = fitter.settings.margin * error * (1 + _ROUNDING)  # one more row that is right gains its error, and no more
+    if arm.best.validation - fitter.baseline.validation <= sure:
         fitter.put_back(fitter.given_plan, fitter.given)
         arm.best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
     return error
@@ -135,6 +136,7 @@ def _given(fitter: Fitter, tried: Arm) -> Arm:
     return Arm(best, None, [], why, tried.diverged, tried.interrupted)
 
 
+_ROUNDING = 1e-6
 _CLEARLY = 0.05  # above chance, as a share of what lies above it
 
 

@@ -26,7 +26,20 @@ def test_for_accuracy_it_is_the_error_of_the_mean_of_paired_differences() -> Non
     ours, theirs = (torch.rand(1000, generator=generator) < p for p in (0.9, 0.8))
     difference = ours.double() - theirs.double()
     expected = float(difference.std() / math.sqrt(1000))
+    assert difference_error(accuracy, answers(ours), answers(theirs)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_many_rows_are_left_out_in_groups() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.rand(20_000, generator=generator) < p for p in (0.9, 0.8))
+    expected = float((ours.double() - theirs.double()).std() / math.sqrt(20_000))
     assert difference_error(accuracy, answers(ours), answers(theirs)) == pytest.approx(expected, rel=0.25)
+
+
+def test_one_more_row_that_is_right_gains_its_own_error() -> None:
+    theirs = torch.ones(360).bool()
+    theirs[7] = False
+    assert difference_error(accuracy, answers(torch.ones(360).bool()), answers(theirs)) == pytest.approx(1 / 360)
 
 
 def test_few_rows_are_left_out_one_by_one() -> None:

@@ -25,11 +25,15 @@ from graftkit.core.records import (
     SiteRecord,
     SkippedRecord,
 )
+from graftkit.core.values import Spending, ValueRecord
+from graftkit.reporting.curves import curves_svg
 from graftkit.reporting.dot import network_dot, quote
 from graftkit.reporting.page import report_html
 from graftkit.reporting.picture import network_svg
 from graftkit.reporting.ranks import rank
 from graftkit.reporting.tables import inspection_table, result_table, verdict
+from graftkit.reporting.value_picture import MOST, value_svg
+from graftkit.reporting.values import spending_words, value_table
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = '<evil>&"'
@@ -404,6 +408,14 @@ def test_verdict_order_when_the_given_model_ships() -> None:
     assert second == "No graft beat the model you gave; model.onnx is that model, unchanged."
 
 
+def test_verdict_says_how_sure_a_gain_is_that_does_not_ship() -> None:
+    found = replace(report(0.92, 0.915, 0.9263, shipped="given"), margin=0.0081)
+    assert verdict(found)[0] == (
+        "No graft surely beat the model you gave, so model.onnx is that model, unchanged: the best gains +0.63 points"
+        " on validation with a standard error of 0.81 points."
+    )
+
+
 def test_verdict_where_the_control_wins_on_test_only() -> None:
     found = report(0.918, 0.922, 0.9263)
     assert found.control is not None
@@ -444,3 +456,61 @@ def test_verdict_says_that_the_best_seed_is_shown() -> None:
     said = " ".join(verdict(replace(found, grafted=best, best_grafted=best)))
     assert "those of seed 2, the best of 3 on validation" in said
     assert "seed 2 shown, 3 seeds run" in report_html(replace(found, grafted=best, best_grafted=best))
+
+
+# ── what a budget went to ────────────────────────────────────────────────────────────────────────
+
+
+def spending(unit: str = "parameters", *, rows: int = 3) -> Spending:
+    """The first dendrite is kept for two of four neurons, the second does harm, the others are worth little."""
+    options, sure = (("activation", "tanh"), ("units", 4)), (0.003, -0.002, 0.001, -0.001)
+    worth, error = (0.004, -0.001, 0.002, 0.0), (0.001,) * 4
+    first = ValueRecord("layers.0.<conv>", "context", options, worth, error, sure, 1120.0, (0, 2), 960.0)
+    harm = ValueRecord("layers.1", "full", (), (-0.004,) * 4, (0.001,) * 4, (-0.005,) * 4, 40.0)
+    little = [replace(harm, site=f"layers.{n}", worth=(0.0001,) * 4, sure=(-0.001,) * 4) for n in range(2, rows)]
+    return Spending("parameters", unit, 12_000.0, 1200.0, 960.0, 10, (harm, first, *little))
+
+
+def test_value_table_has_the_best_first_and_says_what_was_spent() -> None:
+    lines = printed(value_table(spending())).splitlines()
+    assert lines[0].split() == ["site", "dendrite", "worth", "pays", "price", "kept", "spent"]
+    assert lines[1].split() == ["layers.0.<conv>", "context", "units=4", "+5.00", "2/4", "1,120", "2/4", "960"]
+    assert lines[2].split() == ["layers.1", "full", "-16.00", "0/4", "40", "-", "-"]
+    text = " ".join(" ".join(lines).split())
+    assert (
+        "Budget: 960 of 1,200 parameters spent on 2 of the 12 dendrites (one a neuron) that a trial of 10 epochs"
+        in text
+    )
+    assert max(map(len, lines)) <= 80
+
+
+def test_value_table_in_other_units() -> None:
+    assert "Budget: 960.0 of 1,200.0 us spent" in spending_words(spending("us"))
+    assert "Budget: 960 of 1.2k multiply-adds spent" in spending_words(spending("multiply-adds"))
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_value_picture_has_a_bar_for_each_neuron(page: bool) -> None:
+    text = value_svg(spending(), page=page)
+    root = ElementTree.fromstring(text)
+    assert root.tag.endswith("svg") and "layers.0.<conv>" in "".join(root.itertext())
+    assert ("var(--accent)" in text) == page and ("#0b7a5d" in text) == (not page)
+    assert text == value_svg(spending(), page=page)
+    assert value_svg(replace(spending(), values=())) == ""
+
+
+def test_value_picture_shows_those_that_pay_most_where_there_are_many() -> None:
+    text = "".join(ElementTree.fromstring(value_svg(spending(rows=90))).itertext())
+    assert "layers.0.<conv>" in text and text.count("layers.") <= MOST
+
+
+def test_the_report_shows_what_the_budget_went_to() -> None:
+    page = report_html(replace(report(0.918, 0.922, 0.9263), spending=spending()))
+    assert "What the trial valued, and what the budget went to" in page and "layers.0.&lt;conv&gt;" in page
+    assert "what the budget went to" not in report_html(report(0.918, 0.922, 0.9263))
+
+
+def test_a_trials_epochs_are_in_no_curve() -> None:
+    found = report(0.918, 0.922, 0.9263)
+    trial = tuple(replace(epoch, arm="trial", validation=0.123) for epoch in found.epochs[:5])
+    assert curves_svg(replace(found, epochs=(*trial, *found.epochs))) == curves_svg(found)
