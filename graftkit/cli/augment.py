@@ -22,7 +22,7 @@ from graftkit.cli import options
 @click.option(
     "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."
 )
-@click.option("--freeze-base", is_flag=True, help="Keep the network as it is, as in evaluation: dendrites alone learn.")
+@click.option("--freeze-base", is_flag=True, help="Dendrites alone learn (the control trains the network).")
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
 @click.option("--cycles", type=click.IntRange(1), help="Cycles at most.  [default: 2; 1 with --budget]")
 @click.option("--budget", metavar="WHAT=+LIMIT",

@@ -1,4 +1,4 @@
-"""The nonlinearities a dendrite can have."""
+"""The nonlinearities a dendrite can have, and none at all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from torch.nn import functional
 
 from graftkit.core.errors import PlanError, did_you_mean
 
+
+def _linear(x: Tensor) -> Tensor:
+    """As it is: a `lowrank` dendrite is then a low-rank change of the layer's own weights (Hu et al. 2021, LoRA)."""
+    return x
+
+
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
     "gelu": functional.gelu,
+    "linear": _linear,
 }
 
 

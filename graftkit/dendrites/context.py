@@ -93,7 +93,7 @@ class Context:
     Attributes:
         units: hidden units, 1 to 4.
         mode: "gate" or "add".
-        activation: tanh, sigmoid, relu or gelu, of the hidden units.
+        activation: tanh, sigmoid, relu, gelu or linear, of the hidden units.
     """
 
     name: ClassVar[str] = "context"

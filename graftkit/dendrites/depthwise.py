@@ -21,7 +21,7 @@ class Depthwise:
     (the greatest common divisor makes four groups).
 
     Attributes:
-        activation: tanh, sigmoid, relu or gelu.
+        activation: tanh, sigmoid, relu, gelu or linear.
     """
 
     name: ClassVar[str] = "depthwise"

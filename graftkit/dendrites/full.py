@@ -17,7 +17,7 @@ class Full:
     """neuron + strength * act(W input + b), with W of the site's own shape.
 
     Attributes:
-        activation: tanh, sigmoid, relu or gelu.
+        activation: tanh, sigmoid, relu, gelu or linear.
     """
 
     name: ClassVar[str] = "full"

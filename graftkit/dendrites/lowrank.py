@@ -35,7 +35,7 @@ class Lowrank:
 
     Attributes:
         rank: hidden units, 1 or more.
-        activation: tanh, sigmoid, relu or gelu, of the hidden units and of the dendrite.
+        activation: tanh, sigmoid, relu, gelu or linear, of the hidden units and of the dendrite.
     """
 
     name: ClassVar[str] = "lowrank"

@@ -19,7 +19,7 @@ class Pointwise:
     """neuron + strength * act(w input at the kernel's centre + b).
 
     Attributes:
-        activation: tanh, sigmoid, relu or gelu.
+        activation: tanh, sigmoid, relu, gelu or linear.
     """
 
     name: ClassVar[str] = "pointwise"

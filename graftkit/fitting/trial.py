@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader
 
 from graftkit import training
+from graftkit.contracts import Inputs, Rows
 from graftkit.core.values import Spending
 from graftkit.costs import Budget
 from graftkit.fitting.arms import Arm, Fitter
@@ -12,7 +17,9 @@ from graftkit.plan import Graft
 from graftkit.spending import spend
 
 TRIAL = 4  # a trial takes one epoch in so many of a phase's
-_BATCHES = 20  # the standard error of a worth comes from their spread
+_BATCHES = 20  # of validation rows, at least: the standard error of a worth comes from their spread
+_PARTS = 8  # of each batch of a loader, which may have one alone
+_LARGEST = 256
 
 
 def trial(
@@ -28,11 +35,19 @@ def trial(
         return arm, (), None
     fitter.observer.on_stage("valuing dendrites")
     fitter.put_back(arm.best_trained.plan, arm.best_trained.state)
-    rows = fitter.data.validation
-    size = 64 if not hasattr(rows, "__len__") else max(1, min(256, len(rows) // _BATCHES))
     first = len(fitter.given_plan.grafts)
-    worths = training.attribute(fitter.model, training.batches(rows, size), fitter.criterion, first=first)
+    worths = training.attribute(fitter.model, _batches(fitter.data.validation), fitter.criterion, first=first)
     fitter.put_back(fitter.given_plan, fitter.given)
     epochs = sum(phase.epochs for phase in arm.history)
     grafts, spending = spend(fitter.model, worths, budget, epochs=epochs)
     return arm, grafts, spending
+
+
+def _batches(rows: Rows) -> Iterator[tuple[Inputs, Tensor]]:
+    """Enough batches for their spread to say something, also of a loader that gives few."""
+    known = None if isinstance(rows, DataLoader) else max(1, min(_LARGEST, len(rows) // _BATCHES))  # type: ignore[arg-type]
+    for inputs, targets in training.batches(rows, known or _LARGEST):
+        size = known or max(1, min(_LARGEST, len(targets) // _PARTS))
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
+            yield tree_map(lambda tensor, part=part: tensor[part], inputs), targets[part]

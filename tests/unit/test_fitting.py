@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from graftkit import api, surgery, tracing
 from graftkit.contracts import Data, Observer
@@ -299,3 +299,12 @@ def test_what_was_grafted_before_is_not_valued(model: GraftedModel) -> None:
     assert result.spending is not None and len(result.spending.values) == 3
     assert model.plan.grafts[:1] == plan.grafts
     assert result.best_grafted is None or result.best_grafted.parameters <= result.baseline.parameters + 30
+
+
+@pytest.mark.parametrize("size", [7, 500])
+def test_rows_of_a_loader_are_valued_too(model: GraftedModel, size: int) -> None:
+    """One batch alone has no spread, so that it is cut."""
+    rows = replace(DATA, validation=DataLoader(part(2), batch_size=size))
+    result = fit(model, rows, plan=CANDIDATES, budget="parameters=+25", epochs=16, batch_size=16)
+    assert result.spending is not None and result.spending.spent > 0
+    assert all(0 < error < 1 for value in result.spending.values for error in value.error)
