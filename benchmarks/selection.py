@@ -34,7 +34,7 @@ RULES: Mapping[str, Callable[[Scores], int]] = {
 
 
 def table(raw: Mapping[str, Mapping[str, Sequence[Mapping[str, Scores]]]], skip: str) -> str:
-    """A row a rule: mean test accuracy, and the difference to the last rule but one, paired by seed."""
+    """A row a rule: mean test accuracy, and the difference to the first rule, paired by seed."""
     lines = ["| | " + " | ".join(raw) + " |", "| --- |" + " --- |" * len(raw)]
     for name, rule in RULES.items():
         cells = []

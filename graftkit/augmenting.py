@@ -10,11 +10,11 @@ from typing import Any
 
 from graftkit import api, folding, inspection, preflight, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
-from graftkit.core.errors import CaptureError, GraftkitError, PlanError, TrainingError
+from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.costs import Budget, parse_budget
 from graftkit.datasets import DATASETS
-from graftkit.fitting import FitResult, Settings, fit_model
+from graftkit.fitting import FitResult, Settings, check_budget, fit_model
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.planning import parameter_limit, plan_cycle
@@ -189,10 +189,7 @@ def _budget(request: Request, rule: Rule) -> Budget | None:
     """The budget that was asked for, if one was. Raises PlanError."""
     if request.budget is None:
         return None
-    if rule.detaches:
-        raise PlanError(f"--budget values dendrites that learn by gradient; it does not go with --rule {rule.name}")
-    if request.max_parameters is not None:
-        raise PlanError("--budget and --max-parameters both limit growth; give one")
+    check_budget(rule, request.max_parameters)
     return parse_budget(request.budget)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from graftkit.model import GraftedModel
 from graftkit.plan import Graft
 from graftkit.training import Worth
 
+_LEAST = 1e-3  # of the allowance: what costs less, as a clock may say, counts as so much
+_FREE = 1e-9
 _EACH = 16  # up to so many neurons every number of them is an offer; of more, some numbers
 
 
@@ -36,7 +39,7 @@ def spend(
     """The grafts that a budget is best spent on, and how that was found.
 
     A neuron counts with what `surely` leaves of its dendrite's worth; where nothing is left, it is not bought. What is
-    bought is priced once more all together, and given up from the least worth for its price on until it fits.
+    bought is priced once more all together, and halved from the least worth for its price on until it fits.
 
     Args:
         model: the model as given, nothing grafted.
@@ -48,15 +51,16 @@ def spend(
     sure = [surely(one).tolist() for one in worths]
     orders = [[n for n in sorted(range(len(own)), key=lambda n: -own[n]) if own[n] > 0] for own in sure]
     counts = [_counts(len(own)) for own in sure]
-    prices = budget.cost.prices(model, grafts, counts)
+    given = budget.cost.given(model)
+    allowance = budget.allowance(given)
+    least = _LEAST * allowance
+    prices = [[max(price, least) for price in own] for own in budget.cost.prices(model, grafts, counts)]
     offers, wanted = [], []
     for own, order, numbers, price in zip(sure, orders, counts, prices, strict=True):
         there = [n for n in numbers if n <= len(order)]
         wanted.append([0, *there])
         worth = tuple(sum(own[neuron] for neuron in order[:n]) for n in [0, *there])
         offers.append(Offer(worth, (0.0, *price[: len(there)])))
-    given = budget.cost.given(model)
-    allowance = budget.allowance(given)
     taken = choose(offers, allowance)
     while True:
         served = [order[: own[step]] for order, own, step in zip(orders, wanted, taken, strict=True)]
@@ -64,7 +68,7 @@ def spend(
         spent = budget.cost.added(model, kept) if kept else 0.0
         if not kept or spent <= allowance:
             break
-        taken = _without_least(offers, taken)
+        taken = _with_less(offers, taken)
     values = tuple(
         ValueRecord(
             site=one.graft.site,
@@ -106,26 +110,37 @@ def choose(offers: Sequence[Offer], allowance: float) -> list[int]:
     """Which step of each offer to take: again and again the one that adds most worth for its price and still fits."""
     taken = [0] * len(offers)
     left = allowance
-    while True:
-        best: tuple[float, int, int] | None = None
-        for number, (offer, now) in enumerate(zip(offers, taken, strict=True)):
-            for step in range(now + 1, len(offer.worth)):
-                worth, price = offer.worth[step] - offer.worth[now], offer.price[step] - offer.price[now]
-                density = worth / max(price, 1e-9)
-                if worth > 0 and price <= left and (best is None or density > best[0]):
-                    best = (density, number, step)
-        if best is None:
-            return taken
-        _, number, step = best
-        left -= offers[number].price[step] - offers[number].price[taken[number]]
-        taken[number] = step
+    # The best step of each offer as it was when last looked at: it stays the best as long as it fits.
+    heap = [best for number, offer in enumerate(offers) if (best := _best(offer, number, 0, left))]
+    heapq.heapify(heap)
+    while heap:
+        _, number, step = heapq.heappop(heap)
+        offer, now = offers[number], taken[number]
+        price = offer.price[step] - offer.price[now]
+        if price <= left:
+            left -= price
+            taken[number] = step
+        if found := _best(offer, number, taken[number], left):
+            heapq.heappush(heap, found)
+    return taken
 
 
-def _without_least(offers: Sequence[Offer], taken: Sequence[int]) -> list[int]:
-    """The same without the offer that is worth least for its price."""
+def _best(offer: Offer, number: int, now: int, left: float) -> tuple[float, int, int] | None:
+    """(minus the worth for its price, the offer, the step) of the best further step that fits."""
+    found = None
+    for step in range(now + 1, len(offer.worth)):
+        worth, price = offer.worth[step] - offer.worth[now], offer.price[step] - offer.price[now]
+        density = worth / max(price, _FREE)
+        if worth > 0 and price <= left and (found is None or -density < found[0]):
+            found = (-density, number, step)
+    return found
+
+
+def _with_less(offers: Sequence[Offer], taken: Sequence[int]) -> list[int]:
+    """The same with half of the steps of the offer that is worth least for its price."""
     bought = [number for number, step in enumerate(taken) if step]
-    least = min(bought, key=lambda n: offers[n].worth[taken[n]] / max(offers[n].price[taken[n]], 1e-9))
-    return [0 if number == least else step for number, step in enumerate(taken)]
+    least = min(bought, key=lambda n: offers[n].worth[taken[n]] / max(offers[n].price[taken[n]], _FREE))
+    return [step // 2 if number == least else step for number, step in enumerate(taken)]
 
 
 def _counts(neurons: int) -> list[int]:

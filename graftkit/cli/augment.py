@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _request(given: dict[str, Any]) -> Any:
 
 def _rule(text: str, *, freeze: bool) -> str:
     """The rule with what `--freeze-base` says."""
-    if not freeze or "freeze=true" in text:
+    if not freeze or re.search(r"\bfreeze=(true|yes|1)\b", text, re.IGNORECASE):
         return text
     if "freeze=" in text:
         raise click.UsageError(f"--freeze-base contradicts --rule {text}")

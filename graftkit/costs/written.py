@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graftkit import surgery, tracing
+from graftkit.core.errors import TraceError
 from graftkit.core.sites import Site
 from graftkit.costs.built import serving
 from graftkit.costs.cost import Counts, Prices
@@ -18,8 +19,6 @@ from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel, SiteDendrites, TracedModel
 from graftkit.plan import Graft
 from graftkit.shipping import to_onnx
-
-_PART = 4  # a graft is measured with all of its neurons and with one in so many; between them a line is drawn
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,36 @@ def plain(model: GraftedModel) -> Pair:
     return Pair(written, written, _one_row(model.traced))
 
 
-def with_grafts(model: GraftedModel, grafts: Sequence[Graft]) -> Pair:
-    """The model as it stands, and with these grafts, whose strengths are random; it is left as it was."""
-    before = to_onnx(model).SerializeToString()
+def with_grafts(
+    model: GraftedModel, grafts: Sequence[Graft], *, before: bytes | None = None, row: Tensor | None = None
+) -> Pair:
+    """The model as it stands, and with these grafts, whose strengths are random; it is left as it was.
+
+    Args:
+        model, grafts: what to write.
+        before: the model as it stands, where it is written already.
+        row: what its only input is for one row of data, where that is not the first of its example.
+    """
+    inputs = _one_row(model.traced) if row is None else {model.traced.signature.input_names[0]: row.numpy()}
+    before = before or to_onnx(model).SerializeToString()
     plan = model.plan
     surgery.graft(model, grafts, build_dendrite, seed=0)
     try:
         for key in dict.fromkeys(graft.site for graft in grafts):
             _sound(model, key, len(plan.at(key)))
-        return Pair(before, to_onnx(model).SerializeToString(), _one_row(model.traced))
+        return Pair(before, to_onnx(model).SerializeToString(), inputs)
     finally:
         surgery.truncate(model, plan)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Where a site's dendrites are measured: the site by itself, or the model where it cannot be traced alone."""
+
+    model: GraftedModel
+    site: str
+    before: bytes
+    row: Tensor | None
 
 
 def prices(
@@ -56,35 +74,47 @@ def prices(
     counts: Counts,
     more: Callable[[Pair], float],
 ) -> Prices:
-    """For each graft what it adds to its site alone where it serves so many neurons; sites alike are measured once."""
+    """For each graft what it adds to its site alone where it serves so many neurons; sites alike are measured once.
+
+    Measured are one neuron, all, and the numbers between which a branch stops being narrow; others lie on lines.
+    """
     seen = _seen(model, [graft.site for graft in grafts])
+    benches: dict[Hashable, _Bench] = {}
     known: dict[Hashable, float] = {}
-    alone: dict[Hashable, GraftedModel] = {}
 
     def price(graft: Graft, neurons: int) -> float:
         site = model.traced.site(graft.site)
         shape = (site.operator, site.geometry, site.out_channels, tuple(seen[site.key].shape))
+        if shape not in benches:
+            benches[shape] = _bench(model, site, seen[site.key])
         asked = (shape, graft.kind, graft.options, neurons)
         if asked not in known:
-            if shape not in alone:
-                alone[shape] = surgery.empty(_alone(site, seen[site.key]))
-            one = replace(serving(graft, neurons, site.out_channels), site=alone[shape].traced.sites[0].key, mask=None)
-            known[asked] = more(with_grafts(alone[shape], [one]))
+            bench = benches[shape]
+            one = replace(serving(graft, neurons, site.out_channels), site=bench.site, mask=None)
+            known[asked] = more(with_grafts(bench.model, [one], before=bench.before, row=bench.row))
         return known[asked]
 
     found = []
     for graft, wanted in zip(grafts, counts, strict=True):
-        ends = sorted({max(1, wanted[-1] // _PART), wanted[-1]} & set(wanted)) or [wanted[-1]]
-        measured = [price(graft, n) for n in ends]
-        found.append(_on_a_line(wanted, ends, measured))
+        ends = _ends(model, graft, wanted)
+        found.append(np.interp(wanted, ends, [price(graft, n) for n in ends]).tolist())
     return found
 
 
-def _on_a_line(wanted: Sequence[int], ends: Sequence[int], measured: Sequence[float]) -> list[float]:
-    if len(ends) == 1:
-        return [measured[0] for _ in wanted]
-    slope = (measured[1] - measured[0]) / (ends[1] - ends[0])
-    return [measured[0] + slope * (n - ends[0]) for n in wanted]
+def _ends(model: GraftedModel, graft: Graft, wanted: Sequence[int]) -> list[int]:
+    """The numbers of neurons to measure, rising."""
+    built = [surgery.blank(model, [serving(graft, n, wanted[-1])], build_dendrite)[0] for n in wanted]
+    narrow = [n for n, dendrite in zip(wanted, built, strict=True) if getattr(dendrite, "narrow", False)]
+    beyond = [n for n in wanted if n > narrow[-1]][:1] if narrow else []
+    return sorted({wanted[0], *narrow[-1:], *beyond, wanted[-1]})
+
+
+def _bench(model: GraftedModel, site: Site, row: Tensor) -> _Bench:
+    try:
+        alone = surgery.empty(_alone(site, row))
+    except TraceError:  # what it reads has no rows, for instance
+        return _Bench(model, site.key, to_onnx(model).SerializeToString(), None)
+    return _Bench(alone, alone.traced.sites[0].key, to_onnx(alone).SerializeToString(), row)
 
 
 def _sound(model: GraftedModel, key: str, first: int) -> None:

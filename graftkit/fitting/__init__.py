@@ -1,7 +1,7 @@
 """Fits one traced model: what a budget buys, the grafted arm, its control, and what each site gained."""
 
 from graftkit.fitting.arms import Settings
-from graftkit.fitting.fit import PRECISIONS, FitResult, fit_model
+from graftkit.fitting.fit import PRECISIONS, FitResult, check_budget, fit_model
 from graftkit.fitting.trial import TRIAL
 
-__all__ = ["PRECISIONS", "TRIAL", "FitResult", "Settings", "fit_model"]
+__all__ = ["PRECISIONS", "TRIAL", "FitResult", "Settings", "check_budget", "fit_model"]

@@ -117,9 +117,9 @@ class Fitter:
         schedule = Cycles(epochs=self.settings.epochs, cycles=self.settings.cycles, phases=rule.phases)
         return self._arm("grafted", additions, rule, schedule, seed)
 
-    def trial_arm(self, candidates: Sequence[Graft], epochs: int, seed: int) -> Arm:
+    def trial_arm(self, candidates: Sequence[Graft], rule: Rule, epochs: int, seed: int) -> Arm:
         """Graft all candidates at once and train for a short time."""
-        return self._arm("trial", candidates, Gradient(), Cycles(epochs=epochs, cycles=1), seed)
+        return self._arm("trial", candidates, rule, Cycles(epochs=epochs, cycles=1), seed)
 
     def control_arm(self, lengths: Sequence[int], seed: int) -> Arm:
         """Train the given model for phases of the same lengths, nothing grafted."""

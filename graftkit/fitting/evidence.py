@@ -9,33 +9,39 @@ from torch import Tensor
 
 from graftkit.contracts import Metric
 
-_FEW = 1000  # up to so many rows each is left out once, of more one of so many groups
+_MOST = 10**8  # numbers to copy: where that allows it each row is left out once, otherwise one of so many groups
 _GROUPS = 50
 
 Answers = tuple[Tensor, Tensor]  # (outputs, targets) over all rows
 
 
 def difference_error(metric: Metric, ours: Answers, theirs: Answers) -> float:
-    """The standard error of metric(ours) - metric(theirs), zero where there are too few rows to say.
+    """The standard error of metric(ours) - metric(theirs), zero where there are too few rows
+    to say, NaN where the metric is none without some of them.
 
     A jackknife that leaves out one row at a time, or one group of many rows (Efron 1982, The Jackknife, the Bootstrap
     and Other Resampling Plans), so that it holds for any metric. Both networks lose the same rows, unless their rows
     came in another order; then each has an error of its own.
     """
     count = len(ours[1])
-    groups = count if count <= _FEW else _GROUPS
+    groups = count if ours[0].numel() * count <= _MOST else min(_GROUPS, count)
     if groups < 2 or len(theirs[1]) != count:
         return 0.0
     first, second = (_without_each(metric, answers, groups) for answers in (ours, theirs))
+    wider = 1 if groups == count else 1 + 1 / groups  # groups are not quite of one size
     if torch.equal(ours[1], theirs[1]):
-        return _error(first - second)
-    return math.hypot(_error(first), _error(second))
+        return _error(first - second) * wider
+    return math.hypot(_error(first), _error(second)) * wider
 
 
 def _without_each(metric: Metric, answers: Answers, groups: int) -> Tensor:
     outputs, targets = answers
     group = torch.arange(len(targets)) % groups
-    return torch.tensor([metric(outputs[group != g], targets[group != g]) for g in range(groups)], dtype=torch.float64)
+    try:
+        found = [metric(outputs[group != g], targets[group != g]) for g in range(groups)]
+    except Exception:  # a metric of the user's that some rows are needed for
+        found = [math.nan] * groups
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _error(values: Tensor) -> float:

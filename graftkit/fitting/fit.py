@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from graftkit import training
 from graftkit.contracts import Criterion, Data, Metric, Observer
-from graftkit.core.errors import TrainingError
+from graftkit.core.errors import PlanError, TrainingError
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord, SeedRecord
 from graftkit.core.values import Spending
 from graftkit.costs import Budget
@@ -45,6 +45,14 @@ class FitResult:
     margin: float | None = None  # standard error of what the best grafted network gains on validation; None: no gain
 
 
+def check_budget(rule: Rule, max_parameters: object) -> None:
+    """Raise PlanError for what a budget does not go with."""
+    if rule.detaches:
+        raise PlanError(f"a budget values dendrites that learn by gradient; it does not go with the rule {rule.name}")
+    if max_parameters is not None:
+        raise PlanError("a budget and a limit of parameters both limit growth; give one")
+
+
 def fit_model(
     model: GraftedModel,
     data: Data,
@@ -66,6 +74,8 @@ def fit_model(
 
     Raises TrainingError where the given model's own score is not a number, or nothing may be trained.
     """
+    if budget is not None:
+        check_budget(rule, settings.max_parameters)
     if settings.precision not in PRECISIONS:
         raise TrainingError(f"precision {settings.precision!r} is not offered; choose {' or '.join(PRECISIONS)}")
     fitter = Fitter(model, data, criterion, metric, settings, observer)
@@ -83,14 +93,15 @@ def fit_model(
     margin: float | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        bought = None
+        bought, arms = None, list[Arm]()
         if budget is None:
             grafted = fitter.grafted_arm(additions.grafts, rule, seed)
             lengths = [phase.epochs for phase in grafted.history]
         else:
-            tried, grafts, bought = trial(fitter, additions.grafts, budget, seed)
-            grafted = fitter.grafted_arm(grafts, rule, seed) if grafts else _given(fitter, tried)
+            tried, grafts, bought = trial(fitter, additions.grafts, rule, budget, seed)
+            grafted = fitter.grafted_arm(grafts, rule, seed) if grafts else _given(fitter, tried, bought)
             lengths = [phase.epochs for phase in tried.history + grafted.history]
+            arms = [tried] if grafts else []
         error = _give_back_unsure(fitter, grafted)
         if chosen is None or grafted.best.validation > chosen.best.validation:
             keep(model)  # the arm left it in its best state
@@ -98,9 +109,9 @@ def fit_model(
         if settings.control and fitter.trains and not grafted.interrupted:
             control = fitter.control_arm(lengths, seed)
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
-        troubles += [f"seed {seed}: {arm.stopped}" for arm in (grafted, control) if arm and arm.diverged]
+        troubles += [f"seed {seed}: {arm.stopped}" for arm in (*arms, grafted, control) if arm and arm.diverged]
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
-        if chosen is None or _best(grafted).validation > _best(chosen).validation:
+        if chosen is None or _rank(grafted) > _rank(chosen):
             chosen, own, spending, margin = grafted, records[-1], bought, error
         if interrupted:
             break
@@ -119,18 +130,25 @@ def _give_back_unsure(fitter: Fitter, arm: Arm) -> float | None:
         return None
     given = fitter.answers(fitter.given_plan, fitter.given)
     error = difference_error(fitter.metric, fitter.answers(arm.best.plan, arm.best.state), given)
-    sure = fitter.settings.margin * error * (1 + _ROUNDING)  # one more row that is right gains its error, and no more
-    if arm.best.validation - fitter.baseline.validation <= sure:
+    margin, known = fitter.settings.margin, math.isfinite(error)
+    if not known and margin:
+        fitter.observer.on_warning("how sure the gain is cannot be told: without some rows the metric is no number")
+    needed = margin * error * (1 + _ROUNDING) if margin and known else 0.0 if not margin else math.inf
+    if (
+        arm.best.validation - fitter.baseline.validation <= needed
+    ):  # one more row that is right gains its error, no more
         fitter.put_back(fitter.given_plan, fitter.given)
         arm.best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
-    return error
+    return error if known else None
 
 
-def _given(fitter: Fitter, tried: Arm) -> Arm:
+def _given(fitter: Fitter, tried: Arm, bought: Spending | None) -> Arm:
     """The arm in which nothing is grafted, because the trial found nothing worth it."""
     fitter.put_back(fitter.given_plan, fitter.given)
     best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
-    why = "no dendrite of the trial was worth more than its error within the budget"
+    why = "no dendrite of the trial was worth more than its error"
+    if bought is not None and any(value.paying for value in bought.values):
+        why = "no dendrite that pays fits into the budget"
     if tried.interrupted or tried.diverged:
         why = tried.stopped
     return Arm(best, None, [], why, tried.diverged, tried.interrupted)
@@ -157,6 +175,11 @@ def _about_chance(fitter: Fitter, data: Data, metric: Metric) -> list[str]:
 def _best(arm: Arm) -> Best:
     """The arm's best trained state: what both arms are compared by; the given one where nothing was trained."""
     return arm.best_trained or arm.best
+
+
+def _rank(arm: Arm) -> tuple[bool, float]:
+    """What ships comes before what does not, and then what validates better."""
+    return bool(arm.best.cycle), _best(arm).validation
 
 
 def _record(fitter: Fitter, grafted: Arm, control: Arm | None, seed: int) -> SeedRecord:

@@ -13,6 +13,7 @@ from graftkit.contracts import Inputs, Rows
 from graftkit.core.values import Spending
 from graftkit.costs import Budget
 from graftkit.fitting.arms import Arm, Fitter
+from graftkit.learning import Rule
 from graftkit.plan import Graft
 from graftkit.spending import spend
 
@@ -23,15 +24,15 @@ _LARGEST = 256
 
 
 def trial(
-    fitter: Fitter, candidates: Sequence[Graft], budget: Budget, seed: int
+    fitter: Fitter, candidates: Sequence[Graft], rule: Rule, budget: Budget, seed: int
 ) -> tuple[Arm, tuple[Graft, ...], Spending | None]:
     """The arm that tried all candidates at once, what the budget goes to, and how that was found.
 
     What a dendrite is worth is measured on the validation rows, which the model as given has not learned from, in the
     best state of the trial. Nothing is bought where the trial was interrupted or diverged.
     """
-    arm = fitter.trial_arm(candidates, max(1, fitter.settings.epochs // TRIAL), seed)
-    if arm.interrupted or arm.best_trained is None:
+    arm = fitter.trial_arm(candidates, rule, max(1, fitter.settings.epochs // TRIAL), seed)
+    if arm.interrupted or arm.diverged or arm.best_trained is None:
         return arm, (), None
     fitter.observer.on_stage("valuing dendrites")
     fitter.put_back(arm.best_trained.plan, arm.best_trained.state)

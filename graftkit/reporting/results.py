@@ -41,17 +41,21 @@ def result_rows(report: RunReport) -> tuple[ResultRow, ...]:
 def seed_rows(report: RunReport) -> tuple[ResultRow, ...]:
     """Mean ± sample standard deviation over the seeds of control and grafted network; empty for one seed."""
     rows = []
-    controls = [seed.control for seed in report.seeds if seed.control is not None]
-    grafted = [seed.grafted for seed in report.seeds]
+    controls = [seed.control for seed in _grown(report) if seed.control is not None]
+    grafted = [seed.grafted for seed in _grown(report)]
     for kind, found in (("control", controls), ("grafted", grafted)):
         if len(found) > 1:
             rows.append(ResultRow(kind, f"{len(found)} seeds", _mean_cells(report, found), kind))
     return tuple(rows)
 
 
-def pairs(seeds: Sequence[SeedRecord]) -> list[tuple[Measurement, Measurement]]:
-    """Grafted and control of the seeds that have both."""
-    return [(seed.grafted, seed.control) for seed in seeds if seed.control is not None]
+def pairs(report: RunReport) -> list[tuple[Measurement, Measurement]]:
+    """Grafted and control of the seeds that have both; a seed whose budget bought nothing has no grafted network."""
+    return [(s.grafted, s.control) for s in _grown(report) if s.control is not None]
+
+
+def _grown(report: RunReport) -> list[SeedRecord]:
+    return [seed for seed in report.seeds if seed.grafted.parameters > report.baseline.parameters]
 
 
 def shown_seed(report: RunReport) -> int:

@@ -40,7 +40,7 @@ def _control_wins(report: RunReport) -> list[str]:
     measured = _compared(report)
     lost = [row for row in measured if row[2] >= row[1]]
     won = [name for name, ours, theirs in measured if ours > theirs] if lost else []
-    found = pairs(report.seeds)
+    found = pairs(report)
     if not lost and len(found) > 1:
         lost = [(f"{name} over {len(found)} seeds", o, t) for name, o, t in _seed_means(report) if t >= o]
     if not lost:
@@ -63,7 +63,7 @@ def _seed_means(report: RunReport) -> list[tuple[str, float, float]]:
     """Means of grafted and control over the seeds that have both, for each part of the data."""
     means = []
     for name, read in SPLITS:
-        both = [(read(ours), read(theirs)) for ours, theirs in pairs(report.seeds)]
+        both = [(read(ours), read(theirs)) for ours, theirs in pairs(report)]
         known = [(ours, theirs) for ours, theirs in both if ours is not None and theirs is not None]
         if known:
             means.append((name, sum(o for o, _ in known) / len(known), sum(t for _, t in known) / len(known)))
@@ -132,7 +132,7 @@ def _no_control(report: RunReport) -> list[str]:
 
 def _over_seeds(report: RunReport) -> list[str]:
     """Grafted - control over the seeds: the mean, its spread and how often it is positive."""
-    found = pairs(report.seeds)
+    found = pairs(report)
     sentences = []
     for name, read in SPLITS if len(found) > 1 else ():
         both = [(read(ours), read(theirs)) for ours, theirs in found]

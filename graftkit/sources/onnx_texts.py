@@ -1,4 +1,4 @@
-"""Every name that an ONNX file gives to something."""
+"""The names in an ONNX file that readers look at."""
 
 from __future__ import annotations
 

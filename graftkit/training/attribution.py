@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.contracts import Criterion, Dendrite, Inputs
+from graftkit.core.errors import TrainingError
 from graftkit.core.sites import Site
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
@@ -54,6 +55,9 @@ def attribute(
         criterion: the loss, (outputs, targets) to one number.
         first: so many dendrites stay as they are and are not valued.
         steps: gradients along the line, at the middle of as many equal parts.
+
+    Raises:
+        TrainingError: no batch gives finite numbers; single ones that do not are passed over.
     """
     grafts = model.plan.grafts[first:]
     strengths = [dendrite.strengths() for dendrite in _members(model)[first:]]
@@ -66,6 +70,8 @@ def attribute(
     try:
         for inputs, targets in rows:
             shares = _shares(model, numbers, ends, inputs, targets, criterion, steps)
+            if shares is None:  # as where every label of a batch is ignored
+                continue
             weights.append(len(targets))
             for sample, own in zip(samples, strengths, strict=True):
                 mine, shares = shares[: len(own)], shares[len(own) :]
@@ -73,6 +79,8 @@ def attribute(
     finally:
         _set(numbers, ends)
         model.train(training)
+    if not weights:
+        raise TrainingError("no batch of rows gives a loss that is a number, so nothing can be valued")
     sites = [model.traced.site(graft.site) for graft in grafts]
     return tuple(_worth(*one, weights) for one in zip(grafts, sites, samples, strict=True))
 
@@ -91,8 +99,8 @@ def _shares(
     targets: Tensor,
     criterion: Criterion,
     steps: int,
-) -> list[Tensor]:
-    """The loss that each number takes away on one batch."""
+) -> list[Tensor] | None:
+    """The loss that each number takes away on one batch, None where that is no number."""
     device = ends[0].device
     given, wanted = [x.to(device) for x in model.arrange(inputs)], targets.to(device)
     total = [torch.zeros_like(end) for end in ends]
@@ -100,6 +108,8 @@ def _shares(
         _set(numbers, [end * ((step + 0.5) / steps) for end in ends])
         with torch.enable_grad():
             loss = criterion(model(*given).float(), wanted)
+            if not loss.isfinite():
+                return None
             slopes = torch.autograd.grad(loss, numbers, allow_unused=True, materialize_grads=True)
         for sum_, slope in zip(total, slopes, strict=True):
             sum_ += slope

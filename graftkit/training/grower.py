@@ -151,7 +151,7 @@ class Grower:
         """
         if self.phase is None or self.diverged:
             return math.nan
-        if len(targets) < 2 and self._norms and self._candidates is None:
+        if len(targets) < 2 and self._norms and self._candidates is None and not self.rule.freeze:
             return math.nan  # traced batch norm would take the variance of one row, which is not a number
         self._set_mode()
         with learning(self.model.base.parameters() if self.rule.freeze else (), on=False):

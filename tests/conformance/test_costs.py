@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from graftkit import surgery, tracing
-from graftkit.costs import COSTS, Cost
+from graftkit.costs import COSTS, Cost, written
 from graftkit.dendrites import DENDRITES, build_dendrite, make_kind, options_of
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
@@ -95,3 +97,57 @@ def test_the_size_of_a_site_alone_is_about_that_within_the_model(model: GraftedM
     graft = Graft("conv", "context", options_of(make_kind("context", {})))
     ((price,),) = cost.prices(model, [graft], [[16]])
     assert price == pytest.approx(cost.added(model, [graft]), rel=0.15)
+
+
+class Merged(nn.Module):
+    """Rows and positions become one dimension before the call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(8, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.wide(x.reshape(-1, 8)))
+        return self.head(hidden.reshape(x.shape[0], -1, 12).mean(1))
+
+
+def test_a_site_alone_is_measured_on_all_positions_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = surgery.empty(tracing.trace_module(Merged(), (torch.randn(2, 50, 8),), name="net"))
+    shapes = []
+
+    def more(pair: written.Pair) -> float:
+        shapes.append([x.shape for x in pair.inputs.values()])
+        return 1.0
+
+    written.prices(model, [Graft("wide", "full")], [[3, 12]], more)
+    assert shapes and all(shape == [(50, 8)] for shape in shapes)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("full", 5), ("full", 96), ("full", 100), ("context", 100)])
+def test_a_size_is_right_for_few_neurons_and_where_a_branch_stops_being_narrow(kind: str, count: int) -> None:
+    net = nn.Sequential(nn.Linear(16, count), nn.ReLU(), nn.Linear(count, 2))
+    model = surgery.empty(tracing.trace_module(net, (torch.randn(2, 16),), name="net"))
+    cost, graft = COSTS.find("size")(), Graft("0", kind, options_of(make_kind(kind, {})))
+    numbers = [n for n in (1, 2, 8, 12, 13, 14, 16, 20, 47, 72) if n < count] + [count]
+    (found,) = cost.prices(model, [graft], [numbers])
+    for at in (0, len(numbers) // 2):
+        some = replace(graft, neurons=tuple(range(numbers[at])))
+        assert found[at] == pytest.approx(cost.added(model, [some]), rel=0.1)
+
+
+class Unbatched(nn.Module):
+    """A call that reads no rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed, self.wide, self.head = nn.Parameter(torch.randn(5)), nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x * torch.relu(self.wide(self.seed)))
+
+
+def test_a_site_that_cannot_be_traced_alone_is_measured_in_its_model() -> None:
+    model = surgery.empty(tracing.trace_module(Unbatched(), (torch.randn(2, 8),), name="net"))
+    graft = Graft("wide", "full")
+    ((price,),) = COSTS.find("size")().prices(model, [graft], [[8]])
+    assert price == COSTS.find("size")().added(model, [graft])

@@ -52,7 +52,10 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "low cap": ((*AUGMENT, "--max-parameters", "12"), "less than the model has"),
     "budget": ((*BUDGET, "--budget", "10%"), r"write WHAT=\+HOW MUCH"),
     "kind of budget": ((*BUDGET, "--budget", "parameter=+10%"), "unknown kind of budget 'parameter'.*mean parameters"),
-    "budget and rule": ((*BUDGET, "--budget", "macs=+5%", "--rule", "correlation"), "does not go with --rule"),
+    "budget and rule": (
+        (*BUDGET, "--budget", "macs=+5%", "--rule", "correlation"),
+        "does not go with the rule correlation",
+    ),
     "budget and cap": ((*BUDGET, "--budget", "macs=+5%", "--max-parameters", "+9%"), "both limit growth; give one"),
     "precision": ((*AUGMENT, "--precision", "fp8"), "'fp8' is not offered; choose 32-true or bf16-mixed"),
     "device": ((*AUGMENT, "--device", "toaster"), "the device 'toaster' cannot be used here"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graftkit import surgery, tracing
+from graftkit.core.errors import TrainingError
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
@@ -119,3 +120,16 @@ def test_a_dendrite_that_says_what_the_labels_say_is_worth_most(model: GraftedMo
 def test_one_batch_says_nothing_of_its_error(model: GraftedModel) -> None:
     found = attribute(model, batches(1), functional.cross_entropy)
     assert all(torch.isinf(one.error[list(one.graft.neurons or range(5))]).all() for one in found)
+
+
+def test_a_batch_whose_labels_are_all_ignored_is_passed_over(model: GraftedModel) -> None:
+    rows = batches(6)
+    ignored = (rows[0][0], torch.full((16,), -100))
+    for one, other in zip(
+        attribute(model, [ignored, *rows], functional.cross_entropy),
+        attribute(model, rows, functional.cross_entropy),
+        strict=True,
+    ):
+        assert torch.equal(one.mean, other.mean) and torch.equal(one.error, other.error)
+    with pytest.raises(TrainingError, match="nothing can be valued"):
+        attribute(model, [ignored], functional.cross_entropy)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from graftkit.fitting import evidence
 from graftkit.fitting.evidence import difference_error
 from graftkit.training import accuracy, find_metric
 
@@ -73,3 +74,24 @@ def test_another_metric() -> None:
 def test_one_row_says_nothing() -> None:
     one = answers(torch.tensor([True]))
     assert difference_error(accuracy, one, one) == 0
+
+
+@pytest.mark.parametrize("rows", [1001, 3333, 20_000])
+@pytest.mark.parametrize("at", [0, -1])
+def test_one_more_row_is_no_gain_among_many_either(rows: int, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "_MOST", 10**5)
+    theirs = torch.ones(rows).bool()
+    theirs[at] = False
+    error = difference_error(accuracy, answers(torch.ones(rows).bool()), answers(theirs))
+    assert 1 / rows <= error < 1.1 / rows
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_metric_that_needs_some_rows_has_no_error(raises: bool) -> None:
+    def metric(outputs: Tensor, targets: Tensor) -> float:
+        if not targets.bool().any() and raises:
+            raise ValueError("only one class")
+        return float((outputs.argmax(1) == targets)[targets.bool()].double().mean())
+
+    one = (torch.eye(5)[:, :2], torch.tensor([0, 1, 0, 0, 0]))
+    assert math.isnan(difference_error(metric, one, one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from graftkit import api, surgery, tracing
+from graftkit import api, fitting, surgery, tracing
 from graftkit.contracts import Data, Observer
-from graftkit.core.errors import DataError, TrainingError
+from graftkit.core.errors import DataError, PlanError, TrainingError
 from graftkit.core.records import EpochRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult
@@ -261,7 +262,7 @@ def test_the_control_gets_the_trials_epochs_too(model: GraftedModel) -> None:
 def test_where_nothing_pays_the_model_is_given_back(model: GraftedModel) -> None:
     before = model.snapshot()
     result = fit(model, plan=CANDIDATES, budget="parameters=+1", epochs=8)
-    assert result.shipped == "given" and result.best_grafted is None and "within the budget" in result.stopped
+    assert result.shipped == "given" and result.best_grafted is None and "into the budget" in result.stopped
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert result.spending is not None and result.spending.spent == 0
     assert result.control is not None and {e.arm for e in result.epochs} == {"trial", "control"}
@@ -308,3 +309,64 @@ def test_rows_of_a_loader_are_valued_too(model: GraftedModel, size: int) -> None
     result = fit(model, rows, plan=CANDIDATES, budget="parameters=+25", epochs=16, batch_size=16)
     assert result.spending is not None and result.spending.spent > 0
     assert all(0 < error < 1 for value in result.spending.values for error in value.error)
+
+
+def test_a_seed_whose_gain_is_sure_ships_before_one_that_validates_better(
+    model: GraftedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {"seeds": 2, "control": False, "epochs": 15, "batch_size": 16, "cycles": 1}
+    first = fit(model, margin=0.0, **asked)
+    gains = [record.grafted.validation for record in first.seeds]
+    assert gains[0] != gains[1] and min(gains) > first.baseline.validation
+    surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)
+    errors = iter([10.0 if gain == max(gains) else 1e-6 for gain in gains])
+    monkeypatch.setattr(fitting.fit, "difference_error", lambda *args: next(errors))
+    result = fit(model, **asked)
+    assert result.shipped == "grafted" and result.grafted.validation == min(gains)
+
+
+def test_a_gain_whose_error_is_no_number_does_not_ship_by_itself(
+    model: GraftedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting.fit, "difference_error", lambda *args: math.nan)
+    warnings: list[str] = []
+    result = fit(model, epochs=15, batch_size=16, observer=Observer(on_warning=warnings.append))
+    assert result.shipped == "given" and result.margin is None
+    assert any("how sure the gain is cannot be told" in line for line in warnings)
+    surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)
+    assert fit(model, epochs=15, batch_size=16, margin=0.0).shipped == "grafted"
+
+
+@pytest.mark.parametrize("asked", [{"rule": "correlation"}, {"max_parameters": "+20%"}])
+def test_what_a_budget_does_not_go_with_is_refused(model: GraftedModel, asked: dict[str, object]) -> None:
+    plan = GraftPlan((replace(PLAN.grafts[0], detach="rule" in asked),))
+    with pytest.raises(PlanError, match="a budget"):
+        fit(model, plan=plan, budget="parameters=+25", **asked)
+
+
+def test_a_trial_leaves_a_frozen_network_as_it_is(model: GraftedModel) -> None:
+    before = model.snapshot()
+    seen: list[bool] = []
+
+    def look(record: EpochRecord, of: int) -> None:
+        seen.append(
+            all(torch.equal(tensor, before[f"base.{name}"]) for name, tensor in model.base.state_dict().items())
+        )
+
+    asked = {"rule": "gradient:freeze=true", "control": False, "epochs": 8}
+    result = fit(model, plan=CANDIDATES, budget="parameters=+25", observer=Observer(on_epoch=look), **asked)
+    assert len(seen) >= 2 and all(seen) and result.spending is not None
+
+
+def test_nothing_is_bought_from_a_trial_that_diverged(model: GraftedModel) -> None:
+    calls = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(1)
+        value = nn.functional.cross_entropy(outputs, targets)
+        return value * float("nan") if len(calls) > 8 else value
+
+    before = model.snapshot()
+    result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=16, loss=loss, control=False)
+    assert result.diverged and result.shipped == "given" and result.spending is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -534,3 +534,14 @@ def test_silent_neurons_have_no_correlation() -> None:
     sums.add(torch.ones(8, 2), torch.randn(8, 2))
     assert not sums.r().any() and not sums.beats_chance().any()
     assert torch.isfinite(correlation(torch.ones(8, 2), torch.zeros(8, 2), 1)).all()
+
+
+def test_a_frozen_network_learns_from_single_rows_and_keeps_its_statistics(model: GraftedModel) -> None:
+    growing = grower(model, rule=Gradient(freeze=True), schedule=Cycles(epochs=1, cycles=1))
+    base = {name: tensor.clone() for name, tensor in model.base.state_dict().items()}
+    before = [p.detach().clone() for p in model.dendrites.parameters()]
+    inputs, targets = dataset().tensors
+    assert math.isfinite(growing.learn(inputs[:1], targets[:1])) and not model.training
+    assert all(torch.equal(tensor, base[name]) for name, tensor in model.base.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.base.parameters())
+    assert any(not torch.equal(p, old) for p, old in zip(model.dendrites.parameters(), before, strict=True))

@@ -514,3 +514,11 @@ def test_a_trials_epochs_are_in_no_curve() -> None:
     found = report(0.918, 0.922, 0.9263)
     trial = tuple(replace(epoch, arm="trial", validation=0.123) for epoch in found.epochs[:5])
     assert curves_svg(replace(found, epochs=(*trial, *found.epochs))) == curves_svg(found)
+
+
+def test_seeds_whose_budget_bought_nothing_are_no_grafted_networks() -> None:
+    found = report(0.918, 0.90, 0.9263, seeds=3)
+    empty = replace(found.seeds[0], grafted=found.baseline, control=replace(found.baseline, validation=0.99))
+    rest = replace(found, seeds=found.seeds[1:])
+    assert verdict(replace(found, seeds=(empty, *found.seeds[1:])))[1:] == verdict(rest)[1:]
+    assert "grafted (2 seeds)" in printed(result_table(replace(found, seeds=(empty, *found.seeds[1:]))))
