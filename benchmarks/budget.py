@@ -45,7 +45,7 @@ def ablated(trainee: Trainee, worths: Sequence[Worth], rows: Rows) -> list[Worth
     """Worth as the loss that silencing one neuron's dendrite adds, everything else as trained."""
     whole = _losses(trainee, rows)
     found = []
-    for worth, dendrite in zip(worths, members(trainee), strict=True):
+    for worth, dendrite in zip(worths, trainee.model.members(), strict=True):
         mean, error = torch.zeros_like(worth.mean), torch.zeros_like(worth.error)
         for neuron in range(len(mean)):
             kept = [p.detach().clone() for p in dendrite.strengths()]
@@ -59,13 +59,6 @@ def ablated(trainee: Trainee, worths: Sequence[Worth], rows: Rows) -> list[Worth
             mean[neuron], error[neuron] = lost.mean(), lost.std() / len(lost) ** 0.5
         found.append(replace(worth, mean=mean, error=error, whole_error=float(error.square().sum().sqrt())))
     return found
-
-
-def members(trainee: Trainee) -> list:
-    """The dendrites in the plan's order."""
-    model = trainee.model
-    waiting = {site: list(model.at(site).members()) for site in model.plan.sites()}
-    return [waiting[graft.site].pop(0) for graft in model.plan.grafts]
 
 
 def _losses(trainee: Trainee, rows: Rows) -> torch.Tensor:

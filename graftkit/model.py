@@ -140,6 +140,11 @@ class GraftedModel(nn.Module):
         assert isinstance(module, SiteDendrites)
         return module
 
+    def members(self) -> tuple[Dendrite, ...]:
+        """All dendrites, in the plan's order."""
+        waiting = {site: list(self.at(site).members()) for site in self.plan.sites()}
+        return tuple(waiting[graft.site].pop(0) for graft in self.plan.grafts)
+
     def parameter_count(self) -> int:
         """Numbers in all parameters, each counted once, dendrites included."""
         return sum(p.numel() for p in self.parameters())

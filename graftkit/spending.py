@@ -33,6 +33,38 @@ class Offer:
     price: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class _Lot:
+    """One dendrite of the trial: its neurons in the order in which they are bought, and what so many of them cost."""
+
+    worth: Worth
+    sure: list[float]
+    order: list[int]
+    counts: list[int]
+    prices: list[float]
+
+    def offer(self) -> Offer:
+        """What may be bought: as many neurons as pay."""
+        steps = [n for n in self.counts if n <= len(self.order)]
+        worth = (0.0, *(sum(self.sure[neuron] for neuron in self.order[:n]) for n in steps))
+        return Offer(worth, (0.0, *self.prices[: len(steps)]))
+
+    def neurons(self, step: int) -> tuple[int, ...]:
+        """Those that are bought with a step of the offer."""
+        return tuple(sorted(self.order[: (0, *self.counts)[step]]))
+
+    def graft(self, step: int) -> Graft:
+        """The dendrite for those neurons."""
+        neurons = self.neurons(step)
+        return replace(self.worth.graft, neurons=None if len(neurons) == len(self.sure) else neurons)
+
+    def record(self, step: int, spent: float) -> ValueRecord:
+        """What was found and done."""
+        graft, mean, error = self.worth.graft, tuple(self.worth.mean.tolist()), tuple(self.worth.error.tolist())
+        kept, sure = self.neurons(step), tuple(self.sure)
+        return ValueRecord(graft.site, graft.kind, graft.options, mean, error, sure, self.prices[-1], kept, spent)
+
+
 def spend(
     model: GraftedModel, worths: Sequence[Worth], budget: Budget, *, epochs: int
 ) -> tuple[tuple[Graft, ...], Spending]:
@@ -42,48 +74,35 @@ def spend(
     bought is priced once more all together, and halved from the least worth for its price on until it fits.
 
     Args:
-        model: the model as given, nothing grafted.
+        model: the model as given, nothing of the trial grafted.
         worths: what a trial found.
         budget: what may be spent.
         epochs: of the trial.
     """
-    grafts = [one.graft for one in worths]
-    sure = [surely(one).tolist() for one in worths]
-    orders = [[n for n in sorted(range(len(own)), key=lambda n: -own[n]) if own[n] > 0] for own in sure]
-    counts = [_counts(len(own)) for own in sure]
     given = budget.cost.given(model)
     allowance = budget.allowance(given)
-    least = _LEAST * allowance
-    prices = [[max(price, least) for price in own] for own in budget.cost.prices(model, grafts, counts)]
-    offers, wanted = [], []
-    for own, order, numbers, price in zip(sure, orders, counts, prices, strict=True):
-        there = [n for n in numbers if n <= len(order)]
-        wanted.append([0, *there])
-        worth = tuple(sum(own[neuron] for neuron in order[:n]) for n in [0, *there])
-        offers.append(Offer(worth, (0.0, *price[: len(there)])))
-    taken = choose(offers, allowance)
-    while True:
-        served = [order[: own[step]] for order, own, step in zip(orders, wanted, taken, strict=True)]
-        kept = [_for_neurons(g, neurons, len(o)) for g, neurons, o in zip(grafts, served, sure, strict=True) if neurons]
-        spent = budget.cost.added(model, kept) if kept else 0.0
-        if not kept or spent <= allowance:
+    lots = _lots(model, worths, budget, least=_LEAST * allowance)
+    offers = [lot.offer() for lot in lots]
+    taken, spent = choose(offers, allowance), 0.0
+    while grafts := tuple(lot.graft(step) for lot, step in zip(lots, taken, strict=True) if step):
+        spent = budget.cost.added(model, grafts)
+        if spent <= allowance:
             break
-        taken = _with_less(offers, taken)
-    values = tuple(
-        ValueRecord(
-            site=one.graft.site,
-            kind=one.graft.kind,
-            options=one.graft.options,
-            worth=tuple(one.mean.tolist()),
-            error=tuple(one.error.tolist()),
-            sure=tuple(own),
-            price=price[-1],
-            kept=tuple(sorted(neurons)),
-            spent=offer.price[step],
-        )
-        for one, own, price, neurons, offer, step in zip(worths, sure, prices, served, offers, taken, strict=True)
-    )
-    return tuple(kept), Spending(budget.cost.name, budget.cost.unit, given, allowance, spent, epochs, values)
+        taken, spent = _with_less(offers, taken), 0.0
+    steps = zip(lots, offers, taken, strict=True)
+    values = tuple(lot.record(step, offer.price[step]) for lot, offer, step in steps)
+    return grafts, Spending(budget.cost.name, budget.cost.unit, given, allowance, spent, epochs, values)
+
+
+def _lots(model: GraftedModel, worths: Sequence[Worth], budget: Budget, *, least: float) -> list[_Lot]:
+    counts = [_counts(len(one.mean)) for one in worths]
+    prices = budget.cost.prices(model, [one.graft for one in worths], counts)
+    lots = []
+    for one, numbers, price in zip(worths, counts, prices, strict=True):
+        sure = surely(one).tolist()
+        order = [n for n in sorted(range(len(sure)), key=lambda n: -sure[n]) if sure[n] > 0]
+        lots.append(_Lot(one, sure, order, numbers, [max(each, least) for each in price]))
+    return lots
 
 
 def surely(worth: Worth) -> Tensor:
@@ -149,7 +168,3 @@ def _counts(neurons: int) -> list[int]:
     while found[-1] < neurons:
         found.append(min(neurons, found[-1] * 5 // 4))
     return found
-
-
-def _for_neurons(graft: Graft, neurons: Sequence[int], of: int) -> Graft:
-    return replace(graft, neurons=None if len(neurons) == of else tuple(sorted(neurons)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graftkit import surgery
@@ -12,27 +12,33 @@ from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
 
-Count = Callable[[Dendrite], int]
+
+class Counted:
+    """What all such costs share; each says what it counts on a dendrite."""
+
+    def count(self, dendrite: Dendrite) -> int:
+        """How much of it one dendrite has."""
+        raise NotImplementedError
+
+    def added(self, model: GraftedModel, grafts: Sequence[Graft]) -> float:
+        """The sum over the dendrites that the grafts ask for."""
+        return float(sum(map(self.count, surgery.blank(model, grafts, build_dendrite))))
+
+    def prices(self, model: GraftedModel, grafts: Sequence[Graft], counts: Counts) -> Prices:
+        """For each graft the count where it serves so many neurons."""
+        found = []
+        for number, (graft, wanted) in enumerate(zip(grafts, counts, strict=True)):
+            index = len(model.plan.at(graft.site)) + sum(each.site == graft.site for each in grafts[:number])
+            found.append([float(self.count(dendrite)) for dendrite in serving(model, graft, wanted, index)])
+        return found
 
 
-def added(model: GraftedModel, grafts: Sequence[Graft], count: Count) -> float:
-    """The sum over the dendrites that the grafts ask for."""
-    return float(sum(map(count, surgery.blank(model, grafts, build_dendrite))))
+def serving(model: GraftedModel, graft: Graft, counts: Sequence[int], index: int = 0) -> list[Dendrite]:
+    """The dendrite without weights, once for each number of neurons that it may serve; `index` are there before it."""
+    site = model.traced.site(graft.site)
+    return [surgery.without_weights(first(graft, n, counts[-1]), site, index, build_dendrite) for n in counts]
 
 
-def prices(model: GraftedModel, grafts: Sequence[Graft], counts: Counts, count: Count) -> Prices:
-    """For each graft the count where it serves so many neurons."""
-    found = []
-    for number, (graft, wanted) in enumerate(zip(grafts, counts, strict=True)):
-        before = [each for each in grafts[:number] if each.site == graft.site]
-        found.append([_price(model, before, serving(graft, n, wanted[-1]), count) for n in wanted])
-    return found
-
-
-def serving(graft: Graft, neurons: int, of: int) -> Graft:
+def first(graft: Graft, neurons: int, of: int) -> Graft:
     """The graft for the first of a site's neurons."""
     return replace(graft, neurons=None if neurons == of else tuple(range(neurons)))
-
-
-def _price(model: GraftedModel, before: Sequence[Graft], graft: Graft, count: Count) -> float:
-    return float(count(surgery.blank(model, [*before, graft], build_dendrite)[-1]))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graftkit.contracts import Run
-from graftkit.costs.cost import Counts, Prices
-from graftkit.costs.written import Pair, plain, prices, with_grafts
+from graftkit.costs.written import Measured, Pair, plain
 from graftkit.model import GraftedModel
-from graftkit.plan import Graft
 from graftkit.runtimes import RUNTIMES
 
 _ROUNDS = 40
@@ -20,7 +18,7 @@ _SLICE = 2e-3  # seconds of calls at a time: long against the clock's grain, sho
 
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(Measured):
     """Microseconds for one row, in onnxruntime on one thread.
 
     With and without dendrites are run in turns, so that what else the machine does falls on both; numbers are medians.
@@ -32,33 +30,23 @@ class Latency:
 
     def given(self, model: GraftedModel) -> float:
         pair = plain(model)
-        return statistics.median(_times(_opened(pair.before, pair), 1)) * 1e6
+        call = _opened(pair.before, pair)
+        calls = _calls(call)
+        return statistics.median(_time(call, calls) for _ in range(_ROUNDS)) * 1e6
 
-    def added(self, model: GraftedModel, grafts: Sequence[Graft]) -> float:
-        return _more(with_grafts(model, grafts))
-
-    def prices(self, model: GraftedModel, grafts: Sequence[Graft], counts: Counts) -> Prices:
-        return prices(model, grafts, counts, _more)
-
-
-def _more(pair: Pair) -> float:
-    before, after = _opened(pair.before, pair), _opened(pair.after, pair)
-    calls = _calls(before)
-    differences = []
-    for _ in range(_ROUNDS):
-        first = _time(before, calls)
-        differences.append(_time(after, calls) - first)
-    return statistics.median(differences) * 1e6
+    def more(self, pair: Pair) -> float:
+        before, after = _opened(pair.before, pair), _opened(pair.after, pair)
+        calls = _calls(before)
+        differences = []
+        for _ in range(_ROUNDS):
+            first = _time(before, calls)
+            differences.append(_time(after, calls) - first)
+        return statistics.median(differences) * 1e6
 
 
 def _opened(model: bytes, pair: Pair) -> Callable[[], object]:
     run: Run = RUNTIMES.find("onnxruntime").open(model, threads=1)
     return lambda: run(pair.inputs)
-
-
-def _times(call: Callable[[], object], calls: int) -> list[float]:
-    calls = max(calls, _calls(call))
-    return [_time(call, calls) for _ in range(_ROUNDS)]
 
 
 def _calls(call: Callable[[], object]) -> int:

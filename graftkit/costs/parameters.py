@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graftkit.contracts import Dendrite
-from graftkit.costs import built
-from graftkit.costs.cost import COUNTS, Counts, Prices
+from graftkit.costs.built import Counted
+from graftkit.costs.cost import COUNTS
 from graftkit.model import GraftedModel
-from graftkit.plan import Graft
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(Counted):
     """Numbers in all parameters, each counted once."""
 
     name: ClassVar[str] = "parameters"
@@ -24,12 +23,5 @@ class Parameters:
     def given(self, model: GraftedModel) -> float:
         return float(model.parameter_count())
 
-    def added(self, model: GraftedModel, grafts: Sequence[Graft]) -> float:
-        return built.added(model, grafts, _count)
-
-    def prices(self, model: GraftedModel, grafts: Sequence[Graft], counts: Counts) -> Prices:
-        return built.prices(model, grafts, counts, _count)
-
-
-def _count(dendrite: Dendrite) -> int:
-    return sum(p.numel() for p in dendrite.parameters())
+    def count(self, dendrite: Dendrite) -> int:
+        return sum(p.numel() for p in dendrite.parameters())

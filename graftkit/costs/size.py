@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graftkit.costs.cost import Counts, Prices
-from graftkit.costs.written import Pair, prices, with_grafts
+from graftkit.costs.written import Measured, Pair
 from graftkit.model import GraftedModel
-from graftkit.plan import Graft
 from graftkit.shipping import to_onnx
 
 
 @dataclass(frozen=True)
-class Size:
+class Size(Measured):
     """Bytes of the folded ONNX file, without what graftkit tells about the run."""
 
     name: ClassVar[str] = "size"
@@ -24,15 +22,8 @@ class Size:
     def given(self, model: GraftedModel) -> float:
         return float(_bytes(to_onnx(model).SerializeToString()))
 
-    def added(self, model: GraftedModel, grafts: Sequence[Graft]) -> float:
-        return _more(with_grafts(model, grafts))
-
-    def prices(self, model: GraftedModel, grafts: Sequence[Graft], counts: Counts) -> Prices:
-        return prices(model, grafts, counts, _more)
-
-
-def _more(pair: Pair) -> float:
-    return float(_bytes(pair.after) - _bytes(pair.before))
+    def more(self, pair: Pair) -> float:
+        return float(_bytes(pair.after) - _bytes(pair.before))
 
 
 def _bytes(model: bytes) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from graftkit import surgery, tracing
 from graftkit.core.errors import TraceError
 from graftkit.core.sites import Site
-from graftkit.costs.built import serving
+from graftkit.costs.built import first, serving
 from graftkit.costs.cost import Counts, Prices
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel, SiteDendrites, TracedModel
@@ -68,42 +68,48 @@ class _Bench:
     row: Tensor | None
 
 
-def prices(
-    model: GraftedModel,
-    grafts: Sequence[Graft],
-    counts: Counts,
-    more: Callable[[Pair], float],
-) -> Prices:
-    """For each graft what it adds to its site alone where it serves so many neurons; sites alike are measured once.
+class Measured:
+    """What costs that are measured on files share; each says how much more a file with dendrites has."""
 
-    Measured are one neuron, all, and the numbers between which a branch stops being narrow; others lie on lines.
-    """
-    seen = _seen(model, [graft.site for graft in grafts])
-    benches: dict[Hashable, _Bench] = {}
-    known: dict[Hashable, float] = {}
+    def more(self, pair: Pair) -> float:
+        """What the second file has beyond the first."""
+        raise NotImplementedError
 
-    def price(graft: Graft, neurons: int) -> float:
-        site = model.traced.site(graft.site)
-        shape = (site.operator, site.geometry, site.out_channels, tuple(seen[site.key].shape))
-        if shape not in benches:
-            benches[shape] = _bench(model, site, seen[site.key])
-        asked = (shape, graft.kind, graft.options, neurons)
-        if asked not in known:
-            bench = benches[shape]
-            one = replace(serving(graft, neurons, site.out_channels), site=bench.site, mask=None)
-            known[asked] = more(with_grafts(bench.model, [one], before=bench.before, row=bench.row))
-        return known[asked]
+    def added(self, model: GraftedModel, grafts: Sequence[Graft]) -> float:
+        """What the grafts add to the whole model."""
+        return self.more(with_grafts(model, grafts))
 
-    found = []
-    for graft, wanted in zip(grafts, counts, strict=True):
-        ends = _ends(model, graft, wanted)
-        found.append(np.interp(wanted, ends, [price(graft, n) for n in ends]).tolist())
-    return found
+    def prices(self, model: GraftedModel, grafts: Sequence[Graft], counts: Counts) -> Prices:
+        """For each graft what it adds to its site alone where it serves so many neurons; sites alike are measured once.
+
+        Measured are one neuron, all, and the numbers between which a branch stops being narrow; others lie on lines.
+        """
+        seen = _seen(model, [graft.site for graft in grafts])
+        benches: dict[Hashable, _Bench] = {}
+        known: dict[Hashable, float] = {}
+
+        def price(graft: Graft, neurons: int) -> float:
+            site = model.traced.site(graft.site)
+            shape = (site.operator, site.geometry, site.out_channels, tuple(seen[site.key].shape))
+            if shape not in benches:
+                benches[shape] = _bench(model, site, seen[site.key])
+            asked = (shape, graft.kind, graft.options, neurons)
+            if asked not in known:
+                bench = benches[shape]
+                one = replace(first(graft, neurons, site.out_channels), site=bench.site, mask=None)
+                known[asked] = self.more(with_grafts(bench.model, [one], before=bench.before, row=bench.row))
+            return known[asked]
+
+        found = []
+        for graft, wanted in zip(grafts, counts, strict=True):
+            ends = _ends(model, graft, wanted)
+            found.append(np.interp(wanted, ends, [price(graft, n) for n in ends]).tolist())
+        return found
 
 
 def _ends(model: GraftedModel, graft: Graft, wanted: Sequence[int]) -> list[int]:
     """The numbers of neurons to measure, rising."""
-    built = [surgery.blank(model, [serving(graft, n, wanted[-1])], build_dendrite)[0] for n in wanted]
+    built = serving(model, graft, wanted)
     narrow = [n for n, dendrite in zip(wanted, built, strict=True) if getattr(dendrite, "narrow", False)]
     beyond = [n for n in wanted if n > narrow[-1]][:1] if narrow else []
     return sorted({wanted[0], *narrow[-1:], *beyond, wanted[-1]})

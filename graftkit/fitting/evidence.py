@@ -15,23 +15,23 @@ _GROUPS = 50
 Answers = tuple[Tensor, Tensor]  # (outputs, targets) over all rows
 
 
-def difference_error(metric: Metric, ours: Answers, theirs: Answers) -> float:
-    """The standard error of metric(ours) - metric(theirs), zero where there are too few rows
-    to say, NaN where the metric is none without some of them.
+def difference_error(metric: Metric, ours: Answers, theirs: Answers) -> float | None:
+    """The standard error of metric(ours) - metric(theirs); None where the rows cannot tell.
 
     A jackknife that leaves out one row at a time, or one group of many rows (Efron 1982, The Jackknife, the Bootstrap
     and Other Resampling Plans), so that it holds for any metric. Both networks lose the same rows, unless their rows
-    came in another order; then each has an error of its own.
+    came in another order; then each has an error of its own. The rows cannot tell where there is one alone, where the
+    networks saw another number of them, or where the metric is no number without some of them.
     """
     count = len(ours[1])
     groups = count if ours[0].numel() * count <= _MOST else min(_GROUPS, count)
     if groups < 2 or len(theirs[1]) != count:
-        return 0.0
+        return None
     first, second = (_without_each(metric, answers, groups) for answers in (ours, theirs))
+    paired = torch.equal(ours[1], theirs[1])
+    error = _error(first - second) if paired else math.hypot(_error(first), _error(second))
     wider = 1 if groups == count else 1 + 1 / groups  # groups are not quite of one size
-    if torch.equal(ours[1], theirs[1]):
-        return _error(first - second) * wider
-    return math.hypot(_error(first), _error(second)) * wider
+    return error * wider if math.isfinite(error) else None
 
 
 def _without_each(metric: Metric, answers: Answers, groups: int) -> Tensor:

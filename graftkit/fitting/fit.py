@@ -20,6 +20,7 @@ from graftkit.model import GraftedModel
 from graftkit.plan import GraftPlan
 from graftkit.training import Best
 
+_ROUNDING = 1e-6
 PRECISIONS = ("32-true", "bf16-mixed")  # each is tested on every sample model; others are refused
 
 
@@ -93,7 +94,7 @@ def fit_model(
     margin: float | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        bought, arms = None, list[Arm]()
+        bought = None
         if budget is None:
             grafted = fitter.grafted_arm(additions.grafts, rule, seed)
             lengths = [phase.epochs for phase in grafted.history]
@@ -101,7 +102,6 @@ def fit_model(
             tried, grafts, bought = trial(fitter, additions.grafts, rule, budget, seed)
             grafted = fitter.grafted_arm(grafts, rule, seed) if grafts else _given(fitter, tried, bought)
             lengths = [phase.epochs for phase in tried.history + grafted.history]
-            arms = [tried] if grafts else []
         error = _give_back_unsure(fitter, grafted)
         if chosen is None or grafted.best.validation > chosen.best.validation:
             keep(model)  # the arm left it in its best state
@@ -109,7 +109,7 @@ def fit_model(
         if settings.control and fitter.trains and not grafted.interrupted:
             control = fitter.control_arm(lengths, seed)
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
-        troubles += [f"seed {seed}: {arm.stopped}" for arm in (*arms, grafted, control) if arm and arm.diverged]
+        troubles += [f"seed {seed}: {arm.stopped}" for arm in (grafted, control) if arm and arm.diverged]
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
         if chosen is None or _rank(grafted) > _rank(chosen):
             chosen, own, spending, margin = grafted, records[-1], bought, error
@@ -124,37 +124,44 @@ def fit_model(
 def _give_back_unsure(fitter: Fitter, arm: Arm) -> float | None:
     """Where an arm is not surely better than the given model, its best is that model, and so stands the live one.
 
-    Returns the standard error of what it gains on validation, None where it gains nothing.
+    Returns the standard error of what it gains on validation, None where it gains nothing or that cannot be told.
     """
     if not arm.best.cycle:
         return None
     given = fitter.answers(fitter.given_plan, fitter.given)
     error = difference_error(fitter.metric, fitter.answers(arm.best.plan, arm.best.state), given)
-    margin, known = fitter.settings.margin, math.isfinite(error)
-    if not known and margin:
-        fitter.observer.on_warning("how sure the gain is cannot be told: without some rows the metric is no number")
-    needed = margin * error * (1 + _ROUNDING) if margin and known else 0.0 if not margin else math.inf
-    if (
-        arm.best.validation - fitter.baseline.validation <= needed
-    ):  # one more row that is right gains its error, no more
+    if not _sure(fitter, arm.best.validation - fitter.baseline.validation, error):
         fitter.put_back(fitter.given_plan, fitter.given)
-        arm.best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
-    return error if known else None
+        arm.best = _as_given(fitter)
+    return error
+
+
+def _sure(fitter: Fitter, gain: float, error: float | None) -> bool:
+    """Whether a gain on validation is enough to ship."""
+    margin = fitter.settings.margin
+    if not margin:
+        return True
+    if error is None:
+        fitter.observer.on_warning("how sure the gain is cannot be told from the validation rows, so it does not ship")
+        return False
+    return gain > margin * error * (1 + _ROUNDING)  # one more row that is right gains its own error, and no more
+
+
+def _as_given(fitter: Fitter) -> Best:
+    return Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
 
 
 def _given(fitter: Fitter, tried: Arm, bought: Spending | None) -> Arm:
     """The arm in which nothing is grafted, because the trial found nothing worth it."""
     fitter.put_back(fitter.given_plan, fitter.given)
-    best = Best(fitter.baseline.validation, fitter.given_plan, fitter.given, cycle=0)
     why = "no dendrite of the trial was worth more than its error"
     if bought is not None and any(value.paying for value in bought.values):
         why = "no dendrite that pays fits into the budget"
     if tried.interrupted or tried.diverged:
         why = tried.stopped
-    return Arm(best, None, [], why, tried.diverged, tried.interrupted)
+    return Arm(_as_given(fitter), None, [], why, tried.diverged, tried.interrupted)
 
 
-_ROUNDING = 1e-6
 _CLEARLY = 0.05  # above chance, as a share of what lies above it
 
 

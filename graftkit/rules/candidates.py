@@ -74,13 +74,14 @@ class CandidatePool:
         """
         choosing = {(key, index): PairedSums(self.sites[key], shuffles=0) for key, index, _ in self._all()}
         testing = {(key, index): PairedSums(self.sites[key], shuffles=19) for key, index, _ in self._all()}
+        device = next(self.model.parameters()).device
         for inputs, targets in held_out:
             half = len(targets) // 2
             if half < MIN_ROWS:
                 continue
             for sums, part in ((choosing, slice(0, half)), (testing, slice(half, 2 * half))):
-                rows = tuple(tensor[part] for tensor in self.model.arrange(inputs))
-                seen, errors = self._watch(rows, targets[part])
+                rows = tuple(tensor[part].to(device) for tensor in self.model.arrange(inputs))
+                seen, errors = self._watch(rows, targets[part].to(device))
                 for key, index, dendrite in self._all():
                     with torch.no_grad():
                         sums[key, index].add(self._activity(dendrite, seen[key]), errors[key])

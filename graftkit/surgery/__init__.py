@@ -27,6 +27,7 @@ __all__ = [
     "put_back",
     "truncate",
     "unreached",
+    "without_weights",
 ]
 
 
@@ -121,9 +122,14 @@ def blank(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> list[De
     """The dendrites that the grafts ask for, without weights and not grafted: to count what they would have."""
     new = tuple(grafts)
     sites = _check(model, new)
+    places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
+    return [without_weights(g, sites[g.site], place, build) for g, place in zip(new, places, strict=True)]
+
+
+def without_weights(graft: Graft, site: Site, index: int, build: Build) -> Dendrite:
+    """The dendrite that a graft asks for, `index` being there before it, without weights."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
-        return [_built(g, sites[g.site], place, build) for g, place in zip(new, places, strict=True)]
+        return _built(graft, site, index, build)
 
 
 def lost_grafts(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> tuple[str, ...]:

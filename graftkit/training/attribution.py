@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from graftkit.contracts import Criterion, Dendrite, Inputs
+from graftkit.contracts import Criterion, Inputs
 from graftkit.core.errors import TrainingError
 from graftkit.core.sites import Site
 from graftkit.model import GraftedModel
@@ -60,7 +60,7 @@ def attribute(
         TrainingError: no batch gives finite numbers; single ones that do not are passed over.
     """
     grafts = model.plan.grafts[first:]
-    strengths = [dendrite.strengths() for dendrite in _members(model)[first:]]
+    strengths = [dendrite.strengths() for dendrite in model.members()[first:]]
     numbers = [p for own in strengths for p in own]
     ends = [p.detach().clone() for p in numbers]
     training = model.training
@@ -75,7 +75,7 @@ def attribute(
             weights.append(len(targets))
             for sample, own in zip(samples, strengths, strict=True):
                 mine, shares = shares[: len(own)], shares[len(own) :]
-                sample.append(sum(share.flatten(1).sum(1) if share.ndim > 1 else share for share in mine))  # type: ignore[arg-type]
+                sample.append(torch.stack([share.reshape(len(share), -1).sum(1) for share in mine]).sum(0))
     finally:
         _set(numbers, ends)
         model.train(training)
@@ -83,12 +83,6 @@ def attribute(
         raise TrainingError("no batch of rows gives a loss that is a number, so nothing can be valued")
     sites = [model.traced.site(graft.site) for graft in grafts]
     return tuple(_worth(*one, weights) for one in zip(grafts, sites, samples, strict=True))
-
-
-def _members(model: GraftedModel) -> list[Dendrite]:
-    """The dendrites in the plan's order."""
-    waiting = {site: list(model.at(site).members()) for site in model.plan.sites()}
-    return [waiting[graft.site].pop(0) for graft in model.plan.grafts]
 
 
 def _shares(

@@ -111,15 +111,16 @@ class Merged(nn.Module):
         return self.head(hidden.reshape(x.shape[0], -1, 12).mean(1))
 
 
-def test_a_site_alone_is_measured_on_all_positions_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_alone_is_measured_on_all_positions_of_a_row() -> None:
     model = surgery.empty(tracing.trace_module(Merged(), (torch.randn(2, 50, 8),), name="net"))
     shapes = []
 
-    def more(pair: written.Pair) -> float:
-        shapes.append([x.shape for x in pair.inputs.values()])
-        return 1.0
+    class Looking(written.Measured):
+        def more(self, pair: written.Pair) -> float:
+            shapes.append([x.shape for x in pair.inputs.values()])
+            return 1.0
 
-    written.prices(model, [Graft("wide", "full")], [[3, 12]], more)
+    Looking().prices(model, [Graft("wide", "full")], [[3, 12]])
     assert shapes and all(shape == [(50, 8)] for shape in shapes)
 
 

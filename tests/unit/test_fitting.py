@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -325,10 +324,10 @@ def test_a_seed_whose_gain_is_sure_ships_before_one_that_validates_better(
     assert result.shipped == "grafted" and result.grafted.validation == min(gains)
 
 
-def test_a_gain_whose_error_is_no_number_does_not_ship_by_itself(
+def test_a_gain_whose_error_cannot_be_told_does_not_ship_by_itself(
     model: GraftedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting.fit, "difference_error", lambda *args: math.nan)
+    monkeypatch.setattr(fitting.fit, "difference_error", lambda *args: None)
     warnings: list[str] = []
     result = fit(model, epochs=15, batch_size=16, observer=Observer(on_warning=warnings.append))
     assert result.shipped == "given" and result.margin is None
