@@ -36,6 +36,7 @@ CPU = torch.device("cpu")
 ACCURACY = training.find_metric("accuracy")
 SHARES = (0.35, 0.15)  # of all rows: test, validation
 Widths = tuple[int, ...]
+Moves = Callable[[Tensor], Tensor]
 
 
 # ── nets and data ────────────────────────────────────────────────────────────────────────────────
@@ -100,7 +101,7 @@ class Net:
     """A small net and its data, anew for each seed.
 
     Attributes:
-        build: from channels (or hidden units) to a fresh module.
+        build: from channels (or hidden units) to a fresh module; `fresh` with weights that a seed decides.
         widths: the channels of the net that is grafted.
         data: from a seed to rows, split anew by it.
     """
@@ -108,6 +109,11 @@ class Net:
     build: Callable[[Widths], nn.Module]
     widths: Widths
     data: Callable[[int], Data]
+
+    def fresh(self, widths: Widths, seed: int) -> nn.Module:
+        """A module with fresh weights."""
+        torch.manual_seed(seed)
+        return self.build(widths)
 
     def parameters(self, widths: Widths) -> int:
         """Numbers in all parameters."""
@@ -147,16 +153,37 @@ def digits(seed: int) -> Data:
     return split(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]), seed)
 
 
-def speech(path: Path, seed: int, unseen: bool) -> Data:
-    """Spoken digits in 16 bands; the test rows are a share of all recordings, or one speaker, the seed's."""
+def _bands(path: Path) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
+    """(inputs [N, 16, 49], targets, who speaks, which recording of a digit it is)."""
     found = np.load(path)
     bands = found["x"].astype(np.float32).reshape(-1, 49, 16, 2).mean(-1).transpose(0, 2, 1)
     inputs = torch.from_numpy((bands - bands.mean()) / bands.std())
-    targets = torch.from_numpy(found["y"].astype(np.int64))
+    return inputs, torch.from_numpy(found["y"].astype(np.int64)), found["speaker"], found["index"]
+
+
+def spoken(path: Path, fold: int, *, unseen: bool = False) -> Data:
+    """Spoken digits in 16 bands: a tenth of all recordings to test, the next tenth to validate.
+
+    Unseen, one voice to test, and of the others a tenth of all recordings to validate.
+    """
+    inputs, targets, voices, index = _bands(path)
+    tenth = index // 5
+    test, validation = tenth == fold % 10, tenth == (fold + 1) % 10
+    if unseen:
+        test = voices == sorted(set(voices))[fold % len(set(voices))]
+        validation &= ~test
+    parts = (TensorDataset(inputs[rows], targets[rows]) for rows in (~(test | validation), validation, test))
+    train, validating, testing = parts
+    return Data(train, validating, testing, "classes", 10, "fsdd")
+
+
+def speech(path: Path, seed: int, unseen: bool) -> Data:
+    """Spoken digits in 16 bands; the test rows are a share of all recordings, or one speaker, the seed's."""
+    inputs, targets, voices, _ = _bands(path)
     if not unseen:
         return split(inputs, targets, seed)
-    speakers = sorted(set(found["speaker"]))
-    away = torch.from_numpy(found["speaker"] == speakers[seed % len(speakers)])
+    speakers = sorted(set(voices))
+    away = torch.from_numpy(voices == speakers[seed % len(speakers)])
     known = split(inputs[~away], targets[~away], seed, shares=(0.0, 0.2))
     return Data(known.train, known.validation, TensorDataset(inputs[away], targets[away]), "classes", 10, "fsdd")
 
@@ -223,13 +250,13 @@ class Arm:
 class Trainee:
     """One net and one seed: trains from scratch, then every arm from the state that left.
 
-    All arms of a seed see the same rows in the same order, and the same recipe.
+    All arms of a seed see the same rows in the same order, and the same recipe. `moves` changes the inputs of a batch
+    at random.
     """
 
-    def __init__(self, net: Net, widths: Widths, data: Data, seed: int):
-        torch.manual_seed(seed)
-        self.data, self.seed = data, seed
-        self.model: GraftedModel = surgery.empty(trace(net.build(widths), data.example()))
+    def __init__(self, module: nn.Module, data: Data, seed: int, moves: Moves = lambda inputs: inputs):
+        self.data, self.seed, self.moves = data, seed, moves
+        self.model: GraftedModel = surgery.empty(trace(module, data.example()))
         self.given = self.model.snapshot()
 
     def scratch(self, epochs: int, learning_rate: float) -> Arm:
@@ -281,7 +308,7 @@ class Trainee:
             )
             while not grower.finished:
                 for inputs, targets in batches:
-                    grower.learn(inputs, targets)
+                    grower.learn(self.moves(inputs), targets)
                 scores.append((self._score(self.data.validation), self._score(self.data.test)))
                 grower.step(scores[-1][0])
         if grower.diverged:

@@ -87,7 +87,7 @@ def halves(worths: Sequence[Sequence[Worth]], read: Callable[[Worth], torch.Tens
 def measure(name: str, net: Net, seed: int, options: argparse.Namespace, results: Results, progress: Progress) -> dict:
     """All arms of one seed; returns how far two halves of the validation rows agree, by measure."""
     data = net.data(seed)
-    trainee = Trainee(net, net.widths, data, seed)
+    trainee = Trainee(net.fresh(net.widths, seed), data, seed)
     trial_epochs = max(1, options.epochs // TRIAL)
 
     def keep(row: str, arm) -> None:

@@ -61,14 +61,14 @@ def measure(name: str, net: Net, seed: int, options: argparse.Namespace, results
         progress.say(name, seed, row, arm)
 
     data = net.data(seed)
-    trainee = Trainee(net, net.widths, data, seed)
+    trainee = Trainee(net.fresh(net.widths, seed), data, seed)
     after = (options.epochs, options.learning_rate)
     keep(BASE, trainee.scratch(options.base_epochs, options.base_learning_rate))
     keep(CONTROL, trainee.control(*after))
     for graft in grafts(name, few=name in options.few):
         keep(graft.name, trainee.graft(graft.kinds, *after, sites=graft.sites, join="activation"))
     for widths in plains(name, net, results, few=name in options.few):
-        plain = Trainee(net, widths, data, seed)
+        plain = Trainee(net.fresh(widths, seed), data, seed)
         row = f"plain {'-'.join(map(str, widths))} from scratch, all epochs at once"
         keep(row, plain.scratch(options.base_epochs + options.epochs, options.base_learning_rate))
 

@@ -30,7 +30,7 @@ HEADINGS = ("", *(f"test, {place}" for place in JOINS.values()), "behind − bef
 
 def measure(name: str, net: Net, seed: int, options: argparse.Namespace, results: Results, progress: Progress) -> None:
     """All arms of one seed."""
-    trainee = Trainee(net, net.widths, net.data(seed), seed)
+    trainee = Trainee(net.fresh(net.widths, seed), net.data(seed), seed)
     after = (options.epochs, options.learning_rate)
     trainee.scratch(options.base_epochs, options.base_learning_rate)
     results[CONTROL].append(trainee.control(*after))

@@ -148,9 +148,29 @@ class Dendrite(nn.Module):
     """
 
     macs: int
+    local: ClassVar[bool]  # whether its activity at a position is made of what the site reads there, and of no other
 
     def forward(self, input: Tensor, neuron: Tensor, earlier: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         """The activity, given what the site reads, what its neurons say, and earlier dendrites' activities."""
+        return self.activity(self.reads(input, neuron, mask), earlier)
+
+    def reads(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What it makes its activity of, as small as may be; none of its parameters has a part in it."""
+        raise NotImplementedError
+
+    def activity(self, read: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """The activity, given what was read and earlier dendrites' activities."""
+        raise NotImplementedError
+
+    def felt(self, neuron: Tensor, error: Tensor) -> Tensor:
+        """The error at its activity, but for a factor a neuron, given that at the neurons; both of the neurons' shape.
+
+        It may still have to be summed to the activity's shape.
+        """
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Give random numbers to strengths without which there is no activity, to learn it before it joins."""
         raise NotImplementedError
 
     def join(self, neuron: Tensor, activity: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
@@ -18,11 +18,20 @@ class Candidates(Protocol):
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer trains."""
 
-    def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """The objective on one batch, to be made small."""
+    def watch(self, inputs: tuple[Tensor, ...], targets: Tensor) -> bool:
+        """Show the network a batch, and keep what is to be learned from it; False where no more is wanted."""
+
+    def steps(self) -> int:
+        """How many objectives an epoch has."""
+
+    def losses(self) -> Iterator[Tensor]:
+        """The objectives of one epoch, to be made small, in an order drawn anew."""
 
     def install(self, held_out: Iterable[tuple[Inputs, Tensor]]) -> str:
         """Graft those that prove themselves on rows they never saw; says in a line what came of it."""
+
+    def close(self) -> None:
+        """Forget what was kept."""
 
 
 class Rule(Protocol):
@@ -35,9 +44,6 @@ class Rule(Protocol):
     @property
     def freeze(self) -> bool:
         """Whether the network that was given stands still in every phase, as it is in evaluation."""
-
-    def refuses(self, kind: str) -> str | None:
-        """Why it cannot train a dendrite kind, None if it can."""
 
     def grow(
         self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int

@@ -18,7 +18,7 @@ DEFAULT = "default"
 # a sequence context would show a causal model its future.
 CONTEXT, SHARED = Context(units=4, mode="add"), Lowrank(rank=1)
 DEFAULT_KINDS: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (CONTEXT, SHARED), "linear": (CONTEXT, SHARED)}
-# `context` cannot be trained by correlation, and what the published method grafts is a copy of the layer.
+# What the published method grafts is a copy of the layer.
 DEFAULT_KINDS_DETACHED: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (Full(),), "linear": (Full(),)}
 
 
@@ -43,7 +43,7 @@ def plan_cycle(
         dendrites: kinds as text, `context:units=2`; `conv=KIND` or `linear=KIND` for one sort of operator;
             none for the defaults.
         sites: glob patterns, `!` excludes; none for every site but a Linear that gives the model's output.
-        rule: the learning rule, which may refuse a kind and decides whether inputs are detached.
+        rule: the learning rule, which decides whether inputs are detached.
         join: where dendrites join, see `Graft`.
         mask: the model input that says which positions count, see `Graft`.
         every: one dendrite of each kind that fits, in the order given, for a trial to choose from.
@@ -62,7 +62,7 @@ def plan_cycle(
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
         offered = kinds.get("linear" if site.is_linear else "conv", ())
-        reasons = [_reason(site, kind, rule, named=is_named(site, sites), asked=bool(dendrites)) for kind in offered]
+        reasons = [_reason(site, kind, named=is_named(site, sites), asked=bool(dendrites)) for kind in offered]
         fitting = [kind for kind, reason in zip(offered, reasons, strict=True) if reason is None]
         if not fitting:
             why = reasons[-1] if reasons else "no kind was given for this sort of operator"
@@ -96,14 +96,11 @@ def _kinds(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, tuple[
     return kinds
 
 
-def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: bool) -> str | None:
-    """Why a kind is not grafted at a site, None if it is. Raises PlanError where the rule cannot train the kind.
+def _reason(site: Site, kind: DendriteKind, *, named: bool, asked: bool) -> str | None:
+    """Why a kind is not grafted at a site, None if it is.
 
     `named`: whether the site was named; `asked`: whether the kind was.
     """
-    unfit = rule.refuses(kind.name)
-    if unfit:
-        raise PlanError(f"the rule {rule.name} cannot train {kind.name} dendrites: {unfit}")
     if refusal := kind.refuses(site):
         return refusal
     if kind.name == Context.name and site.is_sequence and not (named and asked):

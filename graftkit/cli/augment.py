@@ -23,6 +23,9 @@ from graftkit.cli import options
 @click.option(
     "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."
 )
+@click.option("--cache-memory", metavar="SIZE",
+              help="How much of what the rule correlation learns from is held in memory, the rest going to disk."
+              "  [default: 1GB]")  # fmt: skip
 @click.option("--freeze-base", is_flag=True, help="Dendrites alone learn (the control trains the network).")
 @click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Epochs of each phase.")
 @click.option("--cycles", type=click.IntRange(1), help="Cycles at most.  [default: 2; 1 with --budget]")
@@ -108,7 +111,7 @@ def _request(given: dict[str, Any]) -> Any:
         out=given["out"] or Path("runs") / _stem(given["model"]),
         dendrites=given["dendrites"],
         sites=given["sites"],
-        rule=_rule(given["rule"], freeze=given["freeze_base"]),
+        rule=_rule(given),
         loss=given["loss"],
         metric=given["metric"],
         output=given["output"],
@@ -122,13 +125,25 @@ def _request(given: dict[str, Any]) -> Any:
     )
 
 
-def _rule(text: str, *, freeze: bool) -> str:
-    """The rule with what `--freeze-base` says."""
-    if not freeze or re.search(r"\bfreeze=(true|yes|1)\b", text, re.IGNORECASE):
-        return text
-    if "freeze=" in text:
-        raise click.UsageError(f"--freeze-base contradicts --rule {text}")
-    return f"{text}{',' if ':' in text else ':'}freeze=true"
+def _rule(given: dict[str, Any]) -> str:
+    """The rule with what `--freeze-base` and `--cache-memory` say."""
+    rule = str(given["rule"])
+    if given["freeze_base"]:
+        rule = _with(rule, "freeze", "true", same=("true", "yes", "1"), flag="--freeze-base")
+    if given["cache_memory"] is not None:
+        if rule.partition(":")[0] != "correlation":
+            raise click.UsageError("--cache-memory is for --rule correlation; no other rule keeps anything")
+        rule = _with(rule, "memory", given["cache_memory"], same=(given["cache_memory"],), flag="--cache-memory")
+    return rule
+
+
+def _with(rule: str, option: str, value: str, *, same: tuple[str, ...], flag: str) -> str:
+    asked = re.search(rf"\b{option}=([^,]*)", rule)
+    if asked is None:
+        return f"{rule}{',' if ':' in rule else ':'}{option}={value}"
+    if asked[1].strip().lower() not in {each.lower() for each in same}:
+        raise click.UsageError(f"{flag} contradicts --rule {rule}")
+    return rule
 
 
 def _cycles(asked: int | None, budget: str | None) -> int:

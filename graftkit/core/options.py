@@ -43,6 +43,11 @@ def _convert(kind: str, annotation: Any, option: str, value: Any) -> Any:
             return int(value)
         except (TypeError, ValueError):
             raise PlanError(f"{kind}: {option} must be a whole number, not {value!r}") from None
+    if annotation in ("float", float):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise PlanError(f"{kind}: {option} must be a number, not {value!r}") from None
     if annotation in ("bool", bool) and not isinstance(value, bool):
         if str(value).lower() not in _BOOLEANS:
             raise PlanError(f"{kind}: {option} must be true or false, not {value!r}")

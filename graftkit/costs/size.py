@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graftkit.core import sizes
 from graftkit.costs.written import Measured, Pair
 from graftkit.model import GraftedModel
 from graftkit.shipping import to_onnx
@@ -17,7 +18,7 @@ class Size(Measured):
 
     name: ClassVar[str] = "size"
     unit: ClassVar[str] = "bytes"
-    units: ClassVar[Mapping[str, float]] = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "KiB": 2**10, "MiB": 2**20}
+    units: ClassVar[Mapping[str, float]] = sizes.UNITS
 
     def given(self, model: GraftedModel) -> float:
         return float(_bytes(to_onnx(model).SerializeToString()))

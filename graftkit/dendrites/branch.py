@@ -40,6 +40,8 @@ class Branch(Dendrite):
         shared: those among them that do not depend on how many neurons there are.
     """
 
+    local = True
+
     def __init__(self, site: Site, index: int, activation: str, drive: nn.Module, macs: int, shared: int = 0):
         super().__init__()
         shape = neuron_shape(site)
@@ -53,8 +55,11 @@ class Branch(Dendrite):
         self._site, self._drive_macs, self._shared = site, macs, shared
         self.macs = macs + (1 + index) * site.out_channels * site.positions
 
-    def forward(self, input: Tensor, neuron: Tensor, earlier: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        drive = self.drive(input)
+    def reads(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
+        return input
+
+    def activity(self, read: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        drive = self.drive(read)
         for weight, activity in zip(self.earlier, earlier, strict=True):
             drive = drive + (weight * self._own(activity) if self.narrow else self._full(weight) * activity)
         activity = self.activation(drive)
@@ -63,6 +68,12 @@ class Branch(Dendrite):
         if self.narrow:
             return self.spread.activity(activity, channels_last=self.channels_last)
         return activity * self.spread(torch.ones_like(self.strength)) if self.sounds_elsewhere else activity
+
+    def felt(self, neuron: Tensor, error: Tensor) -> Tensor:
+        return error
+
+    def wake(self) -> None:
+        pass
 
     def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
         return neuron + self._full(self.strength) * activity

@@ -24,6 +24,8 @@ class ContextDendrite(Dendrite):
     `answer` is zero at first, and is the dendrite's strength: there is no other.
     """
 
+    local = False
+
     def __init__(self, site: Site, index: int, units: int, activation: str, gates: bool):
         super().__init__()
         self.gates = gates
@@ -40,14 +42,22 @@ class ContextDendrite(Dendrite):
         gating = site.out_channels * site.positions if gates else 0
         self.macs = (2 * units + index) * site.out_channels + gating
 
-    def forward(self, input: Tensor, neuron: Tensor, earlier: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        mean = self._mean(torch.relu(neuron), mask)
-        hidden = self.activation(self.read(mean))
+    def reads(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self._mean(torch.relu(neuron), mask)
+
+    def activity(self, read: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        hidden = self.activation(self.read(read))
         weight, bias = self._full(self.answer.weight), self._full(self.answer.bias)
         answer = self._spread(functional.linear(hidden, weight, bias))
         for weight, activity in zip(self.earlier, earlier, strict=True):
             answer = answer + self._full(weight) * activity
         return torch.tanh(answer) if self.gates else answer
+
+    def felt(self, neuron: Tensor, error: Tensor) -> Tensor:
+        return error * neuron if self.gates else error
+
+    def wake(self) -> None:
+        self.answer.reset_parameters()
 
     def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
         return neuron * (1 + activity) if self.gates else neuron + activity

@@ -154,7 +154,6 @@ class Fitter:
                 steps_per_epoch=len(train),
                 recipe=self.settings.recipe,
                 held_out=training.batches(parts[1], 256) if parts else None,
-                candidate_steps=len(candidates) if candidates else None,
                 max_parameters=self.settings.max_parameters,
                 fabric=self.fabric,
                 observer=self.observer,

@@ -12,11 +12,33 @@ from torch.utils.hooks import RemovableHandle
 
 from graftkit import surgery
 from graftkit.contracts import Build, Criterion, Dendrite, Inputs
+from graftkit.core.sites import Site
 from graftkit.model import GraftedModel, SiteDendrites
 from graftkit.plan import Graft
-from graftkit.rules.statistics import PairedSums, correlation
+from graftkit.rules.cache import Cache
+from graftkit.rules.points import Points, fewer, point_of
+from graftkit.rules.statistics import PairedSums, correlation, each_neuron
 
-MIN_ROWS = 20  # fewer rows cannot make 19 different pairings
+
+@dataclass(frozen=True)
+class Study:
+    """How candidates learn.
+
+    Attributes:
+        size: candidates for each graft.
+        rows: rows that the network is shown at most.
+        positions: of each row's maps, where they have more than fit into that room.
+        batch: rows in one step of the candidates.
+        memory: bytes of what they learn from that are held in memory; more goes to disk.
+        false_positives: the chance at which a candidate that is none better than noise is installed.
+    """
+
+    size: int
+    rows: int
+    positions: int
+    batch: int
+    memory: int
+    false_positives: float
 
 
 @dataclass
@@ -29,87 +51,193 @@ class _Seen:
     joined: Tensor
 
 
-class CandidatePool:
-    """`size` candidates for each graft; the network is in `eval()` and none of its weights move.
+@dataclass
+class Lesson:
+    """What one site's candidates learn from: what they read, earlier activities, and the error that they should tell.
 
-    The objective, to be made small, is minus the mean over neurons of |r|, r the correlation over the
-    batch and all positions between a candidate's activity and its neuron's error, dL/d(neuron).
+    The error is that at the activity, in its shape.
+    """
+
+    read: Tensor
+    earlier: list[Tensor]
+    felt: Tensor
+
+
+Lessons = dict[str, Lesson]  # of each site
+
+
+class CandidatePool:
+    """Candidates for each graft; the network is in `eval()`, none of its weights move, and it sees each row once.
+
+    The objective, to be made small, is minus the mean over neurons of |r|, r the correlation over the batch and all
+    positions between a candidate's activity and the error there: dL/d(neuron), or for a gate dL/d(neuron) * neuron.
     """
 
     def __init__(
-        self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, size: int, seed: int
+        self,
+        model: GraftedModel,
+        grafts: Sequence[Graft],
+        build: Build,
+        criterion: Criterion,
+        study: Study,
+        *,
+        seed: int,
     ):
-        self.model, self.grafts, self.criterion, self.seed = model, tuple(grafts), criterion, seed
+        self.model, self.grafts, self.criterion, self.study, self.seed = model, tuple(grafts), criterion, study, seed
         self.sites = {graft.site: model.traced.site(graft.site) for graft in grafts}
+        self.build = build
         surgery.open_sites(model, grafts)
-        like = next(p for p in model.base.parameters() if p.is_floating_point())
+        self.like = next(p for p in model.base.parameters() if p.is_floating_point())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.pools = {
-                graft.site: nn.ModuleList(
-                    build(graft, self.sites[graft.site], len(model.plan.at(graft.site))) for _ in range(size)
-                ).to(device=like.device, dtype=like.dtype)
-                for graft in grafts
-            }
+            self.points = {graft.site: self._points(graft) for graft in grafts}
+            self.pools = {graft.site: [self._candidate(graft) for _ in range(study.size)] for graft in grafts}
+        self.seen = self._rows_waiting = 0
+        self.full = False
+        self._cache = Cache(study.memory)
+        self._waiting: list[Lessons] = []
+        self._order, self._draw = (torch.Generator().manual_seed(seed + each) for each in (0, 1))
 
     def parameters(self) -> list[nn.Parameter]:
-        joined = {id(p) for _, _, dendrite in self._all() for p in dendrite.strengths()}
-        every = [p for pool in self.pools.values() for p in pool.parameters()]
-        return [p for p in every if id(p) not in joined]
+        return [p for pool in self.pools.values() for dendrite in pool for p in dendrite.parameters()]
 
-    def loss(self, inputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        seen, errors = self._watch(inputs, targets)
-        scores = [
-            correlation(self._activity(dendrite, seen[key]), errors[key], self.sites[key].channel_dim).abs().mean()
-            for key, _, dendrite in self._all()
-        ]
+    def watch(self, inputs: tuple[Tensor, ...], targets: Tensor) -> bool:
+        left = self.study.rows - self.seen - self._rows_waiting
+        if self.full or left <= 0:
+            return False
+        self._waiting.append(self.lessons(tuple(tensor[:left] for tensor in inputs), targets[:left]))
+        self._rows_waiting += min(left, len(targets))
+        if self._rows_waiting >= self.study.batch:
+            self._keep_waiting()
+        return not self.full
+
+    def steps(self) -> int:
+        if self._waiting:
+            self._keep_waiting()
+        return len(self._cache)
+
+    def losses(self) -> Iterator[Tensor]:
+        for index in torch.randperm(self.steps(), generator=self._order).tolist():
+            yield self.loss(self._unpack(self._cache[index]))
+
+    def loss(self, batch: Sequence[Lessons]) -> Tensor:
+        """Minus the mean |r| of all candidates on one batch, which may be in parts."""
+        scores = []
+        for key, pool in self.pools.items():
+            neurons = (self.points[key] or self.sites[key]).channel_dim
+            felt = torch.cat([each_neuron(part[key].felt, neurons) for part in batch], 1)
+            for dendrite in pool:
+                told = [each_neuron(dendrite.activity(part[key].read, part[key].earlier), neurons) for part in batch]
+                scores.append(correlation(torch.cat(told, 1), felt).abs().mean())
         return -torch.stack(scores).mean()
+
+    def lessons(self, inputs: tuple[Tensor, ...], targets: Tensor, *, whole: bool = False) -> Lessons:
+        """What the candidates of each site learn from in one batch, with the network as it stands.
+
+        With `whole`, of all positions.
+        """
+        seen, errors = self._watch(inputs, targets)
+        found = {}
+        with torch.no_grad():
+            for key, pool in self.pools.items():
+                own, one, site = seen[key], pool[0], self.sites[key]
+                felt = one.felt(own.neuron, errors[key])
+                if self.points[key] is None or whole:
+                    read = one.reads(own.input, own.neuron)
+                    summed = felt if one.local else felt.sum_to_size(one.activity(read, own.earlier).shape)
+                    found[key] = Lesson(read, own.earlier, summed)
+                    continue
+                sizes = tuple(size for d, size in enumerate(felt.shape) if d not in (site.batch_dim, site.channel_dim))
+                points = Points.draw(site, sizes, self.study.positions, self._draw)
+                found[key] = Lesson(points.inputs(own.input), [*map(points.values, own.earlier)], points.values(felt))
+        return found
 
     def install(self, held_out: Iterable[tuple[Inputs, Tensor]]) -> str:
         """Half of the held-out rows choose one candidate a site, the other half tests each of its neurons.
 
-        A neuron is served if its |r| is above what 19 pairings of its activities with other rows' errors
-        give at most (a permutation test at 5%), and none is unless the mean |r| over all neurons passes the same test:
-        among many neurons some always look good.
+        A neuron is served if its |r| is above what 1 / false_positives - 1 pairings of its activities with other rows'
+        errors give at most (a permutation test), and none is unless the mean |r| over all neurons passes the same
+        test: among many neurons some always look good.
         """
-        choosing = {(key, index): PairedSums(self.sites[key], shuffles=0) for key, index, _ in self._all()}
-        testing = {(key, index): PairedSums(self.sites[key], shuffles=19) for key, index, _ in self._all()}
-        device = next(self.model.parameters()).device
+        self.close()
+        joining = {graft.site: [self._joining(graft, each) for each in self.pools[graft.site]] for graft in self.grafts}
+        shuffles = round(1 / self.study.false_positives) - 1
+        choosing, testing = (
+            {key: [PairedSums(self.sites[key], shuffles=count) for _ in pool] for key, pool in joining.items()}
+            for count in (0, shuffles)
+        )
         for inputs, targets in held_out:
             half = len(targets) // 2
-            if half < MIN_ROWS:
+            if half <= shuffles:
                 continue
             for sums, part in ((choosing, slice(0, half)), (testing, slice(half, 2 * half))):
-                rows = tuple(tensor[part].to(device) for tensor in self.model.arrange(inputs))
-                seen, errors = self._watch(rows, targets[part].to(device))
-                for key, index, dendrite in self._all():
-                    with torch.no_grad():
-                        sums[key, index].add(self._activity(dendrite, seen[key]), errors[key])
-        if not any(sums.count for sums in testing.values()):
-            return f"too few held-out rows to test anything: {2 * MIN_ROWS} in a batch are needed"
+                rows = tuple(tensor[part].to(self.like.device) for tensor in self.model.arrange(inputs))
+                lessons = self.lessons(rows, targets[part].to(self.like.device), whole=True)
+                for key, pool in joining.items():
+                    lesson = lessons[key]
+                    for dendrite, own in zip(pool, sums[key], strict=True):
+                        with torch.no_grad():
+                            own.add(dendrite.activity(lesson.read, lesson.earlier), lesson.felt)
+        if not any(each.count for pool in testing.values() for each in pool):
+            return f"too few held-out rows to test anything: {2 * shuffles + 2} in a batch are needed"
         winners: dict[str, Dendrite] = {}
         grafts, lines = [], []
         for graft in self.grafts:
-            best = max(range(len(self.pools[graft.site])), key=lambda i: choosing[graft.site, i].strength())
-            test = testing[graft.site, best]
+            best = max(range(self.study.size), key=lambda i: choosing[graft.site][i].strength())
+            test = testing[graft.site][best]
             served = tuple(torch.nonzero(test.beats_chance()).flatten().tolist())
             lines.append(f"{graft.site} {len(served)}/{self.sites[graft.site].out_channels} (r {test.strength():.3f}")
             lines[-1] += f", chance {test.chance():.3f})"
             if served:
-                winners[graft.site] = self.pools[graft.site][best]  # type: ignore[assignment]
+                winners[graft.site] = _silent(joining[graft.site][best])
                 grafts.append(replace(graft, neurons=served))
         surgery.graft(self.model, grafts, lambda graft, site, index: winners[graft.site], seed=self.seed)
-        return "neurons that beat chance: " + ", ".join(lines)
+        return f"learned from {self.seen:,} rows; neurons that beat chance: " + ", ".join(lines)
 
-    def _all(self) -> Iterator[tuple[str, int, Dendrite]]:
-        for key, pool in self.pools.items():
-            for index, dendrite in enumerate(pool):
-                assert isinstance(dendrite, Dendrite)
-                yield key, index, dendrite
+    def close(self) -> None:
+        self._cache.close()
+        self._waiting.clear()
 
-    def _activity(self, dendrite: Dendrite, seen: _Seen) -> Tensor:
-        activity: Tensor = dendrite(seen.input, seen.neuron, seen.earlier)
-        return activity.expand_as(seen.neuron)
+    def _points(self, graft: Graft) -> Site | None:
+        """The site as one position sees it, where positions are taken; None where all are."""
+        site = self.sites[graft.site]
+        point = point_of(site) if fewer(site, self.study.positions) else None
+        return point if point is not None and self._built(graft, site).local else None
+
+    def _candidate(self, graft: Graft) -> Dendrite:
+        candidate = self._built(graft, self.points[graft.site] or self.sites[graft.site])
+        candidate.wake()
+        return candidate.to(device=self.like.device, dtype=self.like.dtype)
+
+    def _joining(self, graft: Graft, candidate: Dendrite) -> Dendrite:
+        """The candidate as it joins the site: over all positions."""
+        if self.points[graft.site] is None:
+            return candidate
+        whole = self._built(graft, self.sites[graft.site])
+        whole.load_state_dict(candidate.state_dict())
+        return whole.to(device=self.like.device, dtype=self.like.dtype)
+
+    def _built(self, graft: Graft, site: Site) -> Dendrite:
+        return self.build(graft, site, len(self.model.plan.at(graft.site)))
+
+    def _keep_waiting(self) -> None:
+        """The parts that wait become a batch."""
+        waiting, self._waiting = self._waiting, []
+        rows, self._rows_waiting = self._rows_waiting, 0
+        lessons = [part[key] for part in waiting for key in self.pools]
+        self.full = not self._cache.add([t for one in lessons for t in (one.read, one.felt, *one.earlier)])
+        self.seen += 0 if self.full else rows
+
+    def _unpack(self, tensors: Sequence[Tensor]) -> list[Lessons]:
+        waiting = [tensor.to(self.like.device) for tensor in tensors]
+        batch: list[Lessons] = []
+        while waiting:
+            batch.append({})
+            for key in self.pools:
+                count = 2 + len(self.model.plan.at(key))
+                (read, felt, *earlier), waiting = waiting[:count], waiting[count:]
+                batch[-1][key] = Lesson(read, earlier, felt)
+        return batch
 
     def _watch(self, inputs: tuple[Tensor, ...], targets: Tensor) -> tuple[dict[str, _Seen], dict[str, Tensor]]:
         """What each site saw, and dL/d(neuron) there, with the network as it stands."""
@@ -133,6 +261,13 @@ class CandidatePool:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _silent(dendrite: Dendrite) -> Dendrite:
+    with torch.no_grad():
+        for strength in dendrite.strengths():
+            strength.zero_()
+    return dendrite
 
 
 def _recorder(members: SiteDendrites, seen: dict[str, _Seen]) -> Callable[..., Tensor]:

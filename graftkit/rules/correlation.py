@@ -10,10 +10,11 @@ from torch import nn
 
 from graftkit.contracts import Build, Criterion
 from graftkit.core.errors import PlanError
+from graftkit.core.sizes import byte_count
 from graftkit.learning import Candidates
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
-from graftkit.rules.candidates import CandidatePool
+from graftkit.rules.candidates import CandidatePool, Study
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,18 @@ class Correlation:
     Fahlman and Lebiere 1990; for dendrites, Brenner and Itti 2025 (Perforated Backpropagation). What a
     dendrite reads is detached, so no error flows through it to earlier layers, in any phase.
 
+    The network is shown each row once; what candidates learn from is kept, in memory and then on disk. Of the rows that
+    it is shown, those first drawn are taken, at most `rows` and as many as there is room for.
+
     Attributes:
         pool: candidates for each dendrite.
+        rows: rows that candidates learn from at most.
+        positions: of each row's maps, drawn anew for each batch that the network is shown; all where those, each with
+            what the kernel covers, would take no less room.
+        batch: rows in one of their steps: correlations of few rows are mostly noise.
+        memory: how much of what they learn from is held in memory, as "1GB"; the rest goes to disk.
+        false_positives: the chance at which a candidate that is no better than noise is installed, for any neuron and
+            for any neuron of a site at all; 0.5 at most.
         train_installed: whether installed dendrites go on learning, by gradient, with the neurons.
         freeze: whether the neurons stand still afterwards, too, and strengths (and dendrites that go on) alone learn.
     """
@@ -34,20 +45,28 @@ class Correlation:
     phases: ClassVar[tuple[Literal["neuron", "dendrite"], ...]] = ("dendrite", "neuron")
 
     pool: int = 4
+    rows: int = 10_000
+    positions: int = 16
+    batch: int = 256
+    memory: str = "1GB"
+    false_positives: float = 0.05
     train_installed: bool = False
     freeze: bool = False
 
     def __post_init__(self) -> None:
         if self.pool < 1:
             raise PlanError(f"correlation: the pool must hold 1 or more candidates, not {self.pool}")
-
-    def refuses(self, kind: str) -> str | None:
-        return "its answer is its strength, so it is silent until it is joined" if kind == "context" else None
+        if min(self.rows, self.positions) < 1 or self.batch < 2:
+            raise PlanError("correlation: the least are 1 row, 1 position and batches of 2 rows")
+        if not 1e-4 <= self.false_positives <= 0.5:
+            raise PlanError(f"correlation: false_positives must be 0.0001 to 0.5, not {self.false_positives}")
+        byte_count(self.memory)
 
     def grow(
         self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int
     ) -> Candidates | None:
-        return CandidatePool(model, grafts, build, criterion, size=self.pool, seed=seed)
+        study = Study(self.pool, self.rows, self.positions, self.batch, byte_count(self.memory), self.false_positives)
+        return CandidatePool(model, grafts, build, criterion, study, seed=seed)
 
     def trainable(self, model: GraftedModel) -> list[nn.Parameter]:
         base = [] if self.freeze else [p for p in model.base.parameters() if p.requires_grad]

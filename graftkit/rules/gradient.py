@@ -29,9 +29,6 @@ class Gradient:
 
     freeze: bool = False
 
-    def refuses(self, kind: str) -> str | None:
-        return None
-
     def grow(
         self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int
     ) -> Candidates | None:

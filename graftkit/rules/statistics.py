@@ -10,13 +10,16 @@ from graftkit.core.sites import Site
 _TINY = 1e-12
 
 
-def correlation(activity: Tensor, error: Tensor, channel_dim: int) -> Tensor:
-    """Pearson's r for each neuron over batch and positions, [neurons], of two tensors of one shape."""
-    v = activity.movedim(channel_dim, 0).flatten(1)
-    e = error.movedim(channel_dim, 0).flatten(1)
-    v = v - v.mean(1, keepdim=True)
+def each_neuron(tensor: Tensor, channel_dim: int) -> Tensor:
+    """[neurons, rows and positions]."""
+    return tensor.movedim(channel_dim, 0).flatten(1)
+
+
+def correlation(activity: Tensor, error: Tensor) -> Tensor:
+    """Pearson's r for each neuron, [neurons], of two tensors [neurons, rows and positions]."""
+    v = activity - activity.mean(1, keepdim=True)
     # errors are tiny at a converged layer: bring them to unit length before anything is squared
-    e = e - e.mean(1, keepdim=True)
+    e = error - error.mean(1, keepdim=True)
     e = e / (e.abs().amax(1, keepdim=True) + torch.finfo(e.dtype).tiny)
     return (v * e).sum(1) / ((v * v).sum(1) * (e * e).sum(1) + _TINY).sqrt()
 
@@ -73,4 +76,4 @@ class PairedSums:
         return (r[0] > r[1:].amax(0)) & together
 
     def _flat(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().movedim(self.site.channel_dim, 0).flatten(1).double().cpu()
+        return each_neuron(tensor.detach(), self.site.channel_dim).double().cpu()

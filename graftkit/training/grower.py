@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftkit import surgery
 from graftkit.contracts import Build, Criterion, GrowthSchedule, Inputs, Observer, Phase
@@ -16,38 +15,9 @@ from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.learning import Candidates, Rule
 from graftkit.model import GraftedModel, learning
-from graftkit.plan import Graft, GraftPlan
+from graftkit.plan import Graft
+from graftkit.training.progress import Best, Progress, Step
 from graftkit.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best validated state so far, and what it takes to return to it."""
-
-    validation: float
-    plan: GraftPlan
-    state: dict[str, Tensor]
-    cycle: int  # 0: the model as it was given
-
-
-@dataclass
-class _Progress:
-    """How far a phase has come."""
-
-    epochs: int = 0
-    rows: int = 0  # learned from in this epoch
-    total: float = 0.0  # their objective, summed
-    best: float = -math.inf
-    improved: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """What `Grower.step` says after an epoch."""
-
-    finished: bool
-    phase_ended: bool
-    improved: bool  # whether this epoch is the best of all so far
 
 
 class Grower:
@@ -56,7 +26,10 @@ class Grower:
     The best state is the best validated of each phase's last epochs (`Recipe.settled`), of equal ones the latest.
 
     ```python
-    while not grower.finished:
+    while grower.phase is not None:
+        if grower.phase.kind == "dendrite":
+            grower.study(loader, validation_score)
+            continue
         for inputs, targets in loader:
             grower.learn(inputs, targets)
         grower.step(validation_score)
@@ -73,7 +46,6 @@ class Grower:
         steps_per_epoch: calls of `learn` between two calls of `step`, for the learning rate's course.
         recipe: optimizer settings, the same in every phase.
         held_out: rows kept from training, for a rule with a dendrite phase.
-        candidate_steps: calls of `learn` between two of `step` in a dendrite phase, where they are fewer.
         max_parameters: growth never goes beyond; None for no limit.
         arm: what the records call it.
         seed: decides fresh weights; every other randomness is the caller's.
@@ -95,7 +67,6 @@ class Grower:
         steps_per_epoch: int,
         recipe: Recipe = Recipe(),
         held_out: Iterable[tuple[Inputs, Tensor]] | None = None,
-        candidate_steps: int | None = None,
         max_parameters: int | None = None,
         fabric: Fabric | None = None,
         observer: Observer | None = None,
@@ -111,7 +82,6 @@ class Grower:
         self.model, self.additions, self.rule, self.schedule = model, tuple(additions), rule, schedule
         self.build, self.criterion, self.recipe, self.held_out = build, criterion, recipe, held_out
         self.steps_per_epoch, self.max_parameters = steps_per_epoch, max_parameters
-        self.candidate_steps = steps_per_epoch if candidate_steps is None else candidate_steps
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.observer, self.arm, self.seed = observer or Observer(), arm, seed
         self.history: list[PhaseRecord] = []
@@ -123,7 +93,7 @@ class Grower:
         self.lr_scheduler: torch.optim.lr_scheduler.LRScheduler
         self.phase: Phase | None = None
         self._epochs = 0
-        self._progress = _Progress()
+        self._progress = Progress()
         self._candidates: Candidates | None = None
         self._passing: Best | None = None  # the best of the phase's epochs that may not be kept
         self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
@@ -135,10 +105,8 @@ class Grower:
         return self.phase is None
 
     def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
-        """The objective of the phase on one batch, to be made small."""
+        """The loss on one batch."""
         given = self.model.arrange(inputs)
-        if self._candidates is not None:
-            return self._candidates.loss(given, targets)
         with self.fabric.autocast():
             output = self.model(*given)
         return self.criterion(output.float(), targets)
@@ -148,24 +116,60 @@ class Grower:
 
         After a loss that is not finite nothing is learned any more, and `step` ends growth. A batch of one row
         teaches a model with batch norm nothing and is passed over.
+
+        Raises:
+            TrainingError: in a dendrite phase, which is `study`'s.
         """
         if self.phase is None or self.diverged:
             return math.nan
-        if len(targets) < 2 and self._norms and self._candidates is None and not self.rule.freeze:
+        if self._candidates is not None:
+            raise TrainingError("in a dendrite phase the network stands still; call study with all batches at once")
+        if len(targets) < 2 and self._norms and not self.rule.freeze:
             return math.nan  # traced batch norm would take the variance of one row, which is not a number
         self._set_mode()
         with learning(self.model.base.parameters() if self.rule.freeze else (), on=False):
-            loss = self.loss(inputs, targets)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                self.diverged = True
-                return value
-            self.optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
+            return self._descend(self.loss(inputs, targets), len(targets))
+
+    def study(self, batches: Iterable[tuple[Inputs, Tensor]], validation: float) -> None:
+        """A whole dendrite phase: the network sees the batches once, candidates learn from what is kept of that.
+
+        Args:
+            batches: rows apart from those held out.
+            validation: the score of the network, which stands still.
+
+        Raises:
+            TrainingError: in another phase.
+        """
+        phase, candidates = self.phase, self._candidates
+        if phase is None or candidates is None:
+            raise TrainingError("there is no dendrite phase to study for")
+        device = next(self.model.parameters()).device
+        try:
+            for inputs, targets in batches:
+                given = tuple(tensor.to(device) for tensor in self.model.arrange(inputs))
+                if not candidates.watch(given, targets.to(device)):
+                    break
+            self._start_optimizer(candidates.parameters(), phase.epochs * candidates.steps())
+            while self.phase is phase:
+                for loss in candidates.losses():
+                    if not math.isfinite(self._descend(loss, 1)):
+                        break
+                self.step(validation)
+        finally:
+            candidates.close()
+
+    def _descend(self, loss: Tensor, weight: int) -> float:
+        """One step of the optimizer; returns the loss, and where that is no finite number takes no step."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self.diverged = True
+            return value
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
         self.optimizer.step()
         self.lr_scheduler.step()
-        self._progress.total += value * len(targets)
-        self._progress.rows += len(targets)
+        self._progress.total += value * weight
+        self._progress.rows += weight
         return value
 
     def step(self, validation: float) -> Step:
@@ -263,7 +267,7 @@ class Grower:
     def _advance(self) -> None:
         """Begin the next phase, from the best state, or end growth."""
         self.phase = self.schedule.next(self.history)
-        self._progress, self._candidates, self._passing = _Progress(), None, None
+        self._progress, self._candidates, self._passing = Progress(), None, None
         if self.phase is None:
             self.stopped = self.schedule.why(self.history)
             return
@@ -273,7 +277,9 @@ class Grower:
             limit = "" if self.max_parameters is None else f" fits into {self.max_parameters:,} parameters"
             self.phase, self.stopped = None, f"no further dendrite{limit or ' was asked for'}"
             return
-        self._start_optimizer()
+        if self._candidates is None:
+            self._start_optimizer(self.rule.trainable(self.model), self.phase.epochs * self.steps_per_epoch)
+            self._set_mode()
 
     def _grow(self) -> bool:
         assert self.phase is not None
@@ -287,19 +293,15 @@ class Grower:
         self._candidates = self.rule.grow(self.model, wanted, self.build, self.criterion, seed=seed)
         return True
 
-    def _start_optimizer(self) -> None:
-        assert self.phase is not None
-        steps = self.phase.epochs * (self.candidate_steps if self._candidates else self.steps_per_epoch)
-        parameters = self._candidates.parameters() if self._candidates else self.rule.trainable(self.model)
+    def _start_optimizer(self, parameters: Sequence[nn.Parameter], steps: int) -> None:
         if not parameters:
             raise TrainingError("no parameter of the model may be trained: every requires_grad is False")
         recipe = self.recipe
         self.optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
-        self._set_mode()
 
     def _set_mode(self) -> None:
         """A network that learns is in training; one that stands still is as it is in evaluation."""
-        training = self._candidates is None and not self.rule.freeze
+        training = not self.rule.freeze
         if self.model.training != training:
             self.model.train(training)

@@ -33,8 +33,11 @@ def run(
     device = next(grower.model.parameters()).device
     try:
         while grower.phase is not None:
-            loader = candidates if grower.phase.kind == "dendrite" and candidates is not None else train
-            for inputs, targets in loader:
+            if grower.phase.kind == "dendrite":
+                assert candidates is not None, "a rule with a dendrite phase is given rows for it"
+                grower.study(candidates, evaluate(grower.model, validation, metric, device))
+                continue
+            for inputs, targets in train:
                 grower.learn([tensor.to(device) for tensor in grower.model.arrange(inputs)], targets.to(device))
             grower.step(evaluate(grower.model, validation, metric, device))
     except KeyboardInterrupt:

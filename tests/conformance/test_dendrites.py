@@ -22,6 +22,7 @@ from graftkit.core.sites import Site
 from graftkit.dendrites import ACTIVATIONS, DENDRITES, build_dendrite, make_kind, options_of, parse_kind
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.plan import Graft, GraftPlan
+from graftkit.rules.points import Points, point_of
 from graftkit.runtimes import RUNTIMES
 
 KINDS = tuple(DENDRITES)
@@ -129,6 +130,49 @@ def test_parameters_and_shapes(pair: tuple[str, Site], zoo: TracedModel) -> None
         assert torch.equal(dendrite.join(neuron, activity), neuron)
         assert dendrite.served().shape == (site.out_channels,)
     assert sizes[1] - sizes[0] == sizes[2] - sizes[1] == site.out_channels
+
+
+def test_the_error_at_its_activity_is_what_it_says(pair: tuple[str, Site]) -> None:
+    """`felt` is the gradient at the activity, but for one factor a neuron."""
+    kind, site = pair
+    given, neuron, error = (
+        torch.randn(3, *shape[1:]) for shape in (site.input_shape, site.output_shape, site.output_shape)
+    )
+    dendrite = build_dendrite(graft_at(kind, site.key), site, 0)
+    with torch.no_grad():
+        for parameter in dendrite.parameters():
+            parameter.normal_()
+    activity = dendrite.activity(dendrite.reads(given, neuron), [])
+    assert torch.equal(activity, dendrite(given, neuron, []))
+    activity = activity.expand_as(neuron).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((dendrite.join(neuron, activity) * error).sum(), activity)
+    felt = dendrite.felt(neuron, error)
+    assert felt.shape == neuron.shape
+    factors = (gradient / felt).movedim(site.channel_dim, 0).flatten(1)
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors), rtol=1e-3, atol=1e-4)
+
+
+def test_one_that_is_local_says_at_one_position_what_it_says_there_among_all(pair: tuple[str, Site]) -> None:
+    kind, site = pair
+    point = point_of(site)
+    whole = build_dendrite(graft_at(kind, site.key), site, 1)
+    if point is None or not whole.local:
+        assert site.is_transposed or kind == "context" or site.positions == 1
+        return
+    with torch.no_grad():
+        for parameter in whole.parameters():
+            parameter.normal_()
+    alone = build_dendrite(graft_at(kind, site.key), point, 1)
+    alone.load_state_dict(whole.state_dict())
+    given, neuron, before = (
+        torch.randn(3, *shape[1:]) for shape in (site.input_shape, site.output_shape, site.output_shape)
+    )
+    sizes = tuple(size for d, size in enumerate(neuron.shape) if d not in (site.batch_dim, site.channel_dim))
+    points = Points.draw(site, sizes, 5, torch.Generator().manual_seed(0))
+    expected = points.values(whole(given, neuron, [before]))
+    found = alone(points.inputs(given), points.values(neuron), [points.values(before)])
+    assert expected.shape[0] == 3 * min(5, prod(sizes))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_zero_strength_leaves_outputs_bit_equal(pair: tuple[str, Site], zoo: TracedModel) -> None:

@@ -105,7 +105,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "gru_bf16": ("gru.pt", "--trust", *ONCE, "--precision", "bf16-mixed", "--opset", "23", "--json"),
     "weak": ("weak.pt", *SHORT, *KINDS, "--seed", "3"),
     "weak_again": ("weak.pt", *SHORT, *KINDS, "--seed", "3", "--json"),
-    "correlation": ("weak.pt", *SHORT, "--no-control", "--rule", "correlation"),
+    "correlation": ("weak.pt", *SHORT, "--no-control", "--rule", "correlation", "--cache-memory", "1kB"),
     "seeds": ("weak.pt", *SHORT, *KINDS, "--seeds", "2", "--no-control", "--max-parameters", "+5%"),
     "budget": ("weak.pt", "--epochs", "8", "--batch-size", "16", "--budget", "parameters=+8%"),
     "frozen_base": ("weak.pt", *SHORT, *KINDS, "--freeze-base", "--margin", "0"),

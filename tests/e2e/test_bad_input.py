@@ -138,6 +138,21 @@ def test_a_budget_is_spent_in_one_cycle(workshop):
     assert done.returncode == 2 and "--budget is spent in one cycle; leave --cycles out" in done.last, done
 
 
+@pytest.mark.parametrize(
+    ("asked", "code", "words"),
+    [
+        (("--cache-memory", "1GB"), 2, "--cache-memory is for --rule correlation"),
+        (("--rule", "correlation:memory=1MB", "--cache-memory", "1GB"), 2, "--cache-memory contradicts --rule"),
+        (("--rule", "correlation", "--cache-memory", "lots"), 1, "'lots' is no amount of memory; write it as 500MB"),
+        (("--rule", "correlation:false_positives=often"), 1, "false_positives must be a number, not 'often'"),
+        (("--rule", "correlation:false_positives=0"), 1, "false_positives must be 0.0001 to 0.5, not 0.0"),
+    ],
+)
+def test_a_cache_that_makes_no_sense_is_refused(workshop, asked, code, words):
+    done = run_cli("augment", "weak.pt", *asked, cwd=workshop)
+    assert done.returncode == code and words in done.last, done
+
+
 def test_a_frozen_base_that_learns_is_wrong_usage(workshop):
     done = run_cli("augment", "weak.pt", "--freeze-base", "--rule", "gradient:freeze=false", cwd=workshop)
     assert done.returncode == 2 and "--freeze-base contradicts --rule gradient:freeze=false" in done.last, done

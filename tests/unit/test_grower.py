@@ -6,28 +6,24 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from graftkit import api, surgery, tracing, training
 from graftkit.contracts import Data, Observer
 from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
-from graftkit.core.sites import Site
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import PRECISIONS
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Correlation, Gradient
-from graftkit.rules.candidates import CandidatePool
-from graftkit.rules.statistics import PairedSums, correlation
 from graftkit.schedules import Cycles, Replay
 from graftkit.training import Grower, Recipe
 
@@ -403,137 +399,6 @@ def test_bf16_really_is_coarser(model: GraftedModel) -> None:
 def test_an_unknown_precision_is_refused(model: GraftedModel) -> None:
     with pytest.raises(TrainingError, match="precision '16-mixed' is not offered; choose 32-true or bf16-mixed"):
         api.fit(model, DATA, precision="16-mixed")
-
-
-# ── the correlation rule ─────────────────────────────────────────────────────────────────────────
-
-DETACHED = (Graft("first", "full", detach=True),)
-
-
-def correlating(model: GraftedModel, rule: Correlation, held_out: TensorDataset, **asked: object) -> Grower:
-    held = training.batches(held_out, 256)
-    schedule = Cycles(epochs=2, cycles=2, phases=rule.phases)
-    return grower(model, DETACHED, rule=rule, schedule=schedule, held_out=held, **asked)
-
-
-def test_neurons_stand_still_in_a_dendrite_phase(model: GraftedModel) -> None:
-    before = model.snapshot()
-    growing = correlating(model, Correlation(pool=2), dataset(256, seed=8))
-    assert growing.phase is not None and growing.phase.kind == "dendrite"
-    pool = growing._candidates
-    assert isinstance(pool, CandidatePool)
-    fresh_weights = [p.detach().clone() for p in pool.parameters()]
-    epoch(growing, 0.5)
-    assert same({name: t for name, t in model.snapshot().items() if name in before}, before)
-    assert any(not torch.equal(p, old) for p, old in zip(pool.parameters(), fresh_weights, strict=True))
-    assert not model.training and growing.best.cycle == 0
-
-
-def test_installed_dendrites_learn_only_their_strengths(model: GraftedModel) -> None:
-    growing = correlating(model, Correlation(pool=2), dataset(512, seed=8))
-    for _ in range(2):
-        epoch(growing, 0.5)
-    assert growing.phase is not None and growing.phase.kind == "neuron", growing.stopped
-    (phase,) = growing.history
-    assert phase.phase == "dendrite" and phase.validation is None and "neurons that beat chance: first" in phase.note
-    (dendrite,) = model.at("first").members()
-    assert model.plan.grafts[0].neurons and not dendrite.served().any()
-    inner = {name: p.detach().clone() for name, p in dendrite.named_parameters() if name != "strength"}
-    weight = model.get_parameter("base.first.weight").detach().clone()
-    epoch(growing, 0.6)
-    assert all(torch.equal(dict(dendrite.named_parameters())[name], p) for name, p in inner.items())
-    assert dendrite.served().any() and not torch.equal(model.get_parameter("base.first.weight"), weight)
-
-
-def test_installed_dendrites_go_on_learning_when_asked(model: GraftedModel) -> None:
-    growing = correlating(model, Correlation(pool=1, train_installed=True), dataset(512, seed=8))
-    for _ in range(2):
-        epoch(growing, 0.5)
-    (dendrite,) = model.at("first").members()
-    inner = dendrite.drive.weight.detach().clone()  # type: ignore[union-attr]
-    epoch(growing, 0.6)
-    assert not torch.equal(dendrite.drive.weight, inner)  # type: ignore[union-attr]
-
-
-def test_held_out_rows_are_demanded(model: GraftedModel) -> None:
-    with pytest.raises(TrainingError, match="held-out rows, but the training data are a loader"):
-        grower(model, DETACHED, rule=Correlation(), schedule=Cycles(epochs=1, cycles=1, phases=Correlation.phases))
-    rows = Data(DataLoader(dataset(), 16), DATA.validation, None, "classes", 2, "loader")
-    with pytest.raises(TrainingError, match="held-out rows"):
-        api.fit(model, rows, rule="correlation", epochs=1)
-
-
-def test_too_few_held_out_rows_end_growth(model: GraftedModel) -> None:
-    growing = correlating(model, Correlation(pool=1), dataset(30))
-    for _ in range(2):
-        epoch(growing, 0.5)
-    assert growing.finished and growing.stopped.startswith("no candidate beat chance")
-    growing.restore_best()
-    assert model.plan == GraftPlan() and not model.dendrites
-
-
-def site(neurons: int, *, conv: bool = False) -> Site:
-    shape = (-1, neurons, 3, 3) if conv else (-1, neurons)
-    operator = "conv2d" if conv else "linear"
-    return Site("s", "s", operator, 4, neurons, None, "w", 1, 1, (-1, 4), shape, 9 if conv else 1, 0)
-
-
-def test_noise_beats_chance_one_time_in_twenty() -> None:
-    generator = torch.Generator().manual_seed(0)
-    alone, among_many = 0, 0
-    for _ in range(200):
-        for neurons in (1, 64):
-            sums = PairedSums(site(neurons), shuffles=19)
-            activity, error = (torch.randn(60, neurons, generator=generator) for _ in range(2))
-            sums.add(activity, error)
-            if neurons == 1:
-                alone += int(sums.beats_chance().any())
-            else:
-                among_many += int(sums.beats_chance().any())
-    assert 2 <= alone <= 20  # 10 expected
-    assert 2 <= among_many <= 20  # many neurons do not make it easier
-
-
-@pytest.mark.parametrize("conv", [False, True])
-def test_a_planted_correlation_is_found(conv: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    place = site(20, conv=conv)
-    shape = (100, *place.output_shape[1:])
-    activity, error = (torch.randn(shape, generator=generator) for _ in range(2))
-    error[:, :10] += 0.8 * activity[:, :10] * torch.tensor([1.0, -1.0] * 5).reshape(-1, *[1] * (len(shape) - 2))
-    sums = PairedSums(place, shuffles=19)
-    sums.add(activity, error)
-    found = sums.beats_chance()
-    assert found[:10].all() and int(found[10:].sum()) <= 4 and sums.strength() > sums.chance()
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    rows=st.lists(st.integers(2, 12), min_size=1, max_size=4),
-    conv=st.booleans(),
-    scale=st.sampled_from([1e-6, 1.0, 1e4]),
-    seed=st.integers(0, 99),
-)
-def test_paired_sums_are_numpys_correlation(rows: list[int], conv: bool, scale: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    place = site(3, conv=conv)
-    sums = PairedSums(place, shuffles=4)
-    parts = [[torch.randn((n, *place.output_shape[1:]), generator=generator) for _ in range(2)] for n in rows]
-    for activity, error in parts:
-        sums.add(activity + 2, error * scale)
-    v, e = (torch.cat([part[i] for part in parts]).movedim(1, 0).flatten(1).double().numpy() for i in (0, 1))
-    expected = [np.corrcoef(v[i], e[i])[0, 1] for i in range(3)]
-    np.testing.assert_allclose(sums.r()[0].numpy(), expected, atol=1e-4)
-    whole = [torch.cat([part[i] for part in parts]) for i in (0, 1)]
-    np.testing.assert_allclose(correlation(whole[0] + 2, whole[1] * scale, 1).numpy(), expected, atol=1e-3)
-
-
-def test_silent_neurons_have_no_correlation() -> None:
-    sums = PairedSums(site(2), shuffles=3)
-    assert not sums.r().any() and not sums.beats_chance().any()
-    sums.add(torch.ones(8, 2), torch.randn(8, 2))
-    assert not sums.r().any() and not sums.beats_chance().any()
-    assert torch.isfinite(correlation(torch.ones(8, 2), torch.zeros(8, 2), 1)).all()
 
 
 def test_a_frozen_network_learns_from_single_rows_and_keeps_its_statistics(model: GraftedModel) -> None:

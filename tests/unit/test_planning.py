@@ -99,7 +99,6 @@ def test_options_reach_the_plan(traced: TracedModel) -> None:
     [
         ({"dendrites": ("pool=full",)}, "write KIND, conv=KIND or linear=KIND"),
         ({"dendrites": ("ful",)}, "unknown dendrite kind 'ful'"),
-        ({"dendrites": ("context",), "rule": "correlation"}, "rule correlation cannot train context dendrites"),
         (
             {"dendrites": ("pointwise",), "sites": ("head",)},
             "no dendrite can be grafted at head: a Linear call has no centre tap",

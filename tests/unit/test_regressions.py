@@ -18,7 +18,7 @@ from graftkit.contracts import Data
 from graftkit.core.errors import RunError, TraceError
 from graftkit.dendrites import build_dendrite
 from graftkit.plan import Graft, GraftPlan
-from graftkit.rules.candidates import CandidatePool
+from graftkit.rules.candidates import CandidatePool, Study
 from graftkit.run_folder import SOURCE, RunFolder
 
 cross_entropy = nn.functional.cross_entropy
@@ -36,7 +36,8 @@ def test_errors_at_a_neuron_do_not_depend_on_an_in_place_activation(frozen: bool
     for inplace in (False, True):
         module = mlp(inplace=inplace).requires_grad_(not frozen)
         model = surgery.empty(tracing.trace_module(module, (torch.randn(2, 4),), name="net"))
-        pool = CandidatePool(model, [Graft("0", "full", detach=True)], build_dendrite, cross_entropy, size=1, seed=0)
+        study = Study(size=1, rows=100, positions=16, batch=16, memory=0, false_positives=0.05)
+        pool = CandidatePool(model, [Graft("0", "full", detach=True)], build_dendrite, cross_entropy, study, seed=0)
         seen, errors = pool._watch((inputs,), targets)
         found.append((seen["0"].neuron, errors["0"]))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])

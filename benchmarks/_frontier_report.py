@@ -1,0 +1,110 @@
+"""Table and plot of `frontier.py`: what each arm reached, and both fronts, chosen on validation rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from _arms import Arm, markdown, mean_se, shown
+
+Found = Mapping[str, Mapping[int, Arm]]  # from rows and seeds to runs
+PLAIN, GRAFTED = ("plain", "continued", "widened"), ("grafted", "from the start")
+FAMILIES: Mapping[str, tuple[str, ...]] = {"plain nets": PLAIN, "with dendrites": GRAFTED}
+BUDGETS = (500, 750, 1000, 1250, 1500, 2000, 3000, 4000, 6000, 8500, 9000, 10000, 20000)
+
+
+def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None:
+    """Print the table, and write what was asked for."""
+    complete = {row: runs for row, runs in found.items() if runs}
+    text = f"{markdown(*_table(complete))}\n\n{markdown(*_fronts(complete))}"
+    print(text)
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+    if plot:
+        _plot(suite, complete, plot)
+
+
+def _numbers(runs: Mapping[int, Arm], number: int, seeds: Sequence[int]) -> list[float]:
+    return [runs[seed].numbers()[number] for seed in seeds]
+
+
+def _size(runs: Mapping[int, Arm]) -> int:
+    return next(iter(runs.values())).parameters
+
+
+def _table(found: Found) -> tuple[Sequence[str], list[list[str]]]:
+    rows = []
+    for row in sorted(found, key=lambda row: (_size(found[row]), row)):
+        runs = found[row]
+        seeds = sorted(runs)
+        cells = [shown(_numbers(runs, number, seeds)) for number in (0, 1)]
+        rows.append([row, f"{_size(runs):,}", str(len(seeds)), *cells, _against(found, row)])
+    return ("", "parameters", "runs", "validation", "test", "test − continued, same shape"), rows
+
+
+def _against(found: Found, row: str) -> str:
+    """The difference to more training of the same shape, seed by seed, and the share of its errors that are gone."""
+    shape = row.split()[1] if row.startswith("widened") else row.split()[-1]
+    control = found.get(f"continued {shape}")
+    if control is None or row.startswith("continued"):
+        return ""
+    seeds = sorted(set(found[row]) & set(control))
+    ours, theirs = (_numbers(runs, 1, seeds) for runs in (found[row], control))
+    gone = (mean_se(ours)[0] - mean_se(theirs)[0]) / max(1e-9, 100 - mean_se(theirs)[0])
+    return f"{shown([a - b for a, b in zip(ours, theirs, strict=True)], sign=True)} ({gone:+.0%} of the errors)"
+
+
+def best_within(found: Found, family: Sequence[str], budget: int) -> str | None:
+    """The row that validates best among those of a family with so many parameters at most."""
+    there = [row for row in found if row.startswith(tuple(family)) and _size(found[row]) <= budget]
+    return max(there, key=lambda row: mean_se(_numbers(found[row], 0, sorted(found[row])))[0], default=None)
+
+
+def _fronts(found: Found) -> tuple[Sequence[str], list[list[str]]]:
+    rows: list[list[str]] = []
+    sizes = [_size(runs) for runs in found.values()]
+    for budget in BUDGETS:
+        plain, grafted = (best_within(found, family, budget) for family in FAMILIES.values())
+        if plain is None or grafted is None or budget > 1.6 * max(sizes):
+            continue
+        seeds = sorted(set(found[plain]) & set(found[grafted]))
+        ours, theirs = (_numbers(found[row], 1, seeds) for row in (grafted, plain))
+        differs = shown([a - b for a, b in zip(ours, theirs, strict=True)], sign=True)
+        cells = [f"{row} ({_size(found[row]):,}): {shown(n)}" for row, n in ((plain, theirs), (grafted, ours))]
+        if not rows or rows[-1][1:3] != cells:
+            rows.append([f"{budget:,}", *cells, differs])
+    return ("parameters at most", "best plain net", "best with dendrites", "dendrites − plain"), rows
+
+
+def _plot(suite: str, found: Found, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    colours = {"plain nets": "#5b6770", "with dendrites": "#c2410c"}
+    marks: Mapping[str, str] = {"plain": "o", "continued": "s", "widened": "D", "grafted": "^", "from the start": "v"}
+    for family, kinds in FAMILIES.items():
+        for kind in kinds:
+            rows = [row for row in found if row.startswith(kind)]
+            points = [(_size(found[row]), *mean_se(_numbers(found[row], 1, sorted(found[row])))) for row in rows]
+            if points:
+                x, y, error = zip(*points, strict=True)
+                axes.errorbar(x, y, error, fmt=marks[kind], ms=5, lw=0.8, color=colours[family], alpha=0.55, label=kind)
+        _front(axes.step, found, kinds, colours[family], family)
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title=suite)
+    ticks = [t for t in (300, 500, 1000, 2000, 4000, 8000, 16000) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path)
+
+
+def _front(step: Callable[..., object], found: Found, kinds: Sequence[str], colour: str, name: str) -> None:
+    """The test accuracy of what validates best within each size."""
+    sizes = sorted({_size(runs) for row, runs in found.items() if row.startswith(tuple(kinds))})
+    rows = [best_within(found, kinds, size) for size in sizes]
+    means = [mean_se(_numbers(found[row], 1, sorted(found[row])))[0] for row in rows if row]
+    step(sizes, means, where="post", color=colour, lw=2, label=f"{name}, chosen on validation")

@@ -1,0 +1,219 @@
+"""Accuracy against parameters: plain shapes, more training, wider nets and dendrites, each with the same epochs.
+
+Runs what is not yet in --raw, a line a run, and writes table and plot from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from _arms import (
+    Arm,
+    Moves,
+    Net,
+    Trainee,
+    Widths,
+    digits,
+    digits_cnn,
+    grey_cnn,
+    image_cnn,
+    images,
+    speech_cnn,
+    spoken,
+)
+from _frontier_report import write
+from _widen import widened
+from torch import Tensor
+
+from graftkit.planning import plan_cycle
+from graftkit.rules import Gradient
+
+
+def shifted(inputs: Tensor) -> Tensor:
+    """The whole batch up to two frames sooner or later."""
+    return inputs.roll(int(torch.randint(-2, 3, ())), -1)
+
+
+def mirrored(inputs: Tensor) -> Tensor:
+    """The whole batch mirrored, or not."""
+    return inputs.flip(-1) if torch.rand(()) < 0.5 else inputs
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is trained, and for how long; chosen on validation rows, alike for all arms.
+
+    Attributes:
+        build: from channels to a net.
+        data: from the path of the data and a seed or fold to rows.
+        epochs: of every arm, all phases together.
+        plain: shapes that are trained as they are.
+        grafted: those that get dendrites, too, after half of the epochs or from the start.
+        wider: what a shape becomes where it is widened after half of the epochs.
+        kinds: the dendrites.
+        moves: what changes a batch at random.
+    """
+
+    build: Callable[[Widths], torch.nn.Module]
+    data: Callable[[Path | None, int], object]
+    epochs: int
+    plain: tuple[Widths, ...]
+    grafted: tuple[Widths, ...]
+    wider: dict[Widths, Widths]
+    kinds: tuple[str, ...]
+    moves: Moves = lambda inputs: inputs
+    learning_rate: float = 5e-3
+
+
+GATE = "context:units={},mode=gate"
+SPEECH = Suite(
+    build=speech_cnn,
+    data=spoken,
+    epochs=140,
+    plain=((3, 3), (4, 4), (6, 4), (6, 6), (8, 6), (6, 8), (8, 8), (8, 12), (12, 12), (12, 16), (16, 24), (24, 32)),
+    grafted=((4, 4), (6, 4), (6, 6), (6, 8), (8, 8), (8, 12)),
+    wider={(6, 6): (6, 8), (6, 8): (8, 8)},
+    kinds=(GATE.format(2),),
+    moves=shifted,
+)
+SUITES = {
+    "speech": SPEECH,
+    "voices": Suite(
+        build=speech_cnn,
+        data=functools.partial(spoken, unseen=True),
+        epochs=140,
+        plain=((6, 6), (6, 8), (8, 8), (8, 12), (12, 16)),
+        grafted=((6, 6), (6, 8), (8, 8)),
+        wider={(6, 8): (8, 8)},
+        kinds=SPEECH.kinds,
+        moves=shifted,
+    ),
+    "cifar": Suite(
+        build=image_cnn,
+        data=lambda path, seed: images(path, seed, 10_000),  # type: ignore[arg-type]
+        epochs=16,
+        plain=((12, 20, 28), (13, 21, 29), (14, 22, 30)),
+        grafted=((12, 20, 28),),
+        wider={(12, 20, 28): (13, 21, 29)},
+        kinds=(GATE.format(4),),
+        moves=mirrored,
+        learning_rate=1e-2,
+    ),
+    "mnist": Suite(
+        build=grey_cnn,
+        data=lambda path, seed: images(path, seed, 6_000),  # type: ignore[arg-type]
+        epochs=20,
+        plain=((4, 6, 8), (6, 8, 10), (7, 9, 12), (8, 12, 16)),
+        grafted=((6, 8, 10),),
+        wider={(6, 8, 10): (7, 9, 12)},
+        kinds=(GATE.format(4),),
+        learning_rate=1e-2,
+    ),
+    "digits": Suite(
+        build=digits_cnn,
+        data=lambda path, seed: digits(seed),
+        epochs=140,
+        plain=((2, 4), (3, 5), (4, 6), (4, 8), (6, 8), (6, 12), (8, 16)),
+        grafted=((3, 5), (4, 6), (4, 8)),
+        wider={(3, 5): (4, 6), (4, 6): (4, 8)},
+        kinds=(GATE.format(4),),
+    ),
+}
+
+
+def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: frozenset[str]) -> Iterator[tuple[str, Arm]]:
+    """Every arm that begins with this shape, but for those in `skip`."""
+    net = Net(suite.build, widths, lambda seed: suite.data(path, seed))  # type: ignore[arg-type,return-value]
+    data = net.data(seed)
+    half, rate = suite.epochs // 2, suite.learning_rate
+    shape = "-".join(map(str, widths))
+
+    def fresh(module: torch.nn.Module) -> Trainee:
+        return Trainee(module, data, seed, suite.moves)
+
+    if f"plain {shape}" not in skip:
+        yield f"plain {shape}", fresh(net.fresh(widths, seed)).train((), suite.epochs, rate)
+    if widths not in suite.grafted:
+        return
+    trainee = fresh(net.fresh(widths, seed))
+    plan, _ = plan_cycle(trainee.model.traced, dendrites=suite.kinds, rule=Gradient())
+    if f"from the start {shape}" not in skip:
+        yield f"from the start {shape}", trainee.train(plan.grafts, suite.epochs, rate)
+    late = {f"continued {shape}", f"grafted {shape}"}
+    late |= {f"widened {shape} to {'-'.join(map(str, suite.wider[widths]))}"} if widths in suite.wider else set()
+    if late <= skip:
+        return
+    trainee.back()
+    trainee.scratch(half, rate)
+    state = {name: tensor.clone() for name, tensor in trainee.given.items()}
+    yield f"continued {shape}", trainee.control(half, rate)
+    yield f"grafted {shape}", trainee.train(plan.grafts, half, rate)
+    if widths in suite.wider:
+        narrow = net.fresh(widths, seed)
+        narrow.load_state_dict({name.removeprefix("base."): tensor for name, tensor in state.items()})
+        wide = widened(narrow, net.fresh(suite.wider[widths], seed), seed=seed)  # type: ignore[arg-type]
+        row = f"widened {shape} to {'-'.join(map(str, suite.wider[widths]))}"
+        yield row, fresh(wide).control(half, rate)
+
+
+def work(suite: str, path: Path | None, widths: Widths, seed: int, skip: frozenset[str]) -> list[tuple[str, Arm]]:
+    """All arms of one shape and seed, in a process of their own."""
+    torch.set_num_threads(1)
+    return list(arms(SUITES[suite], path, widths, seed, skip))
+
+
+def main() -> None:
+    """Run what is missing, then write."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("suite", choices=SUITES)
+    made.add_argument("--path", type=Path, help="the data, but for digits")
+    made.add_argument("--seeds", type=int, default=10)
+    made.add_argument("--workers", type=int, default=1)
+    made.add_argument("--raw", type=Path, required=True, help="JSON lines of all runs, read and added to")
+    made.add_argument("--out", type=Path, help="Markdown file to write")
+    made.add_argument("--plot", type=Path, help="SVG file to write")
+    options = made.parse_args()
+    found = _read(options.raw)
+    suite = SUITES[options.suite]
+    begun = time.perf_counter()
+    with ProcessPoolExecutor(options.workers) as pool, options.raw.open("a", encoding="utf-8") as raw:
+        waiting = {}
+        for seed in range(options.seeds):
+            for widths in dict.fromkeys((*suite.grafted, *suite.plain)):
+                skip = frozenset(row for row, runs in found.items() if seed in runs)
+                task = pool.submit(work, options.suite, options.path, widths, seed, skip)
+                waiting[task] = seed
+        for task in as_completed(waiting):
+            for row, arm in task.result():
+                seed = waiting[task]
+                found[row][seed] = arm
+                raw.write(json.dumps({"row": row, "seed": seed, **asdict(arm)}) + "\n")
+                raw.flush()
+                print(
+                    f"{time.perf_counter() - begun:6.0f} s  seed {seed}  {row}: {arm.numbers()[1]:.2f}", file=sys.stderr
+                )
+    write(options.suite, found, options.out, options.plot)
+
+
+def _read(path: Path) -> dict[str, dict[int, Arm]]:
+    """From rows and seeds to the runs that are there."""
+    found: dict[str, dict[int, Arm]] = defaultdict(dict)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        run = json.loads(line)
+        arm = Arm(run["parameters"], tuple(run["validation"]), tuple(run["test"]))
+        found[run["row"]][run["seed"]] = arm
+    return found
+
+
+if __name__ == "__main__":
+    main()
