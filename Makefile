@@ -9,7 +9,7 @@ NEEDS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check zoo fuzz
+.PHONY: help demo test check zoo fuzz bench
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,44 @@ zoo: .venv/.installed-zoo ## try 467 architectures, and write docs/coverage.md (
 
 fuzz: .venv/.installed-test ## give every reader 10,000 broken and hostile files (half an hour)
 	$(BIN)/python -m tests.fuzz --cases 10000
+
+# Where the data of the benchmarks lie, or are fetched to, and how many processes share the work.
+DATA ?= data
+WORKERS ?= 2
+FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
+ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+
+bench: speech voices cifar mnist digits adapt worse ## rerun the comparisons of docs/frontier.md, 10 seeds each (a day)
+
+.PHONY: speech voices cifar mnist digits adapt worse data
+speech voices: data
+	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
+cifar: data
+	$(FRONTIER) $@ --path $(DATA)/cifar10_part.npz $(ALIKE) --plot docs/frontier-$@.svg
+mnist: data
+	$(FRONTIER) $@ --path $(DATA)/mnist.npz $(ALIKE) --plot docs/frontier-$@.svg
+digits: data
+	$(FRONTIER) $@ $(ALIKE) --plot docs/frontier-$@.svg
+adapt: data .venv-peft/.installed
+	.venv-peft/bin/python -W ignore benchmarks/adapt.py --fsdd $(DATA)/fsdd.npz > runs/bench/$@.md
+worse: data
+	$(BIN)/python -W ignore benchmarks/never_worse.py --fsdd $(DATA)/fsdd.npz --mnist $(DATA)/mnist.npz \
+		--cifar $(DATA)/cifar10_part.npz > runs/bench/$@.md
+
+data: .venv/.installed-demo .venv-perforated/.installed
+	@mkdir -p runs/bench
+	$(BIN)/python benchmarks/get_data.py $(DATA)
+
+# Each beside the network it wraps: what they depend on need not agree with what the tests do.
+.venv-peft/.installed: constraints.txt
+	'$(PYTHON)' -m venv .venv-peft
+	.venv-peft/bin/python -m pip install --quiet --constraint constraints.txt --editable . peft
+	@touch $@
+
+.venv-perforated/.installed: constraints.txt
+	'$(PYTHON)' -m venv .venv-perforated
+	.venv-perforated/bin/python -m pip install --quiet --constraint constraints.txt torch numpy perforatedai==3.2.9
+	@touch $@
 
 check: .venv/.installed-dev ## lint, formatting, types, import directions
 	$(BIN)/ruff check

@@ -8,8 +8,8 @@ from pathlib import Path
 from _arms import Arm, markdown, mean_se, shown
 
 Found = Mapping[str, Mapping[int, Arm]]  # from rows and seeds to runs
-PLAIN, GRAFTED = ("plain", "continued", "widened"), ("grafted", "from the start")
-FAMILIES: Mapping[str, tuple[str, ...]] = {"plain nets": PLAIN, "with dendrites": GRAFTED}
+PLAIN, GRAFTED, THEIRS = ("plain", "continued", "widened"), ("grafted", "from the start"), ("PerforatedAI",)
+FAMILIES: Mapping[str, tuple[str, ...]] = {"plain nets": PLAIN, "with dendrites": GRAFTED, "PerforatedAI": THEIRS}
 BUDGETS = (500, 750, 1000, 1250, 1500, 2000, 3000, 4000, 6000, 8500, 9000, 10000, 20000)
 
 
@@ -64,7 +64,7 @@ def _fronts(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     rows: list[list[str]] = []
     sizes = [_size(runs) for runs in found.values()]
     for budget in BUDGETS:
-        plain, grafted = (best_within(found, family, budget) for family in FAMILIES.values())
+        plain, grafted = (best_within(found, family, budget) for family in (PLAIN, GRAFTED))
         if plain is None or grafted is None or budget > 1.6 * max(sizes):
             continue
         seeds = sorted(set(found[plain]) & set(found[grafted]))
@@ -83,8 +83,9 @@ def _plot(suite: str, found: Found, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    colours = {"plain nets": "#5b6770", "with dendrites": "#c2410c"}
-    marks: Mapping[str, str] = {"plain": "o", "continued": "s", "widened": "D", "grafted": "^", "from the start": "v"}
+    colours = {"plain nets": "#5b6770", "with dendrites": "#c2410c", "PerforatedAI": "#3b6fb6"}
+    marks: Mapping[str, str] = {"plain": "o", "continued": "s", "widened": "D", "grafted": "^", "from the start": "v",
+                                 "PerforatedAI": "X"}  # fmt: skip
     for family, kinds in FAMILIES.items():
         for kind in kinds:
             rows = [row for row in found if row.startswith(kind)]
@@ -92,7 +93,8 @@ def _plot(suite: str, found: Found, path: Path) -> None:
             if points:
                 x, y, error = zip(*points, strict=True)
                 axes.errorbar(x, y, error, fmt=marks[kind], ms=5, lw=0.8, color=colours[family], alpha=0.55, label=kind)
-        _front(axes.step, found, kinds, colours[family], family)
+        if kinds != THEIRS:
+            _front(axes.step, found, kinds, colours[family], family)
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title=suite)
     ticks = [t for t in (300, 500, 1000, 2000, 4000, 8000, 16000) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _arms import BATCH, markdown, mean_se, shown, speech_cnn
+from _arms import BATCH, markdown, mean_se, shown
+from _nets import speech_cnn
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,16 +26,17 @@ from graftkit.training import Recipe, seeded
 RATES = (1e-3, 5e-3, 2e-2, 4e-2, 8e-2)
 LINEAR = "lowrank:rank=1,activation=linear"
 GATE = "context:units=4,mode=gate"
-# Each several dendrites at every site; a pair is one sort of dendrite for convolutions and one for the output layer.
+CENTRE = "conv=adapter:rank={},centre=true"
+# Each one or several dendrites at every site; a pair is one kind for convolutions and one for the output layer.
 KINDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "lowrank, rank 1, tanh": (("lowrank:rank=1",),),
     "lowrank, rank 1, linear": ((LINEAR,),),
-    "additive context, 4 units": (("context:units=4,mode=add",),),
     "gating context, 4 units": ((GATE,),),
-    "gating context at convolutions, linear at the output": ((f"conv={GATE}", f"linear={LINEAR}"),),
-    "gating context, 1 unit, and linear": (("context:units=1,mode=gate",), (LINEAR,)),
+    "adapter, rank 2 (the defaults)": (("adapter:rank=2,centre=true",),),
+    "adapter, rank 2 at the centre; pooled, 8 groups": ((CENTRE.format(2), "linear=pooled:groups=8"),),
+    "adapter, rank 2 at the centre; pooled, 16 groups": ((CENTRE.format(2), "linear=pooled"),),
+    "adapter, rank 4 at the centre; pooled, 16 groups": ((CENTRE.format(4), "linear=pooled"),),
 }
-RANKS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 4))  # of LoRA at the convolutions and at the output layer
+RANKS = ((1, 1), (2, 1), (2, 2), (4, 4))  # of LoRA at the convolutions and at the output layer
 Rows = tuple[Tensor, Tensor]
 Arm = tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]  # what computes, and what is trained
 

@@ -19,34 +19,19 @@ from pathlib import Path
 import torch
 from _arms import (
     Arm,
-    Moves,
     Net,
     Trainee,
-    Widths,
     digits,
-    digits_cnn,
-    grey_cnn,
-    image_cnn,
     images,
-    speech_cnn,
     spoken,
 )
 from _frontier_report import write
+from _nets import Moves, Widths, digits_cnn, grey_cnn, image_cnn, mirrored, shifted, speech_cnn, still
+from _perforated import perforated
 from _widen import widened
-from torch import Tensor
 
 from graftkit.planning import plan_cycle
 from graftkit.rules import Gradient
-
-
-def shifted(inputs: Tensor) -> Tensor:
-    """The whole batch up to two frames sooner or later."""
-    return inputs.roll(int(torch.randint(-2, 3, ())), -1)
-
-
-def mirrored(inputs: Tensor) -> Tensor:
-    """The whole batch mirrored, or not."""
-    return inputs.flip(-1) if torch.rand(()) < 0.5 else inputs
 
 
 @dataclass(frozen=True)
@@ -71,7 +56,7 @@ class Suite:
     grafted: tuple[Widths, ...]
     wider: dict[Widths, Widths]
     kinds: tuple[str, ...]
-    moves: Moves = lambda inputs: inputs
+    moves: Moves = still
     learning_rate: float = 5e-3
 
 
@@ -166,10 +151,23 @@ def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: froze
         yield row, fresh(wide).control(half, rate)
 
 
-def work(suite: str, path: Path | None, widths: Widths, seed: int, skip: frozenset[str]) -> list[tuple[str, Arm]]:
+def theirs(
+    interpreter: Path, suite: Suite, path: Path | None, widths: Widths, seed: int, skip: frozenset[str]
+) -> list[tuple[str, Arm]]:
+    """The arm of PerforatedAI, in an interpreter of its own."""
+    row = f"PerforatedAI {'-'.join(map(str, widths))}"
+    if row in skip or widths not in suite.grafted:
+        return []
+    return [(row, perforated(interpreter, suite, suite.data(path, seed), widths, seed))]  # type: ignore[arg-type]
+
+
+def work(
+    suite: str, path: Path | None, widths: Widths, seed: int, skip: frozenset[str], interpreter: Path | None
+) -> list[tuple[str, Arm]]:
     """All arms of one shape and seed, in a process of their own."""
     torch.set_num_threads(1)
-    return list(arms(SUITES[suite], path, widths, seed, skip))
+    found = list(arms(SUITES[suite], path, widths, seed, skip))
+    return found + (theirs(interpreter, SUITES[suite], path, widths, seed, skip) if interpreter else [])
 
 
 def main() -> None:
@@ -179,6 +177,7 @@ def main() -> None:
     made.add_argument("--path", type=Path, help="the data, but for digits")
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--workers", type=int, default=1)
+    made.add_argument("--perforated", type=Path, help="a Python that has perforatedai==3.2.9 and torch")
     made.add_argument("--raw", type=Path, required=True, help="JSON lines of all runs, read and added to")
     made.add_argument("--out", type=Path, help="Markdown file to write")
     made.add_argument("--plot", type=Path, help="SVG file to write")
@@ -191,7 +190,7 @@ def main() -> None:
         for seed in range(options.seeds):
             for widths in dict.fromkeys((*suite.grafted, *suite.plain)):
                 skip = frozenset(row for row, runs in found.items() if seed in runs)
-                task = pool.submit(work, options.suite, options.path, widths, seed, skip)
+                task = pool.submit(work, options.suite, options.path, widths, seed, skip, options.perforated)
                 waiting[task] = seed
         for task in as_completed(waiting):
             for row, arm in task.result():

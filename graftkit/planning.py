@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from graftkit.contracts import DendriteKind
 from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site, is_named, select_sites
-from graftkit.dendrites import Context, Full, Lowrank, options_of, parse_kind
+from graftkit.dendrites import Adapter, Context, Full, Lowrank, options_of, parse_kind
 from graftkit.learning import Rule
 from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
@@ -20,7 +20,11 @@ CONTEXT, SHARED = Context(units=4, mode="add"), Lowrank(rank=1)
 DEFAULT_KINDS: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (CONTEXT, SHARED), "linear": (CONTEXT, SHARED)}
 # What the published method grafts is a copy of the layer.
 DEFAULT_KINDS_DETACHED: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (Full(),), "linear": (Full(),)}
-
+# Where the network stands still: above LoRA at equal size in benchmarks/adapt.py, and far above context and `lowrank`.
+DEFAULT_KINDS_FROZEN: Mapping[str, tuple[DendriteKind, ...]] = {
+    "conv": (Adapter(rank=2, centre=True), Adapter(rank=2)),
+    "linear": (Adapter(rank=2),),
+}
 
 # What a trial chooses from. A copy of the layer repeats what the layer sees, and may still pay for some neurons.
 TRIED = ("context:units=4,mode=add", "context:units=4,mode=gate", "lowrank:rank=1", "full")
@@ -42,7 +46,8 @@ def plan_cycle(
         traced: the model.
         dendrites: kinds as text, `context:units=2`; `conv=KIND` or `linear=KIND` for one sort of operator;
             none for the defaults.
-        sites: glob patterns, `!` excludes; none for every site but a Linear that gives the model's output.
+        sites: glob patterns, `!` excludes; none for every site but a Linear that gives the model's output, and for
+            every site where the network stands still.
         rule: the learning rule, which decides whether inputs are detached.
         join: where dendrites join, see `Graft`.
         mask: the model input that says which positions count, see `Graft`.
@@ -62,7 +67,8 @@ def plan_cycle(
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
         offered = kinds.get("linear" if site.is_linear else "conv", ())
-        reasons = [_reason(site, kind, named=is_named(site, sites), asked=bool(dendrites)) for kind in offered]
+        named = is_named(site, sites)
+        reasons = [_reason(site, kind, rule, named=named, asked=bool(dendrites)) for kind in offered]
         fitting = [kind for kind, reason in zip(offered, reasons, strict=True) if reason is None]
         if not fitting:
             why = reasons[-1] if reasons else "no kind was given for this sort of operator"
@@ -79,7 +85,8 @@ def plan_cycle(
 
 def _kinds(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, tuple[DendriteKind, ...]]:
     """The kinds to try at each sort of operator, in order: the last that was asked for, or every, or the defaults."""
-    defaults = DEFAULT_KINDS_DETACHED if rule.detaches else DEFAULT_KINDS
+    learning = DEFAULT_KINDS_FROZEN if rule.freeze else DEFAULT_KINDS
+    defaults = DEFAULT_KINDS_DETACHED if rule.detaches else learning
     if not texts:
         return dict(defaults)
     kinds: dict[str, tuple[DendriteKind, ...]] = {}
@@ -96,7 +103,7 @@ def _kinds(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, tuple[
     return kinds
 
 
-def _reason(site: Site, kind: DendriteKind, *, named: bool, asked: bool) -> str | None:
+def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: bool) -> str | None:
     """Why a kind is not grafted at a site, None if it is.
 
     `named`: whether the site was named; `asked`: whether the kind was.
@@ -105,7 +112,7 @@ def _reason(site: Site, kind: DendriteKind, *, named: bool, asked: bool) -> str 
         return refusal
     if kind.name == Context.name and site.is_sequence and not (named and asked):
         return "context would show a causal model its future (name site and kind, --sites and --dendrites, if wanted)"
-    if site.is_linear and site.feeds_output and not named:
+    if site.is_linear and site.feeds_output and not named and not rule.freeze:
         return "it gives the model's output (name it with --sites to graft it all the same)"
     return None
 

@@ -17,8 +17,8 @@ from graftkit.cli import options
 @click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--dendrites", multiple=True, metavar="KIND",
-              help="context, lowrank, full, pointwise or depthwise, options as context:units=2,mode=add; conv=KIND or"
-              " linear=KIND for one sort of call. Repeatable.")  # fmt: skip
+              help="context, lowrank, full, pointwise, depthwise, adapter or pooled, options as"
+              " context:units=2,mode=add; conv=KIND or linear=KIND for one sort of call. Repeatable.")  # fmt: skip
 @click.option("--sites", multiple=True, metavar="GLOB", help="Sites to graft, as 'layer1.*'; ! excludes. Repeatable.")
 @click.option(
     "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."

@@ -13,16 +13,18 @@ from graftkit.core.options import Options
 from graftkit.core.sites import Site
 from graftkit.core.table import Table
 from graftkit.dendrites.activations import ACTIVATIONS
+from graftkit.dendrites.adapter import Adapter
 from graftkit.dendrites.context import Context
 from graftkit.dendrites.depthwise import Depthwise
 from graftkit.dendrites.full import Full
 from graftkit.dendrites.lowrank import Lowrank
 from graftkit.dendrites.pointwise import Pointwise
+from graftkit.dendrites.pooled import Pooled
 from graftkit.plan import Graft
 
 DENDRITES: Table[type[DendriteKind]] = Table(
     "dendrite kind",
-    {kind.name: kind for kind in (Full, Pointwise, Lowrank, Depthwise, Context)},
+    {kind.name: kind for kind in (Full, Pointwise, Lowrank, Depthwise, Context, Adapter, Pooled)},
     PlanError,
 )
 
@@ -54,11 +56,13 @@ def build_dendrite(graft: Graft, site: Site, index: int) -> Dendrite:
 __all__ = [
     "ACTIVATIONS",
     "DENDRITES",
+    "Adapter",
     "Context",
     "Depthwise",
     "Full",
     "Lowrank",
     "Pointwise",
+    "Pooled",
     "build_dendrite",
     "make_kind",
     "options_of",

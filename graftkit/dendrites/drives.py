@@ -67,7 +67,7 @@ class CentreTap(nn.Module):
     With kernel k, stride s, dilation d and p zeros before, output position o reads input o*s - p + d*(k//2).
     """
 
-    def __init__(self, site: Site, geometry: Geometry):
+    def __init__(self, site: Site, geometry: Geometry, *, out_channels: int | None = None, groups: int | None = None):
         super().__init__()
         before, after = [], []
         for k, d, (first, last) in zip(geometry.kernel, geometry.dilation, geometry.margins(), strict=True):
@@ -81,11 +81,11 @@ class CentreTap(nn.Module):
         self.crop = tuple(slice(max(-first, 0), min(last, 0) or None) for first, last in margins)
         self.tap = POINTWISE[site.spatial_dims](
             site.in_channels,
-            site.out_channels,
+            site.out_channels if out_channels is None else out_channels,
             1,
             stride=geometry.stride,
             padding=tuple(before) if symmetric else 0,
-            groups=geometry.groups,
+            groups=geometry.groups if groups is None else groups,
         )
 
     def forward(self, input: Tensor) -> Tensor:

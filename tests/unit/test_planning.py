@@ -11,7 +11,7 @@ from graftkit.core.errors import PlanError
 from graftkit.dendrites import make_kind, options_of
 from graftkit.model import TracedModel
 from graftkit.planning import DEFAULT_KINDS, parameter_limit, plan_cycle
-from graftkit.rules import RULES
+from graftkit.rules import RULES, Gradient
 
 
 class Mixed(nn.Module):
@@ -52,6 +52,14 @@ def test_defaults(traced: TracedModel) -> None:
 def test_the_correlation_rule_grafts_copies_and_detaches(traced: TracedModel) -> None:
     plan, _ = plan_cycle(traced, rule=RULES["correlation"]())
     assert {graft.kind for graft in plan.grafts} == {"full"} and all(graft.detach for graft in plan.grafts)
+
+
+def test_a_network_that_stands_still_gets_adapters_at_the_output_layer_too(traced: TracedModel) -> None:
+    plan, left_out = plan_cycle(traced, rule=Gradient(freeze=True))
+    assert {graft.site: graft.kind for graft in plan.grafts} == dict.fromkeys(
+        ("conv", "tokens", "hidden", "head"), "adapter"
+    )
+    assert left_out == ()
 
 
 def test_the_output_layer_is_grafted_when_named(traced: TracedModel) -> None:

@@ -1,0 +1,97 @@
+"""What the benchmarks compare with and how they choose: wider nets, fronts, and the data as they are fetched."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import tarfile
+import wave
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def module(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    return module
+
+
+@pytest.mark.parametrize(
+    ("net", "narrow", "wide", "shape"),
+    [
+        ("speech_cnn", (3, 4), (5, 7), (16, 49)),
+        ("image_cnn", (3, 4, 5), (4, 4, 11), (3, 16, 16)),
+        ("digits_cnn", (2, 3), (2, 7), (1, 8, 8)),
+    ],
+)
+def test_a_wider_net_computes_the_same(load, monkeypatch, net, narrow, wide, shape):
+    nets, widen = load("_nets"), load("_widen")
+    monkeypatch.setattr(widen, "NOISE", 0.0)
+    torch.manual_seed(0)
+    build, inputs = getattr(nets, net), torch.randn(4, *shape)
+    given = build(narrow)
+    given.train()(inputs)  # batch statistics that are not those of a fresh net
+    made = widen.widened(given, build(wide), seed=1)
+    assert sum(p.numel() for p in made.parameters()) > sum(p.numel() for p in given.parameters())
+    for mode in (False, True):
+        torch.testing.assert_close(made.train(mode)(inputs), given.train(mode)(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_fronts_are_chosen_by_validation_within_the_size(load):
+    report, arm = load("_frontier_report"), load("_arms").Arm
+
+    def runs(parameters: int, validation: float, test: float) -> dict[int, object]:
+        return {seed: arm(parameters, (validation,), (test,)) for seed in range(3)}
+
+    found = {
+        "plain 1": runs(100, 0.8, 0.9), "plain 2": runs(200, 0.9, 0.7), "continued 1": runs(100, 0.7, 0.99),
+        "grafted 1": runs(120, 0.95, 0.6),
+    }  # fmt: skip
+    assert report.best_within(found, report.PLAIN, 150) == "plain 1"
+    assert report.best_within(found, report.PLAIN, 250) == "plain 2"
+    assert report.best_within(found, report.GRAFTED, 110) is None
+
+
+def test_recordings_become_frames_of_bands(load):
+    data = load("get_data")
+    tone = np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        for name in ("3_george_7", "3_theo_7"):
+            sound = io.BytesIO()
+            with wave.open(sound, "wb") as file:
+                file.setparams((1, 2, 8000, 0, "NONE", ""))
+                file.writeframes((tone * 30000).astype("<i2").tobytes())
+            files.writestr(f"free-spoken-digit-dataset-master/recordings/{name}.wav", sound.getvalue())
+    found = data.spoken_digits(archive.getvalue())
+    assert found["x"].shape == (1, 49, 32) and found["x"].dtype == np.float16
+    assert (found["y"][0], found["speaker"][0], found["index"][0]) == (3, "george", 7)
+    assert np.allclose(found["x"][0, 30:], np.log(1e-6), atol=0.01)  # silence
+    loudest = int(found["x"][0, 5].argmax())
+    mel = 2595 * np.log10(1 + np.array([60, 1000, 3800]) / 700)
+    assert abs(loudest - ((mel[1] - mel[0]) / (mel[2] - mel[0]) * 33 - 1)) <= 1
+
+
+def test_pictures_are_the_first_of_the_training_batches(load):
+    data = load("get_data")
+    rows = np.arange(20_000, dtype=np.int64)[:, None] % 251 + np.zeros((1, 3073), np.int64)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as files:
+        for number, part in enumerate(np.split(rows.astype(np.uint8), 2), start=1):
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/data_batch_{number}.bin")
+            member.size = part.size
+            files.addfile(member, io.BytesIO(part.tobytes()))
+    found = data.pictures(archive.getvalue())
+    assert found["x_train"].shape == (12_000, 32, 32, 3) and found["x_test"].shape == (4_000, 32, 32, 3)
+    assert found["y_test"][0] == 12_000 % 251 and found["x_test"][-1].max() == 15_999 % 251
