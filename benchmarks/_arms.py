@@ -183,13 +183,22 @@ class Arm:
     @property
     def best(self) -> int:
         """The epoch that graftkit would keep: the best validated of the last quarter, of equal ones the latest."""
-        count, recipe = len(self.validation), Recipe()
-        kept = [epoch for epoch in range(count) if recipe.keeps(epoch + 1, count)]
-        return max(kept, key=lambda epoch: (self.validation[epoch], epoch))
+        return self._best(self.settled)
 
-    def numbers(self) -> tuple[float, float, float]:
-        """In percent: validation and test at the best validated epoch, test at the last."""
-        return 100 * self.validation[self.best], 100 * self.test[self.best], 100 * self.test[-1]
+    @property
+    def settled(self) -> int:
+        """How many epochs are in the last quarter."""
+        count, recipe = len(self.validation), Recipe()
+        return sum(recipe.keeps(epoch + 1, count) for epoch in range(count))
+
+    def numbers(self, last: int | None = None) -> tuple[float, float, float]:
+        """In percent: validation and test at the best validated of the last epochs, test at the last."""
+        best = self._best(last or self.settled)
+        return 100 * self.validation[best], 100 * self.test[best], 100 * self.test[-1]
+
+    def _best(self, last: int) -> int:
+        count = len(self.validation)
+        return max(range(count - last, count), key=lambda epoch: (self.validation[epoch], epoch))
 
 
 class Trainee:

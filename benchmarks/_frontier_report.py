@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from _arms import Arm, markdown, mean_se, shown
@@ -10,12 +11,14 @@ from _arms import Arm, markdown, mean_se, shown
 Found = Mapping[str, Mapping[int, Arm]]  # from rows and seeds to runs
 PLAIN, GRAFTED, THEIRS = ("plain", "continued", "widened"), ("grafted", "from the start"), ("PerforatedAI",)
 FAMILIES: Mapping[str, tuple[str, ...]] = {"plain nets": PLAIN, "with dendrites": GRAFTED, "PerforatedAI": THEIRS}
-BUDGETS = (500, 750, 1000, 1250, 1500, 2000, 3000, 4000, 6000, 8500, 9000, 10000, 20000)
 
 
 def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None:
     """Print the table, and write what was asked for."""
     complete = {row: runs for row, runs in found.items() if runs}
+    # where an arm has fewer epochs of its own, because it began half way, all choose from as many as that one
+    last = min(arm.settled for runs in complete.values() for arm in runs.values())
+    complete = {row: {seed: _ending(arm, last) for seed, arm in runs.items()} for row, runs in complete.items()}
     text = f"{markdown(*_table(complete))}\n\n{markdown(*_fronts(complete))}"
     print(text)
     if out:
@@ -24,8 +27,13 @@ def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None
         _plot(suite, complete, plot)
 
 
+def _ending(arm: Arm, last: int) -> Arm:
+    """An arm of which all that is left may be chosen."""
+    return replace(arm, validation=arm.validation[-last:], test=arm.test[-last:])
+
+
 def _numbers(runs: Mapping[int, Arm], number: int, seeds: Sequence[int]) -> list[float]:
-    return [runs[seed].numbers()[number] for seed in seeds]
+    return [runs[seed].numbers(len(runs[seed].test))[number] for seed in seeds]
 
 
 def _size(runs: Mapping[int, Arm]) -> int:
@@ -62,17 +70,15 @@ def best_within(found: Found, family: Sequence[str], budget: int) -> str | None:
 
 def _fronts(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     rows: list[list[str]] = []
-    sizes = [_size(runs) for runs in found.values()]
-    for budget in BUDGETS:
+    for budget in sorted({_size(runs) for row, runs in found.items() if row.startswith(GRAFTED)}):
         plain, grafted = (best_within(found, family, budget) for family in (PLAIN, GRAFTED))
-        if plain is None or grafted is None or budget > 1.6 * max(sizes):
+        if plain is None or grafted is None:
             continue
         seeds = sorted(set(found[plain]) & set(found[grafted]))
         ours, theirs = (_numbers(found[row], 1, seeds) for row in (grafted, plain))
         differs = shown([a - b for a, b in zip(ours, theirs, strict=True)], sign=True)
         cells = [f"{row} ({_size(found[row]):,}): {shown(n)}" for row, n in ((plain, theirs), (grafted, ours))]
-        if not rows or rows[-1][1:3] != cells:
-            rows.append([f"{budget:,}", *cells, differs])
+        rows.append([f"{budget:,}", *cells, differs])
     return ("parameters at most", "best plain net", "best with dendrites", "dendrites − plain"), rows
 
 

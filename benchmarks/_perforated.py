@@ -2,11 +2,12 @@
 
 Run by that interpreter it trains the job in the folder that is named: `job.json` and `rows.npz`. It needs torch alone.
 
-Half of the epochs train the plain net. Then its tracker loads the best validated state, as it always does, and gives
-every Conv and Linear one dendrite, a copy of the layer: layer(x) + to_top * sigmoid(copy(x)), to_top zero at first. The
-other epochs train everything, with a fresh AdamW and course of the learning rate, as in all other arms; what is scored
-is the wrapped model itself, for its clean-up drops single dendrites. A batch norm goes with its convolution into one
-block, as its documentation asks. Its search for learning rates, its capacity test and its pictures are off.
+Half of the epochs train the plain net. Then its tracker loads the best validated state, as it always does (here of
+their last quarter, as in all other arms: it is told of no score before), and gives every Conv and Linear one dendrite,
+a copy of the layer: layer(x) + to_top * sigmoid(copy(x)), to_top zero at first. The other epochs train everything, with
+a fresh AdamW and course of the learning rate, as in all other arms; what is scored is the wrapped model itself, for its
+clean-up drops single dendrites. A batch norm goes with its convolution into one block, as its documentation asks. Its
+search for learning rates, its capacity test and its pictures are off.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, RandomSampler
 
-BATCH, WARM_UP, WEIGHT_DECAY = 64, 0.05, 1e-2
+BATCH, WARM_UP, WEIGHT_DECAY, SETTLED = 64, 0.05, 1e-2, 0.25
 PARTS = ("train", "validation", "test")
 Rows = tuple[Tensor, Tensor]
 
@@ -71,11 +72,12 @@ def train(job: dict[str, Any], rows: dict[str, Rows]) -> dict[str, Any]:
                                   making_graphs=False)  # fmt: skip
     tracker, moves = settings.pai_tracker, getattr(_nets, job["moves"])
     size = len(rows["train"][1])
-    order = RandomSampler(range(size), generator=torch.Generator().manual_seed(job["seed"]))
-    batches = BatchSampler(order, BATCH, drop_last=size > BATCH and size % BATCH == 1)
     scores: list[tuple[float, float]] = []
     for epoch in range(job["epochs"]):
-        if epoch in (0, half):
+        if epoch in (0, half):  # every half has the same rows in the same order, as in all other arms
+            torch.manual_seed(job["seed"])
+            order = RandomSampler(range(size), generator=torch.Generator().manual_seed(job["seed"]))
+            batches = BatchSampler(order, BATCH, drop_last=size > BATCH and size % BATCH == 1)
             optimizer = torch.optim.AdamW(_deployed(model), lr=job["learning_rate"], weight_decay=WEIGHT_DECAY)
             tracker.set_optimizer_instance(optimizer)
             steps = (half if epoch == 0 else job["epochs"] - half) * len(batches)
@@ -88,7 +90,8 @@ def train(job: dict[str, Any], rows: dict[str, Rows]) -> dict[str, Any]:
             course.step()
         scores.append((_accuracy(model, rows["validation"]), _accuracy(model, rows["test"])))
         if epoch + 1 <= half:
-            model, restructured, complete = tracker.add_validation_score(scores[-1][0], model)
+            told = scores[-1][0] if epoch + 1 > (1 - SETTLED) * half else 0.0
+            model, restructured, complete = tracker.add_validation_score(told, model)
             if complete or bool(restructured) != (epoch + 1 == half):
                 raise RuntimeError(f"it did not keep to the switch after epoch {half}, but {restructured=} in {epoch}")
     neurons = tools.get_pai_modules(model, 0)

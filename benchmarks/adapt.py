@@ -174,6 +174,15 @@ def chosen(rates: Mapping[float, Mapping[str, Sequence[float]]]) -> dict[str, li
     return {speaker: list(rates[best(speaker)][speaker]) for speaker in speakers}
 
 
+def beside(name: str, flat: Mapping[str, Sequence[float]], sizes: Mapping[str, int]) -> str:
+    """For dendrites the difference to LoRA with the nearest number of trained parameters, run by run."""
+    if not name.startswith("dendrites"):
+        return ""
+    nearest = min((n for n in flat if n.startswith("LoRA")), key=lambda n: abs(sizes[n] - sizes[name]))
+    gains = [ours - theirs for ours, theirs in zip(flat[name], flat[nearest], strict=True)]
+    return f"{shown(gains, sign=True)} ({sizes[nearest]})"
+
+
 def main() -> None:
     """Print one table."""
     made = argparse.ArgumentParser(description=__doc__)
@@ -195,8 +204,9 @@ def main() -> None:
         gains = [ours - theirs for ours, theirs in zip(values, probe, strict=True)]
         each = [f"{mean_se(scores[name][speaker])[0]:.1f}" for speaker in speakers]
         cells = [f"{sizes[name]:,}" if name in sizes else "0", shown(values)]
-        lines.append([name, *cells, shown(gains, sign=True) if name != "linear probe" else "", *each])
-    print(markdown(("", "trained", "accuracy", "− linear probe", *speakers), lines))
+        against = shown(gains, sign=True) if name != "linear probe" else ""
+        lines.append([name, *cells, against, beside(name, flat, sizes), *each])
+    print(markdown(("", "trained", "accuracy", "− linear probe", "− LoRA of such a size", *speakers), lines))
 
 
 if __name__ == "__main__":

@@ -163,11 +163,22 @@ def theirs(
 
 def work(
     suite: str, path: Path | None, widths: Widths, seed: int, skip: frozenset[str], interpreter: Path | None
-) -> list[tuple[str, Arm]]:
-    """All arms of one shape and seed, in a process of their own."""
+) -> tuple[list[tuple[str, Arm]], str]:
+    """All arms of one shape and seed, in a process of their own, and what went wrong, if anything did."""
     torch.set_num_threads(1)
-    found = list(arms(SUITES[suite], path, widths, seed, skip))
-    return found + (theirs(interpreter, SUITES[suite], path, widths, seed, skip) if interpreter else [])
+    found: list[tuple[str, Arm]] = []
+    try:
+        for row, arm in arms(SUITES[suite], path, widths, seed, skip):
+            found.append((row, arm))
+        found += theirs(interpreter, SUITES[suite], path, widths, seed, skip) if interpreter else []
+    except Exception as error:  # what was done before it stays
+        return found, f"{type(error).__name__}: {error}"
+    return found, ""
+
+
+def settings(suite: Suite) -> str:
+    """What else a run depends on: runs of other settings are not used."""
+    return f"{suite.epochs} epochs, {suite.learning_rate:g}, {', '.join(suite.kinds)}, {suite.moves.__name__}"
 
 
 def main() -> None:
@@ -182,8 +193,8 @@ def main() -> None:
     made.add_argument("--out", type=Path, help="Markdown file to write")
     made.add_argument("--plot", type=Path, help="SVG file to write")
     options = made.parse_args()
-    found = _read(options.raw)
     suite = SUITES[options.suite]
+    found = _read(options.raw, settings(suite))
     begun = time.perf_counter()
     with ProcessPoolExecutor(options.workers) as pool, options.raw.open("a", encoding="utf-8") as raw:
         waiting = {}
@@ -193,10 +204,13 @@ def main() -> None:
                 task = pool.submit(work, options.suite, options.path, widths, seed, skip, options.perforated)
                 waiting[task] = seed
         for task in as_completed(waiting):
-            for row, arm in task.result():
-                seed = waiting[task]
+            seed = waiting[task]
+            runs, trouble = task.result()
+            if trouble:
+                print(f"seed {seed}: {trouble}", file=sys.stderr)
+            for row, arm in runs:
                 found[row][seed] = arm
-                raw.write(json.dumps({"row": row, "seed": seed, **asdict(arm)}) + "\n")
+                raw.write(json.dumps({"row": row, "seed": seed, "settings": settings(suite), **asdict(arm)}) + "\n")
                 raw.flush()
                 print(
                     f"{time.perf_counter() - begun:6.0f} s  seed {seed}  {row}: {arm.numbers()[1]:.2f}", file=sys.stderr
@@ -204,11 +218,13 @@ def main() -> None:
     write(options.suite, found, options.out, options.plot)
 
 
-def _read(path: Path) -> dict[str, dict[int, Arm]]:
-    """From rows and seeds to the runs that are there."""
+def _read(path: Path, settings: str) -> dict[str, dict[int, Arm]]:
+    """From rows and seeds to the runs with these settings that are there."""
     found: dict[str, dict[int, Arm]] = defaultdict(dict)
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         run = json.loads(line)
+        if run["settings"] != settings:
+            continue
         arm = Arm(run["parameters"], tuple(run["validation"]), tuple(run["test"]))
         found[run["row"]][run["seed"]] = arm
     return found

@@ -91,13 +91,14 @@ def main() -> None:
     made.add_argument("--epochs", type=int, help="epochs of each phase; graftkit's default where it is not given")
     made.add_argument("--learning-rate", type=float, help="graftkit's default where it is not given")
     made.add_argument("--data", default="digits")
+    made.add_argument("--names", nargs="*", default=NAMES, help="only these models")
     made.add_argument("--models", type=Path, default=Path(__file__).parents[1] / "sample_models")
     made.add_argument("--out", type=Path, help="Markdown file to write")
     options = made.parse_args()
     torch.set_num_threads(1)
     rows = load_data(options.data)
     lines = []
-    for name in NAMES:
+    for name in options.names:
         path = options.models / f"{name}.pt"
         if path.is_file():
             lines.append(row(name, measure(path, rows, options)))

@@ -155,7 +155,7 @@ class Dendrite(nn.Module):
         return self.activity(self.reads(input, neuron, mask), earlier)
 
     def reads(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What it makes its activity of, as small as may be; none of its parameters has a part in it."""
+        """What it makes its activity of; none of its parameters has a part in it."""
         raise NotImplementedError
 
     def activity(self, read: Tensor, earlier: Sequence[Tensor]) -> Tensor:
@@ -163,9 +163,9 @@ class Dendrite(nn.Module):
         raise NotImplementedError
 
     def felt(self, neuron: Tensor, error: Tensor) -> Tensor:
-        """The error at its activity, but for a factor a neuron, given that at the neurons; both of the neurons' shape.
+        """The error at its activity, but for a factor a neuron, given that at the neurons as they are where it joins.
 
-        It may still have to be summed to the activity's shape.
+        All have the neurons' shape; it may still have to be summed to the activity's.
         """
         raise NotImplementedError
 

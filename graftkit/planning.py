@@ -13,9 +13,9 @@ from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
 
 DEFAULT = "default"
-# Additive context was nowhere below the control and led for Linear in benchmarks/kinds.py (docs/results.md); its gating
-# form gained more on spoken digits and lost on digits. The second kind is for a site that the first does not fit: over
-# a sequence context would show a causal model its future.
+# Additive context was nowhere below the control and led for Linear (docs/results.md); its gating form gained most on
+# CIFAR-10 (docs/frontier.md) and lost a third of a point on digits. The second kind is for a site that the first does
+# not fit: over a sequence context would show a causal model its future.
 CONTEXT, SHARED = Context(units=4, mode="add"), Lowrank(rank=1)
 DEFAULT_KINDS: Mapping[str, tuple[DendriteKind, ...]] = {"conv": (CONTEXT, SHARED), "linear": (CONTEXT, SHARED)}
 # What the published method grafts is a copy of the layer.
@@ -28,6 +28,7 @@ DEFAULT_KINDS_FROZEN: Mapping[str, tuple[DendriteKind, ...]] = {
 
 # What a trial chooses from. A copy of the layer repeats what the layer sees, and may still pay for some neurons.
 TRIED = ("context:units=4,mode=add", "context:units=4,mode=gate", "lowrank:rank=1", "full")
+TRIED_FROZEN = ("adapter:rank=2", "context:units=4,mode=gate", "lowrank:rank=1,activation=linear")
 
 
 def plan_cycle(
@@ -63,7 +64,8 @@ def plan_cycle(
             f"{traced.name} has no Linear or Conv call where a dendrite could be grafted"
             + (f" (of {len(traced.skipped)}: {hidden})" if hidden else "")
         )
-    kinds = _kinds(dendrites or (TRIED if every else ()), rule, every=every)
+    tried = (TRIED_FROZEN if rule.freeze else TRIED) if every else ()
+    kinds = _kinds(dendrites or tried, rule, every=every)
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
         offered = kinds.get("linear" if site.is_linear else "conv", ())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
+
+SHARE = 0.5  # of what is free on the disk, at most
 
 
 @dataclass(frozen=True)
@@ -23,47 +25,47 @@ class _Spilled:
 
 
 class Cache:
-    """Batches, each a list of tensors, in the order in which they came.
-
-    A context: what was spilled is gone behind it.
+    """Batches, each a list of tensors, in the order in which they came; `close` it.
 
     Args:
-        memory: bytes that may be held in memory.
+        memory: bytes that may be held in memory. The file lies where the system keeps temporary files (TMPDIR), and
+            takes no more than half of what is free there.
     """
 
     def __init__(self, memory: int):
         self.memory, self.held, self.spilled = memory, 0, 0
         self._batches: list[list[Tensor | _Spilled]] = []
         self._file: IO[bytes] | None = None
+        self._room = 0
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, tensors: list[Tensor]) -> bool:
-        """Keep a batch; whether there was room for it, in memory or on the disk."""
+    def add(self, tensors: Sequence[Tensor], *, begin: bool = True) -> bool:
+        """Keep tensors, as a batch of their own or behind those of the last; whether there was room for them."""
         size = sum(tensor.nbytes for tensor in tensors)
+        kept: list[Tensor | _Spilled]
         if self.held + size <= self.memory:
-            self._batches.append([tensor.detach().to("cpu", copy=True).contiguous() for tensor in tensors])
+            kept = [tensor.detach().to("cpu", copy=True).contiguous() for tensor in tensors]
             self.held += size
-            return True
-        try:
-            self._batches.append([*map(self._spill, tensors)])
-        except OSError:  # the disk is full
-            return False
-        self.spilled += size
+        else:
+            spilled = self._spill(tensors, size)
+            if spilled is None:
+                return False
+            kept = [*spilled]
+            self.spilled += size
+        if begin or not self._batches:
+            self._batches.append([])
+        self._batches[-1] += kept
         return True
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        yield from (self[index] for index in range(len(self)))
+    def join_last(self) -> None:
+        """Make the last two batches one."""
+        last = self._batches.pop()
+        self._batches[-1] += last
 
     def __getitem__(self, index: int) -> list[Tensor]:
         return [self._read(kept) if isinstance(kept, _Spilled) else kept for kept in self._batches[index]]
-
-    def __enter__(self) -> Cache:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Forget everything."""
@@ -72,16 +74,39 @@ class Cache:
             self._file.close()
         self._file = None
 
-    def _spill(self, tensor: Tensor) -> _Spilled:
-        if self._file is None:
-            # unbuffered, so that a full disk is met here and not later
-            self._file = tempfile.TemporaryFile(prefix="graftkit-", buffering=0)  # noqa: SIM115 (closed by `close`)
-        offset = self._file.seek(0, 2)
-        tensor.detach().cpu().numpy().tofile(self._file)
+    def _spill(self, tensors: Sequence[Tensor], size: int) -> list[_Spilled] | None:
+        """Where they were written; None where there is no room."""
+        try:
+            if self._file is None:
+                # unbuffered, so that a full disk is met here and not later
+                self._file = tempfile.TemporaryFile(prefix="graftkit-", buffering=0)  # noqa: SIM115 (`close` closes it)
+                self._room = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
+            if self.spilled + size > self._room:
+                return None
+            return [self._write(self._file, tensor) for tensor in tensors]
+        except OSError:
+            if self._file is not None:
+                self._file.truncate(self.spilled)
+            return None
+
+    def _write(self, file: IO[bytes], tensor: Tensor) -> _Spilled:
+        offset = file.seek(0, 2)
+        data = memoryview(_bytes(tensor.detach().cpu()).numpy())  # type: ignore[arg-type]
+        while data.nbytes:
+            data = data[file.write(data) :]
         return _Spilled(offset, tuple(tensor.shape), tensor.dtype)
 
     def _read(self, kept: _Spilled) -> Tensor:
         assert self._file is not None
+        raw = bytearray(math.prod(kept.shape) * kept.dtype.itemsize)
         self._file.seek(kept.offset)
-        like = torch.empty(0, dtype=kept.dtype).numpy()
-        return torch.from_numpy(np.fromfile(self._file, like.dtype, math.prod(kept.shape)).reshape(kept.shape))
+        view = memoryview(raw)
+        while view.nbytes:
+            view = view[self._file.readinto(view) :]  # type: ignore[attr-defined]
+        flat = torch.frombuffer(raw, dtype=kept.dtype) if raw else torch.empty(0, dtype=kept.dtype)
+        return flat.reshape(kept.shape)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """[bytes] of a tensor of any type: numpy has no bfloat16."""
+    return tensor.contiguous().flatten().view(torch.uint8)

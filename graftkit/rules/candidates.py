@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ class _Seen:
     neuron: Tensor
     earlier: list[Tensor]
     joined: Tensor
+    mask: Tensor | None
 
 
 @dataclass
@@ -92,28 +94,32 @@ class CandidatePool:
             torch.manual_seed(seed)
             self.points = {graft.site: self._points(graft) for graft in grafts}
             self.pools = {graft.site: [self._candidate(graft) for _ in range(study.size)] for graft in grafts}
-        self.seen = self._rows_waiting = 0
+        self.seen = self._rows_of_last = 0
         self.full = False
         self._cache = Cache(study.memory)
-        self._waiting: list[Lessons] = []
         self._order, self._draw = (torch.Generator().manual_seed(seed + each) for each in (0, 1))
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for pool in self.pools.values() for dendrite in pool for p in dendrite.parameters()]
 
     def watch(self, inputs: tuple[Tensor, ...], targets: Tensor) -> bool:
-        left = self.study.rows - self.seen - self._rows_waiting
+        left = self.study.rows - self.seen
         if self.full or left <= 0:
             return False
-        self._waiting.append(self.lessons(tuple(tensor[:left] for tensor in inputs), targets[:left]))
-        self._rows_waiting += min(left, len(targets))
-        if self._rows_waiting >= self.study.batch:
-            self._keep_waiting()
+        rows = min(left, len(targets))
+        lessons = self.lessons(tuple(tensor[:rows] for tensor in inputs), targets[:rows])
+        begin = not self.seen or self._rows_of_last >= self.study.batch
+        tensors = [tensor for one in lessons.values() for tensor in (one.read, one.felt, *one.earlier)]
+        self.full = not self._cache.add(tensors, begin=begin)
+        if not self.full:
+            self.seen += rows
+            self._rows_of_last = rows if begin else self._rows_of_last + rows
         return not self.full
 
     def steps(self) -> int:
-        if self._waiting:
-            self._keep_waiting()
+        if len(self._cache) > 1 and self._rows_of_last < self.study.batch / 2:
+            self._cache.join_last()  # what so few rows correlate with is mostly noise
+            self._rows_of_last += self.study.batch
         return len(self._cache)
 
     def losses(self) -> Iterator[Tensor]:
@@ -141,15 +147,16 @@ class CandidatePool:
         with torch.no_grad():
             for key, pool in self.pools.items():
                 own, one, site = seen[key], pool[0], self.sites[key]
-                felt = one.felt(own.neuron, errors[key])
+                felt = one.felt(own.joined.detach(), errors[key])  # it joins behind the earlier ones
                 if self.points[key] is None or whole:
-                    read = one.reads(own.input, own.neuron)
+                    read = one.reads(own.input, own.neuron, own.mask)
                     summed = felt if one.local else felt.sum_to_size(one.activity(read, own.earlier).shape)
                     found[key] = Lesson(read, own.earlier, summed)
                     continue
                 sizes = tuple(size for d, size in enumerate(felt.shape) if d not in (site.batch_dim, site.channel_dim))
                 points = Points.draw(site, sizes, self.study.positions, self._draw)
-                found[key] = Lesson(points.inputs(own.input), [*map(points.values, own.earlier)], points.values(felt))
+                earlier = [points.values(activity.expand_as(own.neuron)) for activity in own.earlier]
+                found[key] = Lesson(points.inputs(own.input), earlier, points.values(felt))
         return found
 
     def install(self, held_out: Iterable[tuple[Inputs, Tensor]]) -> str:
@@ -160,8 +167,9 @@ class CandidatePool:
         test: among many neurons some always look good.
         """
         self.close()
-        joining = {graft.site: [self._joining(graft, each) for each in self.pools[graft.site]] for graft in self.grafts}
-        shuffles = round(1 / self.study.false_positives) - 1
+        with torch.random.fork_rng(devices=[]):  # whose fresh weights are replaced at once
+            joining = self._all_joining()
+        shuffles = math.ceil(1 / self.study.false_positives - 1e-9) - 1
         choosing, testing = (
             {key: [PairedSums(self.sites[key], shuffles=count) for _ in pool] for key, pool in joining.items()}
             for count in (0, shuffles)
@@ -177,9 +185,9 @@ class CandidatePool:
                     lesson = lessons[key]
                     for dendrite, own in zip(pool, sums[key], strict=True):
                         with torch.no_grad():
-                            own.add(dendrite.activity(lesson.read, lesson.earlier), lesson.felt)
+                            own.add(dendrite.activity(lesson.read, lesson.earlier), lesson.felt, rows=half)
         if not any(each.count for pool in testing.values() for each in pool):
-            return f"too few held-out rows to test anything: {2 * shuffles + 2} in a batch are needed"
+            return f"too few held-out rows to test anything: {2 * shuffles + 2} are needed at such a rate of chance"
         winners: dict[str, Dendrite] = {}
         grafts, lines = [], []
         for graft in self.grafts:
@@ -192,11 +200,11 @@ class CandidatePool:
                 winners[graft.site] = _silent(joining[graft.site][best])
                 grafts.append(replace(graft, neurons=served))
         surgery.graft(self.model, grafts, lambda graft, site, index: winners[graft.site], seed=self.seed)
-        return f"learned from {self.seen:,} rows; neurons that beat chance: " + ", ".join(lines)
+        room = ", for which there was room" if self.full else ""
+        return f"learned from {self.seen:,} rows{room}; neurons that beat chance: " + ", ".join(lines)
 
     def close(self) -> None:
         self._cache.close()
-        self._waiting.clear()
 
     def _points(self, graft: Graft) -> Site | None:
         """The site as one position sees it, where positions are taken; None where all are."""
@@ -209,6 +217,9 @@ class CandidatePool:
         candidate.wake()
         return candidate.to(device=self.like.device, dtype=self.like.dtype)
 
+    def _all_joining(self) -> dict[str, list[Dendrite]]:
+        return {graft.site: [self._joining(graft, each) for each in self.pools[graft.site]] for graft in self.grafts}
+
     def _joining(self, graft: Graft, candidate: Dendrite) -> Dendrite:
         """The candidate as it joins the site: over all positions."""
         if self.points[graft.site] is None:
@@ -219,14 +230,6 @@ class CandidatePool:
 
     def _built(self, graft: Graft, site: Site) -> Dendrite:
         return self.build(graft, site, len(self.model.plan.at(graft.site)))
-
-    def _keep_waiting(self) -> None:
-        """The parts that wait become a batch."""
-        waiting, self._waiting = self._waiting, []
-        rows, self._rows_waiting = self._rows_waiting, 0
-        lessons = [part[key] for part in waiting for key in self.pools]
-        self.full = not self._cache.add([t for one in lessons for t in (one.read, one.felt, *one.earlier)])
-        self.seen += 0 if self.full else rows
 
     def _unpack(self, tensors: Sequence[Tensor]) -> list[Lessons]:
         waiting = [tensor.to(self.like.device) for tensor in tensors]
@@ -274,13 +277,14 @@ def _recorder(members: SiteDendrites, seen: dict[str, _Seen]) -> Callable[..., T
     def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # copies: an activation that works in place, behind the site, would change what was recorded
         input, neuron = args[0].detach().clone(), args[1].detach().clone()
+        mask = args[2] if len(args) > 2 else None
         earlier: list[Tensor] = []
         with torch.no_grad():
             for dendrite in members.members():
-                earlier.append(dendrite(input, neuron, list(earlier)))
+                earlier.append(dendrite(input, neuron, list(earlier), mask))
         # a network whose parameters are all frozen has no graph of its own to differentiate
         joined = output if output.requires_grad else output.detach().requires_grad_()
-        seen[members.site] = _Seen(input, neuron, earlier, joined)
+        seen[members.site] = _Seen(input, neuron, earlier, joined, mask)
         return joined.clone()
 
     return record

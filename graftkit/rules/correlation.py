@@ -33,9 +33,10 @@ class Correlation:
         positions: of each row's maps, drawn anew for each batch that the network is shown; all where those, each with
             what the kernel covers, would take no less room.
         batch: rows in one of their steps: correlations of few rows are mostly noise.
-        memory: how much of what they learn from is held in memory, as "1GB"; the rest goes to disk.
+        memory: how much of what they learn from is held in memory, as "1GB"; the rest goes to where temporary files
+            lie, as long as that is half of what is free there at most. A batch that is learned from comes beside it.
         false_positives: the chance at which a candidate that is no better than noise is installed, for any neuron and
-            for any neuron of a site at all; 0.5 at most.
+            for any neuron of a site at all; 0.01 to 0.5.
         train_installed: whether installed dendrites go on learning, by gradient, with the neurons.
         freeze: whether the neurons stand still afterwards, too, and strengths (and dendrites that go on) alone learn.
     """
@@ -58,14 +59,15 @@ class Correlation:
             raise PlanError(f"correlation: the pool must hold 1 or more candidates, not {self.pool}")
         if min(self.rows, self.positions) < 1 or self.batch < 2:
             raise PlanError("correlation: the least are 1 row, 1 position and batches of 2 rows")
-        if not 1e-4 <= self.false_positives <= 0.5:
-            raise PlanError(f"correlation: false_positives must be 0.0001 to 0.5, not {self.false_positives}")
-        byte_count(self.memory)
+        if not 0.01 <= self.false_positives <= 0.5:
+            raise PlanError(f"correlation: false_positives must be 0.01 to 0.5, not {self.false_positives}")
+        byte_count(str(self.memory))
 
     def grow(
         self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int
     ) -> Candidates | None:
-        study = Study(self.pool, self.rows, self.positions, self.batch, byte_count(self.memory), self.false_positives)
+        memory = byte_count(str(self.memory))
+        study = Study(self.pool, self.rows, self.positions, self.batch, memory, self.false_positives)
         return CandidatePool(model, grafts, build, criterion, study, seed=seed)
 
     def trainable(self, model: GraftedModel) -> list[nn.Parameter]:

@@ -35,8 +35,10 @@ def point_of(site: Site) -> Site | None:
 
 
 def fewer(site: Site, wanted: int) -> bool:
-    """Whether so many positions take less room than all of them, by what the kernel covers at each."""
-    return wanted * (prod(site.geometry.kernel) if site.geometry else 1) < site.positions
+    """Whether so many positions, each with what the kernel covers, take less room than the maps."""
+    kernel, stride = (prod(site.geometry.kernel), prod(site.geometry.stride)) if site.geometry else (1, 1)
+    each = site.in_channels * kernel + site.out_channels
+    return wanted * each < site.positions * (site.in_channels * stride + site.out_channels)
 
 
 @dataclass(frozen=True)

@@ -37,17 +37,17 @@ class PairedSums:
         self.sums = torch.zeros(4, site.out_channels, dtype=torch.float64)  # v, e, v*v, e*e
         self.products = torch.zeros(1 + shuffles, site.out_channels, dtype=torch.float64)
 
-    def add(self, activity: Tensor, error: Tensor) -> None:
-        """Count one batch: two tensors of the site's output shape."""
-        rows = self.site.batch_dim if self.site.batch_dim is not None else 0
-        size = error.shape[rows]
+    def add(self, activity: Tensor, error: Tensor, *, rows: int) -> None:
+        """Count one batch of so many rows: two tensors of the site's output shape."""
+        dim = self.site.batch_dim if self.site.batch_dim is not None else 0
+        each = max(1, error.shape[dim] // rows)  # more than one where positions are merged with the rows
         v = self._flat(activity)
         e = self._flat(error)
         self.count += v.shape[1]
         self.sums += torch.stack([v.sum(1), e.sum(1), (v * v).sum(1), (e * e).sum(1)])
         for index in range(1 + self.shuffles):
-            shift = round(index * size / (1 + self.shuffles))
-            self.products[index] += (v * self._flat(error.roll(shift, rows))).sum(1)
+            shift = round(index * rows / (1 + self.shuffles)) * each
+            self.products[index] += (v * self._flat(error.roll(shift, dim))).sum(1)
 
     def r(self) -> Tensor:
         """[1 + shuffles, neurons]; the first row is the true pairing."""
@@ -76,4 +76,4 @@ class PairedSums:
         return (r[0] > r[1:].amax(0)) & together
 
     def _flat(self, tensor: Tensor) -> Tensor:
-        return each_neuron(tensor.detach(), self.site.channel_dim).double().cpu()
+        return each_neuron(tensor.detach(), self.site.channel_dim).cpu().double()

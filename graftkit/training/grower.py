@@ -138,7 +138,7 @@ class Grower:
             validation: the score of the network, which stands still.
 
         Raises:
-            TrainingError: in another phase.
+            TrainingError: in another phase; no rows, or no room for any.
         """
         phase, candidates = self.phase, self._candidates
         if phase is None or candidates is None:
@@ -149,6 +149,8 @@ class Grower:
                 given = tuple(tensor.to(device) for tensor in self.model.arrange(inputs))
                 if not candidates.watch(given, targets.to(device)):
                     break
+            if not candidates.steps():
+                raise TrainingError("dendrites have nothing to learn from: there are no rows, or no room for one batch")
             self._start_optimizer(candidates.parameters(), phase.epochs * candidates.steps())
             while self.phase is phase:
                 for loss in candidates.losses():

@@ -145,7 +145,7 @@ def test_a_budget_is_spent_in_one_cycle(workshop):
         (("--rule", "correlation:memory=1MB", "--cache-memory", "1GB"), 2, "--cache-memory contradicts --rule"),
         (("--rule", "correlation", "--cache-memory", "lots"), 1, "'lots' is no amount of memory; write it as 500MB"),
         (("--rule", "correlation:false_positives=often"), 1, "false_positives must be a number, not 'often'"),
-        (("--rule", "correlation:false_positives=0"), 1, "false_positives must be 0.0001 to 0.5, not 0.0"),
+        (("--rule", "correlation:false_positives=0"), 1, "false_positives must be 0.01 to 0.5, not 0.0"),
     ],
 )
 def test_a_cache_that_makes_no_sense_is_refused(workshop, asked, code, words):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import math
+import resource
+import shutil
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,13 +210,28 @@ def test_noise_beats_chance_one_time_in_twenty() -> None:
         for neurons in (1, 64):
             sums = PairedSums(site(neurons), shuffles=19)
             activity, error = (torch.randn(60, neurons, generator=generator) for _ in range(2))
-            sums.add(activity, error)
+            sums.add(activity, error, rows=len(error))
             if neurons == 1:
                 alone += int(sums.beats_chance().any())
             else:
                 among_many += int(sums.beats_chance().any())
     assert 2 <= alone <= 20  # 10 expected
     assert 2 <= among_many <= 20  # many neurons do not make it easier
+
+
+def test_positions_of_a_row_stay_together_where_they_are_merged_with_the_rows() -> None:
+    """All rows have one position where everything is large: that alone says nothing about who belongs to whom."""
+    generator = torch.Generator().manual_seed(0)
+    merged = replace(site(3), batch_dim=None)
+    installed = 0
+    for _ in range(60):
+        sums = PairedSums(merged, shuffles=19)
+        loud = torch.ones(64, 5, 1)
+        loud[:, 0] = 10
+        activity, error = ((loud * torch.randn(64, 5, 3, generator=generator)).flatten(0, 1) for _ in range(2))
+        sums.add(activity.abs(), error.abs(), rows=64)
+        installed += int(sums.beats_chance().any())
+    assert installed <= 9  # 3 are expected; pairing single positions would install nearly always
 
 
 @pytest.mark.parametrize("conv", [False, True])
@@ -223,7 +242,7 @@ def test_a_planted_correlation_is_found(conv: bool) -> None:
     activity, error = (torch.randn(shape, generator=generator) for _ in range(2))
     error[:, :10] += 0.8 * activity[:, :10] * torch.tensor([1.0, -1.0] * 5).reshape(-1, *[1] * (len(shape) - 2))
     sums = PairedSums(place, shuffles=19)
-    sums.add(activity, error)
+    sums.add(activity, error, rows=len(error))
     found = sums.beats_chance()
     assert found[:10].all() and int(found[10:].sum()) <= 4 and sums.strength() > sums.chance()
 
@@ -241,7 +260,7 @@ def test_paired_sums_are_numpys_correlation(rows: list[int], conv: bool, scale: 
     sums = PairedSums(place, shuffles=4)
     parts = [[torch.randn((n, *place.output_shape[1:]), generator=generator) for _ in range(2)] for n in rows]
     for activity, error in parts:
-        sums.add(activity + 2, error * scale)
+        sums.add(activity + 2, error * scale, rows=len(error))
     v, e = (torch.cat([part[i] for part in parts]).movedim(1, 0).flatten(1).double().numpy() for i in (0, 1))
     expected = [np.corrcoef(v[i], e[i])[0, 1] for i in range(3)]
     np.testing.assert_allclose(sums.r()[0].numpy(), expected, atol=1e-4)
@@ -254,7 +273,7 @@ def test_paired_sums_are_numpys_correlation(rows: list[int], conv: bool, scale: 
 def test_silent_neurons_have_no_correlation() -> None:
     sums = PairedSums(site(2), shuffles=3)
     assert not sums.r().any() and not sums.beats_chance().any()
-    sums.add(torch.ones(8, 2), torch.randn(8, 2))
+    sums.add(torch.ones(8, 2), torch.randn(8, 2), rows=8)
     assert not sums.r().any() and not sums.beats_chance().any()
     assert torch.isfinite(correlation(torch.ones(2, 8), torch.zeros(2, 8))).all()
 
@@ -323,23 +342,100 @@ def test_no_more_rows_are_shown_than_asked_for(model: GraftedModel) -> None:
     assert pool.seen == 40 and told == [True, True, True, False, False, False]
 
 
-def test_a_full_disk_leaves_fewer_rows(model: GraftedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    spilled = []
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
-    def spill(self: Cache, tensor: Tensor) -> object:
-        spilled.append(tensor)
-        if len(spilled) > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, tensor)
 
-    real = Cache._spill
-    monkeypatch.setattr(Cache, "_spill", spill)
+def test_a_full_disk_leaves_fewer_rows(model: GraftedModel) -> None:
+    inputs, targets = dataset(96).tensors
+    pool = pool_of(model, "first", "full", replace(STUDY, memory=0))
+    with files_of_at_most(2000):  # a batch has 32 * (4 + 6) * 4 = 1280 bytes
+        told = [pool.watch((inputs[n : n + 32],), targets[n : n + 32]) for n in range(0, 96, 32)]
+    assert told == [True, False, False] and pool.seen == 32 and pool.steps() == 1
+    assert all(math.isfinite(float(loss.detach())) for loss in pool.losses())
+    assert pool.install([((inputs,), targets)]).startswith("learned from 32 rows, for which there was room")
+
+
+def test_no_room_at_all_is_an_error(model: GraftedModel) -> None:
+    growing = correlating(model, Correlation(pool=1, memory="0"), dataset(256, seed=8))
+    with files_of_at_most(100), pytest.raises(TrainingError, match="nothing to learn from"):
+        study(growing)
+
+
+def test_half_of_the_disk_is_left_free(model: GraftedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4000))
     inputs, targets = dataset(96).tensors
     pool = pool_of(model, "first", "full", replace(STUDY, memory=0))
     told = [pool.watch((inputs[n : n + 32],), targets[n : n + 32]) for n in range(0, 96, 32)]
-    assert told == [True, False, False] and pool.seen == 32 and pool.steps() == 1
-    assert all(math.isfinite(float(loss.detach())) for loss in pool.losses())
-    assert pool.install([((inputs,), targets)]).startswith("learned from 32 rows")
+    assert told == [True, False, False] and pool._cache.spilled == 1280
+    pool.close()
+
+
+def test_a_few_rows_at_the_end_go_with_the_batch_before(model: GraftedModel) -> None:
+    inputs, targets = dataset(71).tensors
+    for rows, steps in ((64, 2), (71, 2), (48, 2), (47, 1), (3, 1)):
+        pool = pool_of(model, "first", "full")
+        for n in range(0, rows, 32):
+            pool.watch((inputs[n : min(n + 32, rows)],), targets[n : min(n + 32, rows)])
+        assert (pool.steps(), pool.steps(), pool.seen) == (steps, steps, rows), rows
+        pool.close()
+
+
+def test_the_second_of_two_gates_learns_what_it_will_do(pictures: GraftedModel) -> None:
+    """`felt` is the gradient at the activity of one that joins behind another that is awake."""
+    graft = Graft("conv", "context", (("mode", "gate"),), detach=True)
+    surgery.graft(pictures, [graft], build_dendrite, seed=0)
+    with torch.no_grad():
+        for p in pictures.dendrites.parameters():
+            p.normal_(0, 2)
+    pool = CandidatePool(pictures, [graft], build_dendrite, functional.cross_entropy, STUDY, seed=0)
+    inputs, targets = images(32)
+    found = pool.lessons((inputs,), targets)["conv"].felt
+    surgery.graft(pictures, [graft], build_dendrite, seed=1)
+    activities: list[Tensor] = []
+    second = pictures.at("conv").members()[1]
+    second.register_forward_hook(lambda module, args, output: activities.append(output))
+    loss = functional.cross_entropy(pictures.eval()(inputs), targets)
+    (expected,) = torch.autograd.grad(loss, activities)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_points_are_taken_beside_an_earlier_context(pictures: GraftedModel) -> None:
+    surgery.graft(pictures, [Graft("conv", "context", detach=True)], build_dendrite, seed=0)
+    pool = pool_of(pictures, "conv", "full")
+    inputs, targets = images(32)
+    assert pool.watch((inputs,), targets) and pool.points["conv"] is not None
+    assert [math.isfinite(float(loss.detach())) for loss in pool.losses()] == [True]
+    pool.close()
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.head((torch.relu(self.tokens(x)) * mask.unsqueeze(-1)).sum(1))
+
+
+def test_padding_is_not_learned_from() -> None:
+    torch.manual_seed(0)
+    mask = torch.tensor([[1.0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).repeat(8, 1)
+    inputs = torch.randn(16, 5, 4)
+    model = surgery.empty(tracing.trace_module(Padded(), (inputs, mask), name="padded"))
+    graft = Graft("tokens", "context", (("mode", "add"),), detach=True, mask="mask")
+    pool = CandidatePool(model, [graft], build_dendrite, functional.cross_entropy, STUDY, seed=0)
+    read = pool.lessons((inputs, mask), torch.arange(16) % 2)["tokens"].read
+    weight, bias = (model.get_parameter(f"base.tokens.{name}") for name in ("weight", "bias"))
+    neurons = torch.relu(functional.linear(inputs, weight, bias))
+    torch.testing.assert_close(read, (neurons * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
 
 
 def test_the_network_sees_each_row_once(model: GraftedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,15 +451,18 @@ def test_the_network_sees_each_row_once(model: GraftedModel, monkeypatch: pytest
 @given(
     shapes=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3), min_size=1, max_size=5),
     memory=st.integers(0, 400),
-    dtype=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.float16]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.float16, torch.bfloat16]),
 )
 def test_a_cache_gives_back_what_it_was_given(shapes: list[list[int]], memory: int, dtype: torch.dtype) -> None:
     batches = [[(torch.randn(shape) * 9).to(dtype).transpose(0, -1), torch.randn(2).to(dtype)] for shape in shapes]
-    with Cache(memory) as cache:
-        assert all(cache.add(batch) for batch in batches) and len(cache) == len(batches)
-        for index in (*range(len(batches)), 0):
-            assert all(torch.equal(a, b) for a, b in zip(cache[index], batches[index], strict=True))
-        assert cache.held <= memory
+    cache = Cache(memory)
+    assert all(cache.add(batch) for batch in batches) and len(cache) == len(batches)
+    for index in (*range(len(batches)), 0):
+        assert all(torch.equal(a, b) for a, b in zip(cache[index], batches[index], strict=True))
+    assert cache.held <= memory
+    assert cache.add(batches[0], begin=False) and len(cache) == len(batches)
+    assert all(torch.equal(a, b) for a, b in zip(cache[len(batches) - 1], batches[-1] + batches[0], strict=True))
+    cache.close()
     assert len(cache) == 0
 
 
@@ -384,7 +483,7 @@ def test_a_few_positions_of_each_row_are_enough_for_what_is_there(pictures: Graf
         (dendrite,) = (pool._joining(graft, each) for each in pool.pools["conv"])
         lesson = pool.lessons(*(lambda x, y: ((x,), y))(*images(128, seed=5)), whole=True)["conv"]
         sums = PairedSums(pool.sites["conv"], shuffles=0)
-        sums.add(dendrite.activity(lesson.read, lesson.earlier), lesson.felt)
+        sums.add(dendrite.activity(lesson.read, lesson.earlier), lesson.felt, rows=128)
         strengths[positions] = (sums.strength(), room)
     assert strengths[8][0] > 0.8 * strengths[144][0] > 0.04
     assert strengths[8][1] < strengths[144][1] / 1.8
@@ -413,7 +512,7 @@ def test_candidates_of_nothing_are_installed_as_often_as_stated() -> None:
     torch.manual_seed(0)
     model, _ = kept(Net(), (4,))
     generator = torch.Generator().manual_seed(0)
-    asked = replace(STUDY, size=1, false_positives=0.25)
+    asked = replace(STUDY, size=1, false_positives=0.24)  # 4 pairings and not 3: never more than stated
     installed = 0
     for _ in range(120):
         pool = pool_of(model, "head", "full", asked)
@@ -421,7 +520,7 @@ def test_candidates_of_nothing_are_installed_as_often_as_stated() -> None:
         pool.install([((rows[0],), rows[1])])
         installed += bool(model.plan.grafts)
         surgery.truncate(model, GraftPlan())
-    assert installed <= 45  # 30 at most are expected
+    assert 4 <= installed <= 40  # 24 at most are expected
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def test_a_network_that_stands_still_gets_adapters_at_the_output_layer_too(trace
         ("conv", "tokens", "hidden", "head"), "adapter"
     )
     assert left_out == ()
+    tried, _ = plan_cycle(traced, rule=Gradient(freeze=True), every=True)
+    assert "adapter" in {graft.kind for graft in tried.grafts}
 
 
 def test_the_output_layer_is_grafted_when_named(traced: TracedModel) -> None:
