@@ -33,7 +33,7 @@ WORKERS ?= 2
 FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
 ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
-bench: speech voices cifar mnist digits adapt worse ## rerun the comparisons of docs/frontier.md, 10 seeds each (a day)
+bench: speech voices cifar mnist digits adapt worse ## rerun the comparisons of docs/frontier.md and more (a day)
 
 .PHONY: speech voices cifar mnist digits adapt worse data
 speech voices: data

@@ -102,7 +102,10 @@ def _plot(suite: str, found: Found, path: Path) -> None:
         if kinds != THEIRS:
             _front(axes.step, found, kinds, colours[family], family)
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title=suite)
-    ticks = [t for t in (300, 500, 1000, 2000, 4000, 8000, 16000) if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
+    low, high = axes.get_xlim()
+    ticks = [
+        t for t in (300, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 9000, 12000, 16000) if low <= t <= high
+    ]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
@@ -115,4 +118,5 @@ def _front(step: Callable[..., object], found: Found, kinds: Sequence[str], colo
     sizes = sorted({_size(runs) for row, runs in found.items() if row.startswith(tuple(kinds))})
     rows = [best_within(found, kinds, size) for size in sizes]
     means = [mean_se(_numbers(found[row], 1, sorted(found[row])))[0] for row in rows if row]
+    sizes, means = [*sizes, max(map(_size, found.values()))], [*means, means[-1]]
     step(sizes, means, where="post", color=colour, lw=2, label=f"{name}, chosen on validation")
