@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from grower_tools import dataset, epoch, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -86,12 +87,6 @@ def pictures(shared: dict[str, tuple[GraftedModel, dict[str, Tensor]]]) -> Itera
     yield from as_given(shared["pictures"])
 
 
-def dataset(rows: int = 64, *, seed: int = 1) -> TensorDataset:
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(rows, 4, generator=generator)
-    return TensorDataset(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
-
-
 def images(rows: int, *, seed: int = 1) -> tuple[Tensor, Tensor]:
     """The class is whether the first channel is bright as a whole."""
     generator = torch.Generator().manual_seed(seed)
@@ -112,17 +107,6 @@ def grower(model: GraftedModel, additions: Sequence[Graft], **asked: object) -> 
         "recipe": Recipe(learning_rate=0.05, settled=1.0),
     }
     return Grower(model, additions, **{**options, **asked})  # type: ignore[arg-type]
-
-
-def epoch(growing: Grower, score: float) -> training.Step:
-    inputs, targets = dataset().tensors
-    for part in (slice(0, 32), slice(32, 64)):
-        growing.learn(inputs[part], targets[part])
-    return growing.step(score)
-
-
-def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return set(state) == set(other) and all(torch.equal(state[name], other[name]) for name in state)
 
 
 def study(growing: Grower, score: float = 0.5) -> None:

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from grower_tools import dataset, epoch, same
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
 
 from graftkit import api, surgery, tracing, training
 from graftkit.contracts import Data, Observer
@@ -63,12 +63,6 @@ def model(shared: tuple[GraftedModel, dict[str, Tensor]]) -> Iterator[GraftedMod
     surgery.put_back(given, GraftPlan(), state, build_dendrite)
 
 
-def dataset(rows: int = 64, *, seed: int = 1) -> TensorDataset:
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(rows, 4, generator=generator)
-    return TensorDataset(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
-
-
 DATA = Data(dataset(), dataset(seed=2), dataset(seed=3), "classes", 2, "made up")
 PLAN = (Graft("first", "full"),)
 
@@ -84,17 +78,6 @@ def grower(model: GraftedModel, additions: Sequence[Graft] = PLAN, **asked: obje
         "recipe": Recipe(learning_rate=0.05, settled=1.0),
     }
     return Grower(model, additions, **{**options, **asked})  # type: ignore[arg-type]
-
-
-def epoch(growing: Grower, score: float) -> training.Step:
-    inputs, targets = dataset().tensors
-    for part in (slice(0, 32), slice(32, 64)):
-        growing.learn(inputs[part], targets[part])
-    return growing.step(score)
-
-
-def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return set(state) == set(other) and all(torch.equal(state[name], other[name]) for name in state)
 
 
 def test_only_the_last_epochs_of_a_phase_leave_a_state_and_of_equal_ones_the_latest(model: GraftedModel) -> None:
