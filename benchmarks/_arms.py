@@ -144,15 +144,15 @@ def _pictures(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return parts[0], parts[1], parts[2], parts[3]
 
 
-def images(path: Path, seed: int, rows: int) -> Data:
-    """`rows` images to train on and 2000 others to validate, drawn by the seed; 2000 to test, always the same."""
+def images(path: Path, seed: int, rows: int, test: int = 2000) -> Data:
+    """`rows` images to train on and 2000 others to validate, drawn by the seed; `test` to test, always the same."""
     inputs, targets, test_inputs, test_targets = _pictures(path)
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
     train, validation = order[: min(rows, len(inputs) - 2000)], order[-2000:]
     return Data(
         TensorDataset(inputs[train], targets[train]),
         TensorDataset(inputs[validation], targets[validation]),
-        TensorDataset(test_inputs[:2000], test_targets[:2000]),
+        TensorDataset(test_inputs[:test], test_targets[:test]),
         "classes", 10, path.stem,
     )  # fmt: skip
 
@@ -242,6 +242,7 @@ class Trainee:
         *,
         keep: bool = False,
         rule: Rule | None = None,
+        shrink: float = 1.0,
     ) -> Arm:
         """These grafts, then so many epochs; with `keep` the model ends in the best validated state of them."""
         surgery.put_back(self.model, GraftPlan(), self.given, build_dendrite)
@@ -257,7 +258,7 @@ class Trainee:
                 criterion=functional.cross_entropy,
                 baseline=self._score(self.data.validation),
                 steps_per_epoch=len(batches),
-                recipe=Recipe(learning_rate=learning_rate),
+                recipe=Recipe(learning_rate=learning_rate, shrink=shrink),
                 seed=self.seed,
             )
             while not grower.finished:

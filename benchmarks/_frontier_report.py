@@ -19,7 +19,7 @@ def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None
     # where an arm has fewer epochs of its own, because it began half way, all choose from as many as that one
     last = min(arm.settled for runs in complete.values() for arm in runs.values())
     complete = {row: {seed: _ending(arm, last) for seed, arm in runs.items()} for row, runs in complete.items()}
-    text = f"{markdown(*_table(complete))}\n\n{markdown(*_fronts(complete))}"
+    text = "\n\n".join(markdown(*part(complete)) for part in (_table, _together, _fronts))
     print(text)
     if out:
         out.write_text(text + "\n", encoding="utf-8")
@@ -60,6 +60,31 @@ def _against(found: Found, row: str) -> str:
     ours, theirs = (_numbers(runs, 1, seeds) for runs in (found[row], control))
     gone = (mean_se(ours)[0] - mean_se(theirs)[0]) / max(1e-9, 100 - mean_se(theirs)[0])
     return f"{shown([a - b for a, b in zip(ours, theirs, strict=True)], sign=True)} ({gone:+.0%} of the errors)"
+
+
+def _together(found: Found) -> tuple[Sequence[str], list[list[str]]]:
+    """Every way of going on against more training, all shapes of a seed together."""
+    ways: dict[str, list[str]] = {}
+    for row in found:
+        way, shape = row.rsplit(" ", 1)
+        if f"continued {shape}" in found and not way.startswith("widened"):
+            ways.setdefault(way, []).append(shape)
+    rows = []
+    for way, shapes in ways.items():
+        if way == "continued":
+            continue
+        pairs = [(found[f"{way} {shape}"], found[f"continued {shape}"]) for shape in shapes]
+        seeds = sorted(set.intersection(*(set(runs) for pair in pairs for runs in pair)))
+        if not seeds:
+            continue
+        ours, theirs = (
+            [sum(scores) / len(shapes) for scores in zip(*(_numbers(p[side], 1, seeds) for p in pairs), strict=True)]
+            for side in (0, 1)
+        )
+        gains = [a - b for a, b in zip(ours, theirs, strict=True)]
+        gone = mean_se(gains)[0] / max(1e-9, 100 - mean_se(theirs)[0])
+        rows.append([way, ", ".join(shapes), str(len(seeds)), shown(gains, sign=True), f"{gone:+.0%} of the errors"])
+    return ("against more training", "shapes", "runs", "test − continued", ""), rows
 
 
 def best_within(found: Found, family: Sequence[str], budget: int) -> str | None:

@@ -65,6 +65,16 @@ def grey_cnn(widths: Widths) -> nn.Module:
     return image_cnn(widths, channels=1)
 
 
+def grey_lenet(widths: Widths) -> nn.Module:
+    """[N, 1, 28, 28]: two convolutions, each with a pool, a hidden Linear over all positions, and the output."""
+    first, second, hidden = widths
+    return nn.Sequential(
+        nn.Conv2d(1, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(49 * second, hidden), nn.ReLU(), nn.Linear(hidden, 10),
+    )  # fmt: skip
+
+
 def still(inputs: Tensor) -> Tensor:
     """Nothing moves."""
     return inputs

@@ -10,8 +10,7 @@ import functools
 import json
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +27,10 @@ from _arms import (
 from _frontier_report import write
 from _nets import Moves, Widths, digits_cnn, grey_cnn, image_cnn, mirrored, shifted, speech_cnn, still
 from _perforated import perforated
+from _raw import read
 from _widen import widened
 
+from graftkit.plan import Graft
 from graftkit.planning import plan_cycle
 from graftkit.rules import Gradient
 
@@ -61,6 +62,7 @@ class Suite:
 
 
 GATE = "context:units={},mode=gate"
+SHRINK = 0.3  # what weights are multiplied by half way in the arms that learn anew: chosen on digits and spoken digits
 SPEECH = Suite(
     build=speech_cnn,
     data=spoken,
@@ -98,7 +100,7 @@ SUITES = {
         build=grey_cnn,
         data=lambda path, seed: images(path, seed, 6_000),  # type: ignore[arg-type]
         epochs=20,
-        plain=((4, 6, 8), (6, 8, 10), (7, 9, 12), (8, 12, 16)),
+        plain=((6, 8, 10), (7, 9, 12), (8, 12, 16)),
         grafted=((6, 8, 10),),
         wider={(6, 8, 10): (7, 9, 12)},
         kinds=(GATE.format(4),),
@@ -132,23 +134,30 @@ def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: froze
         return
     trainee = fresh(net.fresh(widths, seed))
     plan, _ = plan_cycle(trainee.model.traced, dendrites=suite.kinds, rule=Gradient())
+    both, _ = plan_cycle(trainee.model.traced, dendrites=(*suite.kinds, "full"), rule=Gradient(), every=True)
     if f"from the start {shape}" not in skip:
         yield f"from the start {shape}", trainee.train(plan.grafts, suite.epochs, rate)
-    late = {f"continued {shape}", f"grafted {shape}"}
-    late |= {f"widened {shape} to {'-'.join(map(str, suite.wider[widths]))}"} if widths in suite.wider else set()
-    if late <= skip:
+    late: dict[str, tuple[Sequence[Graft], float]] = {
+        f"continued {shape}": ((), 1.0),
+        f"grafted {shape}": (plan.grafts, 1.0),
+        f"continued anew {shape}": ((), SHRINK),
+        f"grafted anew {shape}": (plan.grafts, SHRINK),
+        f"grafted anew with copies {shape}": (both.grafts, SHRINK),
+    }
+    wider = f"widened {shape} to {'-'.join(map(str, suite.wider[widths]))}" if widths in suite.wider else ""
+    if {*late, *filter(None, [wider])} <= skip:
         return
     trainee.back()
     trainee.scratch(half, rate)
     state = {name: tensor.clone() for name, tensor in trainee.given.items()}
-    yield f"continued {shape}", trainee.control(half, rate)
-    yield f"grafted {shape}", trainee.train(plan.grafts, half, rate)
-    if widths in suite.wider:
+    for row, (grafts, shrink) in late.items():
+        if row not in skip:
+            yield row, trainee.train(grafts, half, rate, shrink=shrink)
+    if wider and wider not in skip:
         narrow = net.fresh(widths, seed)
         narrow.load_state_dict({name.removeprefix("base."): tensor for name, tensor in state.items()})
         wide = widened(narrow, net.fresh(suite.wider[widths], seed), seed=seed)  # type: ignore[arg-type]
-        row = f"widened {shape} to {'-'.join(map(str, suite.wider[widths]))}"
-        yield row, fresh(wide).control(half, rate)
+        yield wider, fresh(wide).control(half, rate)
 
 
 def theirs(
@@ -178,7 +187,8 @@ def work(
 
 def settings(suite: Suite) -> str:
     """What else a run depends on: runs of other settings are not used."""
-    return f"{suite.epochs} epochs, {suite.learning_rate:g}, {', '.join(suite.kinds)}, {suite.moves.__name__}"
+    kinds, moves = ", ".join(suite.kinds), suite.moves.__name__
+    return f"{suite.epochs} epochs, {suite.learning_rate:g}, {kinds}, {moves}, shrunk to {SHRINK:g}"
 
 
 def main() -> None:
@@ -194,7 +204,7 @@ def main() -> None:
     made.add_argument("--plot", type=Path, help="SVG file to write")
     options = made.parse_args()
     suite = SUITES[options.suite]
-    found = _read(options.raw, settings(suite))
+    found = read(options.raw, settings(suite))
     begun = time.perf_counter()
     with ProcessPoolExecutor(options.workers) as pool, options.raw.open("a", encoding="utf-8") as raw:
         waiting = {}
@@ -216,18 +226,6 @@ def main() -> None:
                     f"{time.perf_counter() - begun:6.0f} s  seed {seed}  {row}: {arm.numbers()[1]:.2f}", file=sys.stderr
                 )
     write(options.suite, found, options.out, options.plot)
-
-
-def _read(path: Path, settings: str) -> dict[str, dict[int, Arm]]:
-    """From rows and seeds to the runs with these settings that are there."""
-    found: dict[str, dict[int, Arm]] = defaultdict(dict)
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        run = json.loads(line)
-        if run["settings"] != settings:
-            continue
-        arm = Arm(run["parameters"], tuple(run["validation"]), tuple(run["test"]))
-        found[run["row"]][run["seed"]] = arm
-    return found
 
 
 if __name__ == "__main__":

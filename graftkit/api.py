@@ -71,6 +71,7 @@ def fit(
     cycles: int = 2,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
+    shrink: float = 1.0,
     max_parameters: str | int | None = None,
     budget: str | None = None,
     seed: int = 0,
@@ -90,6 +91,8 @@ def fit(
         loss, metric: a name, an import path, or a function; as the labels suggest where they are None.
         epochs: epochs of each phase.
         cycles: cycles at most.
+        learning_rate: of every phase, after its warm-up.
+        shrink: what the network's weights are multiplied by before each phase, to learn anew; 1 leaves them.
         max_parameters: "+20%" of what the model has, or a number.
         budget: "parameters=+10%", or macs, size, latency: `plan` is what a trial chooses from, the kinds of
             `graftkit.planning.TRIED` at every site where it is None; all of it is grafted in one cycle.
@@ -111,7 +114,7 @@ def fit(
         epochs=epochs,
         cycles=cycles if budget is None else 1,
         batch_size=batch_size,
-        recipe=Recipe(learning_rate=learning_rate),
+        recipe=Recipe(learning_rate=learning_rate, shrink=shrink),
         max_parameters=parameter_limit(max_parameters, grafted.parameter_count()),
         seed=seed,
         seeds=seeds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from graftkit.contracts import DendriteKind
 from graftkit.core.errors import PlanError
@@ -12,7 +13,7 @@ from graftkit.learning import Rule
 from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
 
-DEFAULT = "default"
+DEFAULT, BOTH = "default", "+"
 # Additive context was nowhere below the control and led for Linear (docs/results.md); its gating form gained most on
 # CIFAR-10 (docs/frontier.md) and lost a third of a point on digits. The second kind is for a site that the first does
 # not fit: over a sequence context would show a causal model its future.
@@ -31,6 +32,14 @@ TRIED = ("context:units=4,mode=add", "context:units=4,mode=gate", "lowrank:rank=
 TRIED_FROZEN = ("adapter:rank=2", "context:units=4,mode=gate", "lowrank:rank=1,activation=linear")
 
 
+@dataclass(frozen=True)
+class _Offer:
+    """Kinds for one sort of operator: the first that fits a site is grafted there, or with `all` each that fits."""
+
+    kinds: tuple[DendriteKind, ...] = ()
+    all: bool = False
+
+
 def plan_cycle(
     traced: TracedModel,
     *,
@@ -41,12 +50,12 @@ def plan_cycle(
     mask: str | None = None,
     every: bool = False,
 ) -> tuple[GraftPlan, tuple[str, ...]]:
-    """One dendrite for each chosen site, and a line for each site that was left out and why.
+    """One dendrite for each chosen site, or one of each kind; and a line for each that was left out and why.
 
     Args:
         traced: the model.
-        dendrites: kinds as text, `context:units=2`; `conv=KIND` or `linear=KIND` for one sort of operator;
-            none for the defaults.
+        dendrites: kinds as text, `context:units=2`; `conv=KIND` or `linear=KIND` for one sort of operator,
+            `KIND+KIND` for one of each at a site; none for the defaults.
         sites: glob patterns, `!` excludes; none for every site but a Linear that gives the model's output, and for
             every site where the network stands still.
         rule: the learning rule, which decides whether inputs are detached.
@@ -65,44 +74,50 @@ def plan_cycle(
             + (f" (of {len(traced.skipped)}: {hidden})" if hidden else "")
         )
     tried = (TRIED_FROZEN if rule.freeze else TRIED) if every else ()
-    kinds = _kinds(dendrites or tried, rule, every=every)
+    offers = _offers(dendrites or tried, rule, every=every)
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
-        offered = kinds.get("linear" if site.is_linear else "conv", ())
+        offer = offers.get("linear" if site.is_linear else "conv", _Offer())
         named = is_named(site, sites)
-        reasons = [_reason(site, kind, rule, named=named, asked=bool(dendrites)) for kind in offered]
-        fitting = [kind for kind, reason in zip(offered, reasons, strict=True) if reason is None]
+        reasons = [_reason(site, kind, rule, named=named, asked=bool(dendrites)) for kind in offer.kinds]
+        fitting = [kind for kind, reason in zip(offer.kinds, reasons, strict=True) if reason is None]
         if not fitting:
             why = reasons[-1] if reasons else "no kind was given for this sort of operator"
             if site.key in sites or site.path in sites:  # named in so many words, not by a pattern
                 raise PlanError(f"no dendrite can be grafted at {site.key}: {why}")
             left_out.append(f"{site.key}: {why}")
             continue
-        for kind in fitting if every else fitting[:1]:
+        if offer.all and not every:
+            named_kinds = zip(offer.kinds, reasons, strict=True)
+            left_out += [f"{site.key}: no {kind.name}: {why}" for kind, why in named_kinds if why is not None]
+        for kind in fitting if offer.all else fitting[:1]:
             grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=mask))
     if not grafts:
         raise PlanError(f"nothing to graft: {'; '.join(left_out[:3])}")
     return GraftPlan(tuple(grafts)), tuple(left_out)
 
 
-def _kinds(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, tuple[DendriteKind, ...]]:
-    """The kinds to try at each sort of operator, in order: the last that was asked for, or every, or the defaults."""
+def _offers(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, _Offer]:
+    """The kinds for each sort of operator, in order: the last that was asked for, or every, or the defaults."""
     learning = DEFAULT_KINDS_FROZEN if rule.freeze else DEFAULT_KINDS
     defaults = DEFAULT_KINDS_DETACHED if rule.detaches else learning
     if not texts:
-        return dict(defaults)
-    kinds: dict[str, tuple[DendriteKind, ...]] = {}
+        return {operator: _Offer(kinds, every) for operator, kinds in defaults.items()}
+    offers: dict[str, _Offer] = {}
     for text in texts:
         head, equals, rest = text.partition("=")
         only = head if equals and ":" not in head else None
         if only is not None and only not in defaults:
             raise PlanError(f"{text!r}: write KIND, conv=KIND or linear=KIND, as in conv=context:units=2")
-        name = rest if only else text
+        names = (rest if only else text).split(BOTH)
+        if DEFAULT in names and len(names) > 1:
+            raise PlanError(f"{text!r}: {DEFAULT} is a choice among kinds and goes with no other; write their names")
         for operator in (only,) if only else defaults:
-            found = defaults[operator] if name == DEFAULT else (parse_kind(name),)
-            before = kinds.get(operator, ()) if every else ()
-            kinds[operator] = (*before, *(kind for kind in found if kind not in before))
-    return kinds
+            found = defaults[operator] if names == [DEFAULT] else tuple(map(parse_kind, names))
+            before = offers.get(operator, _Offer()).kinds if every else ()
+            kinds = (*before, *(kind for kind in found if kind not in before))
+            offers[operator] = _Offer(kinds, every or len(names) > 1)
+    return offers
 
 
 def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: bool) -> str | None:

@@ -18,7 +18,8 @@ from graftkit.cli import options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--dendrites", multiple=True, metavar="KIND",
               help="context, lowrank, full, pointwise, depthwise, adapter or pooled, options as"
-              " context:units=2,mode=add; conv=KIND or linear=KIND for one sort of call. Repeatable.")  # fmt: skip
+              " context:units=2,mode=add; conv=KIND or linear=KIND for one sort of call, KIND+KIND for one of each at"
+              " a site. Repeatable.")  # fmt: skip
 @click.option("--sites", multiple=True, metavar="GLOB", help="Sites to graft, as 'layer1.*'; ! excludes. Repeatable.")
 @click.option(
     "--rule", default="gradient", show_default=True, help="gradient or correlation, options as correlation:pool=8."
@@ -35,6 +36,9 @@ from graftkit.cli import options
 @click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True,
               help="The full one of your own recipe.")  # fmt: skip
+@click.option("--shrink", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+              help="Multiply the network's weights by this before each phase, so that it learns anew: 0.3 where you"
+              " have all the rows it was trained on, and epochs enough.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
 @click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
@@ -97,7 +101,7 @@ def _request(given: dict[str, Any]) -> Any:
         epochs=given["epochs"],
         cycles=_cycles(given["cycles"], given["budget"]),
         batch_size=given["batch_size"],
-        recipe=Recipe(learning_rate=given["learning_rate"]),
+        recipe=Recipe(learning_rate=given["learning_rate"], shrink=given["shrink"]),
         seed=given["seed"],
         seeds=given["seeds"],
         control=given["control"],

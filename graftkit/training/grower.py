@@ -18,6 +18,7 @@ from graftkit.model import GraftedModel, learning
 from graftkit.plan import Graft
 from graftkit.training.progress import Best, Progress, Step
 from graftkit.training.recipe import Recipe
+from graftkit.training.shrinking import check_shrink, shrink
 
 
 class Grower:
@@ -51,7 +52,8 @@ class Grower:
         seed: decides fresh weights; every other randomness is the caller's.
 
     Raises:
-        TrainingError: the baseline is not a finite number, or a rule's held-out rows are missing.
+        TrainingError: the baseline is not a finite number, a rule's held-out rows are missing, or the recipe shrinks
+            a network that the rule leaves as it is.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Grower:
             raise TrainingError(
                 "the rule tests dendrites on held-out rows, but the training data are a loader; give a dataset"
             )
+        check_shrink(recipe.shrink, rule)
         self.model, self.additions, self.rule, self.schedule = model, tuple(additions), rule, schedule
         self.build, self.criterion, self.recipe, self.held_out = build, criterion, recipe, held_out
         self.steps_per_epoch, self.max_parameters = steps_per_epoch, max_parameters
@@ -275,6 +278,8 @@ class Grower:
             return
         if self.phase.grow or not self.additions:
             self.restore_best()
+            if self.recipe.shrink < 1:
+                shrink(self.model, self.recipe.shrink)
         if self.phase.grow and not self._grow():
             limit = "" if self.max_parameters is None else f" fits into {self.max_parameters:,} parameters"
             self.phase, self.stopped = None, f"no further dendrite{limit or ' was asked for'}"

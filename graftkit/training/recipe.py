@@ -16,12 +16,14 @@ class Recipe:
         warmup: share of a phase's steps.
         settled: share of a phase's epochs, at its end, whose states may be kept: with few validation rows the best of
             all epochs is one that was lucky while the learning rate was high (docs/results.md).
+        shrink: what the network's weights are multiplied by before each phase; 1 leaves them as they are.
     """
 
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup: float = 0.05
     settled: float = 0.25
+    shrink: float = 1.0
 
     def keeps(self, epoch: int, epochs: int) -> bool:
         """Whether the state after an epoch, from 1 on, may be kept; the last always may."""

@@ -21,6 +21,7 @@ from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import PRECISIONS
+from graftkit.learning import Rule
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Correlation, Gradient
@@ -185,6 +186,50 @@ def test_a_new_cycle_starts_from_the_best_state(model: GraftedModel) -> None:
     epoch(growing, 0.5)
     now = model.snapshot()
     assert all(torch.equal(tensor, now[name]) for name, tensor in best.items())
+
+
+def test_shrinking_begins_each_phase_with_smaller_weights_and_keeps_biases_and_norms(model: GraftedModel) -> None:
+    model.base.head.weight.requires_grad_(False)  # type: ignore[union-attr]
+    growing = grower(model, recipe=Recipe(learning_rate=0.05, settled=1.0, shrink=0.3))
+    shares = {"base.first.weight": 0.3}
+    for name, tensor in growing.best.state.items():
+        torch.testing.assert_close(model.snapshot()[name], tensor * shares[name] if name in shares else tensor)
+    epoch(growing, 0.6)
+    best = model.snapshot()
+    epoch(growing, 0.55)  # the second cycle shrinks the best state, with the dendrites that it has
+    now = model.snapshot()
+    shrunk = {name for name, tensor in best.items() if not torch.equal(now[name], tensor)}
+    assert "base.first.weight" in shrunk and any(name.startswith("dendrites.") for name in shrunk)
+    assert all(best[name].ndim > 1 for name in shrunk)
+    assert all(torch.allclose(now[name], 0.3 * best[name]) for name in shrunk)
+
+
+def test_shrinking_is_the_same_for_the_control_and_never_ships_by_itself(model: GraftedModel) -> None:
+    before = model.snapshot()
+    growing = grower(model, (), schedule=Replay((2,)), baseline=0.9, recipe=Recipe(learning_rate=0.05, shrink=0.5))
+    now = model.snapshot()
+    assert torch.equal(now["base.head.weight"], before["base.head.weight"] * 0.5)
+    assert torch.equal(now["base.head.bias"], before["base.head.bias"])
+    for score in (0.8, 0.85):
+        epoch(growing, score)
+    growing.restore_best()
+    assert same(model.snapshot(), before)
+
+
+@pytest.mark.parametrize(
+    ("share", "rule", "words"),
+    [
+        (0.5, Gradient(freeze=True), "the network stands still"),
+        (0.5, Correlation(), "teaches dendrites its errors"),
+        (0.0, Gradient(), "a share above 0"),
+        (1.5, Gradient(), "a share above 0"),
+    ],
+)
+def test_shrinking_goes_with_a_network_that_learns(model: GraftedModel, share: float, rule: Rule, words: str) -> None:
+    before = model.snapshot()
+    with pytest.raises(TrainingError, match=words):
+        grower(model, rule=rule, held_out=[], recipe=Recipe(shrink=share))
+    assert same(model.snapshot(), before)
 
 
 def test_nothing_better_gives_the_model_as_it_was(model: GraftedModel) -> None:

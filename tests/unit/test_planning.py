@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graftkit import tracing
+from graftkit import surgery, tracing
 from graftkit.core.errors import PlanError
-from graftkit.dendrites import make_kind, options_of
+from graftkit.dendrites import build_dendrite, make_kind, options_of
 from graftkit.model import TracedModel
 from graftkit.planning import DEFAULT_KINDS, parameter_limit, plan_cycle
 from graftkit.rules import RULES, Gradient
@@ -47,6 +47,27 @@ def test_defaults(traced: TracedModel) -> None:
         options_of(DEFAULT_KINDS["conv"][0]), options_of(second), options_of(first)
     ]  # fmt: skip
     assert not any(graft.detach or graft.mask or graft.neurons for graft in plan.grafts)
+
+
+def test_kinds_joined_by_a_plus_are_all_grafted_where_they_fit(traced: TracedModel) -> None:
+    plan, left_out = plan_cycle(traced, dendrites=("full", "conv=context:units=2+full"), rule=Gradient())
+    assert [(graft.site, graft.kind) for graft in plan.grafts] == [
+        ("conv", "context"), ("conv", "full"), ("tokens", "full"), ("hidden", "full")
+    ]  # fmt: skip
+    assert dict(plan.grafts[0].options)["units"] == 2
+    _, left_out = plan_cycle(traced, dendrites=("context+full",), rule=Gradient())
+    assert [line for line in left_out if line.startswith("tokens: no context: ") and "future" in line]
+    plan, _ = plan_cycle(traced, dendrites=("full+full",), sites=("conv",), rule=Gradient())
+    model = surgery.empty(traced)
+    surgery.graft(model, plan.grafts, build_dendrite, seed=0)
+    first, second = (list(dendrite.parameters()) for dendrite in model.at("conv").cascade)
+    assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=False) if a.shape == b.shape)
+
+
+@pytest.mark.parametrize("text", ["default+full", "full+", "+", "conv=full+nothing"])
+def test_a_plus_needs_kinds_on_both_sides(traced: TracedModel, text: str) -> None:
+    with pytest.raises(PlanError):
+        plan_cycle(traced, dendrites=(text,), rule=Gradient())
 
 
 def test_the_correlation_rule_grafts_copies_and_detaches(traced: TracedModel) -> None:
