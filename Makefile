@@ -33,9 +33,9 @@ WORKERS ?= 2
 FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
 ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
-bench: speech voices cifar mnist digits adapt worse ## rerun the comparisons of docs/frontier.md and more (a day)
+bench: speech voices cifar mnist digits compress adapt worse ## rerun the comparisons of docs/frontier.md and more (a day)
 
-.PHONY: speech voices cifar mnist digits adapt worse data
+.PHONY: speech voices cifar mnist digits compress adapt worse data
 speech voices: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
 cifar: data
@@ -44,6 +44,9 @@ mnist: data
 	$(FRONTIER) $@ --path $(DATA)/mnist.npz $(ALIKE) --plot docs/frontier-$@.svg
 digits: data
 	$(FRONTIER) $@ $(ALIKE) --plot docs/frontier-$@.svg
+compress: data
+	$(BIN)/python -W ignore benchmarks/compress.py --path $(DATA)/mnist.npz --workers $(WORKERS) \
+		--raw runs/bench/$@.jsonl --out runs/bench/$@.md
 adapt: data .venv-peft/.installed
 	.venv-peft/bin/python -W ignore benchmarks/adapt.py --fsdd $(DATA)/fsdd.npz > runs/bench/$@.md
 worse: data

@@ -36,6 +36,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "adapter, rank 2 at the centre; pooled, 16 groups": ((CENTRE.format(2), "linear=pooled"),),
     "adapter, rank 4 at the centre; pooled, 16 groups": ((CENTRE.format(4), "linear=pooled"),),
 }
+LORA = {"none": "LoRA", "all": "LoRA and biases"}  # what PEFT calls the biases that learn, and its name here
 RANKS = ((1, 1), (2, 1), (2, 2), (4, 4))  # of LoRA at the convolutions and at the output layer
 Rows = tuple[Tensor, Tensor]
 Arm = tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]  # what computes, and what is trained
@@ -98,7 +99,11 @@ class Spotter:
     def arms(self) -> Mapping[str, Callable[[], Arm]]:
         """By name, what makes an arm anew."""
         dendrites = {f"dendrites: {name}": lambda name=name: self._dendrites(name) for name in KINDS}
-        lora = {f"LoRA, ranks {c} and {o}": lambda c=c, o=o: self._lora(c, o) for c, o in RANKS}
+        lora = {
+            f"{LORA[biases]}, ranks {c} and {o}": lambda c=c, o=o, biases=biases: self._lora(c, o, biases)
+            for biases in LORA
+            for c, o in RANKS
+        }
         head = list(self.net)[-1]  # type: ignore[arg-type]
         return {
             "linear probe": lambda: self._plain(list(head.parameters())),
@@ -123,7 +128,7 @@ class Spotter:
         surgery.graft(self.model, [graft for plan in plans for graft in plan.grafts], build_dendrite, seed=self.seed)
         return self.model.eval(), [*self.model.dendrites.parameters()]
 
-    def _lora(self, rank: int, output: int) -> Arm:
+    def _lora(self, rank: int, output: int, biases: str) -> Arm:
         from peft import LoraConfig, get_peft_model
 
         self.back()
@@ -133,7 +138,12 @@ class Spotter:
         with seeded(self.seed):
             ranks, alphas = {names[-1]: output}, {names[-1]: 2 * output}
             config = LoraConfig(
-                r=rank, lora_alpha=2 * rank, target_modules=names, rank_pattern=ranks, alpha_pattern=alphas
+                r=rank,
+                lora_alpha=2 * rank,
+                target_modules=names,
+                rank_pattern=ranks,
+                alpha_pattern=alphas,
+                bias=biases,  # type: ignore[arg-type]
             )
             made = get_peft_model(own, config)  # type: ignore[arg-type]
         return made, [p for p in made.parameters() if p.requires_grad]
@@ -174,11 +184,11 @@ def chosen(rates: Mapping[float, Mapping[str, Sequence[float]]]) -> dict[str, li
     return {speaker: list(rates[best(speaker)][speaker]) for speaker in speakers}
 
 
-def beside(name: str, flat: Mapping[str, Sequence[float]], sizes: Mapping[str, int]) -> str:
-    """For dendrites the difference to LoRA with the nearest number of trained parameters, run by run."""
+def beside(name: str, lora: str, flat: Mapping[str, Sequence[float]], sizes: Mapping[str, int]) -> str:
+    """For dendrites the difference to the LoRA with the nearest number of trained parameters, run by run."""
     if not name.startswith("dendrites"):
         return ""
-    nearest = min((n for n in flat if n.startswith("LoRA")), key=lambda n: abs(sizes[n] - sizes[name]))
+    nearest = min((n for n in flat if n.startswith(f"{lora},")), key=lambda n: abs(sizes[n] - sizes[name]))
     gains = [ours - theirs for ours, theirs in zip(flat[name], flat[nearest], strict=True)]
     return f"{shown(gains, sign=True)} ({sizes[nearest]})"
 
@@ -205,8 +215,9 @@ def main() -> None:
         each = [f"{mean_se(scores[name][speaker])[0]:.1f}" for speaker in speakers]
         cells = [f"{sizes[name]:,}" if name in sizes else "0", shown(values)]
         against = shown(gains, sign=True) if name != "linear probe" else ""
-        lines.append([name, *cells, against, beside(name, flat, sizes), *each])
-    print(markdown(("", "trained", "accuracy", "− linear probe", "− LoRA of such a size", *speakers), lines))
+        lines.append([name, *cells, against, *(beside(name, lora, flat, sizes) for lora in LORA.values()), *each])
+    heads = (f"− {lora} of such a size" for lora in LORA.values())
+    print(markdown(("", "trained", "accuracy", "− linear probe", *heads, *speakers), lines))
 
 
 if __name__ == "__main__":

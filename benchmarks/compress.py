@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from _arms import CPU, Arm, Net, Trainee, images, markdown, mean_se, paired, shown
+from _arms import CPU, Arm, Net, Trainee, markdown, mean_se, paired, shown
 from _nets import Widths, grey_lenet
 from _raw import read
+from _rows import images
 from scipy import stats
 from torch.nn import functional
 from torch.utils.data import TensorDataset
@@ -29,8 +30,8 @@ from graftkit.rules import Gradient
 
 GIVEN: Widths = (8, 16, 50)
 ALIKE: Widths = (5, 10, 31)  # each layer narrower by the same share
-SHAPES: tuple[Widths, ...] = ((12, 20, 14), (16, 24, 10), (10, 14, 20))
-KINDS = ("context:units=4,mode=gate", "context:units=4,mode=add")
+SHAPES: tuple[Widths, ...] = ((12, 20, 14), (16, 24, 10))
+KINDS = ("context:units=4,mode=gate",)
 SMALLER: Widths = (12, 20, 13)  # with dendrites as large as the shapes above
 ROWS, TEST, LEARNING_RATE, LIMIT, CONFIDENCE, WARMTH = 6_000, 10_000, 5e-3, 0.4, 0.99, 2.0
 

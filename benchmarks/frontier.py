@@ -16,18 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from _arms import (
-    Arm,
-    Net,
-    Trainee,
-    digits,
-    images,
-    spoken,
-)
+from _arms import Arm, Net, Trainee
 from _frontier_report import write
 from _nets import Moves, Widths, digits_cnn, grey_cnn, image_cnn, mirrored, shifted, speech_cnn, still
 from _perforated import perforated
 from _raw import read
+from _rows import digits, images, spoken
 from _widen import widened
 
 from graftkit.plan import Graft

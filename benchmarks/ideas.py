@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from _arms import markdown, spoken
+from _arms import markdown
+from _rows import spoken
 from torch import Tensor
 from torch.nn import functional
 
