@@ -9,8 +9,9 @@ from pathlib import Path
 from _arms import Arm, markdown, mean_se, shown
 
 Found = Mapping[str, Mapping[int, Arm]]  # from rows and seeds to runs
-PLAIN, GRAFTED, THEIRS = ("plain", "continued", "widened"), ("grafted", "from the start"), ("PerforatedAI",)
-FAMILIES: Mapping[str, tuple[str, ...]] = {"plain nets": PLAIN, "with dendrites": GRAFTED, "PerforatedAI": THEIRS}
+PLAIN, GRAFTED = ("plain", "continued", "continued anew", "widened"), ("grafted", "grafted anew", "from the start")
+BESIDE = ("grafted anew with copies", "PerforatedAI")  # compared with more training, and no part of a front
+MARKS: Mapping[str, str] = dict(zip((*PLAIN, *GRAFTED, *BESIDE), "osPD^>v*X", strict=True))
 
 
 def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None:
@@ -19,7 +20,7 @@ def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None
     # where an arm has fewer epochs of its own, because it began half way, all choose from as many as that one
     last = min(arm.settled for runs in complete.values() for arm in runs.values())
     complete = {row: {seed: _ending(arm, last) for seed, arm in runs.items()} for row, runs in complete.items()}
-    text = "\n\n".join(markdown(*part(complete)) for part in (_table, _together, _fronts))
+    text = "\n\n".join(markdown(*part(complete)) for part in (_table, _together, _anew, _fronts))
     print(text)
     if out:
         out.write_text(text + "\n", encoding="utf-8")
@@ -30,6 +31,11 @@ def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None
 def _ending(arm: Arm, last: int) -> Arm:
     """An arm of which all that is left may be chosen."""
     return replace(arm, validation=arm.validation[-last:], test=arm.test[-last:])
+
+
+def _way(row: str) -> str:
+    """How a net is trained, without its shape."""
+    return row.split()[0] if row.startswith("widened") else row.rsplit(" ", 1)[0]
 
 
 def _numbers(runs: Mapping[int, Arm], number: int, seeds: Sequence[int]) -> list[float]:
@@ -54,7 +60,7 @@ def _against(found: Found, row: str) -> str:
     """The difference to more training of the same shape, seed by seed, and the share of its errors that are gone."""
     shape = row.split()[1] if row.startswith("widened") else row.split()[-1]
     control = found.get(f"continued {shape}")
-    if control is None or row.startswith("continued"):
+    if control is None or row == f"continued {shape}":
         return ""
     seeds = sorted(set(found[row]) & set(control))
     ours, theirs = (_numbers(runs, 1, seeds) for runs in (found[row], control))
@@ -66,13 +72,11 @@ def _together(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     """Every way of going on against more training, all shapes of a seed together."""
     ways: dict[str, list[str]] = {}
     for row in found:
-        way, shape = row.rsplit(" ", 1)
-        if f"continued {shape}" in found and not way.startswith("widened"):
+        way, shape = _way(row), row.split()[-1]
+        if f"continued {shape}" in found and way not in ("continued", "widened"):
             ways.setdefault(way, []).append(shape)
     rows = []
     for way, shapes in ways.items():
-        if way == "continued":
-            continue
         pairs = [(found[f"{way} {shape}"], found[f"continued {shape}"]) for shape in shapes]
         seeds = sorted(set.intersection(*(set(runs) for pair in pairs for runs in pair)))
         if not seeds:
@@ -87,15 +91,29 @@ def _together(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     return ("against more training", "shapes", "runs", "test − continued", ""), rows
 
 
+def _anew(found: Found) -> tuple[Sequence[str], list[list[str]]]:
+    """What dendrites add where weights are shrunk with and without them."""
+    rows = []
+    for row in (row for row in found if row.startswith("grafted anew")):
+        control = found.get(f"continued anew {row.split()[-1]}")
+        if control is None:
+            continue
+        seeds = sorted(set(found[row]) & set(control))
+        ours, theirs = (_numbers(runs, 1, seeds) for runs in (found[row], control))
+        gains = [a - b for a, b in zip(ours, theirs, strict=True)]
+        rows.append([row, f"{_size(found[row]):,}", str(len(seeds)), shown(gains, sign=True)])
+    return ("learning anew", "parameters", "runs", "test − continued anew, same shape"), rows
+
+
 def best_within(found: Found, family: Sequence[str], budget: int) -> str | None:
     """The row that validates best among those of a family with so many parameters at most."""
-    there = [row for row in found if row.startswith(tuple(family)) and _size(found[row]) <= budget]
+    there = [row for row in found if _way(row) in family and _size(found[row]) <= budget]
     return max(there, key=lambda row: mean_se(_numbers(found[row], 0, sorted(found[row])))[0], default=None)
 
 
 def _fronts(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     rows: list[list[str]] = []
-    for budget in sorted({_size(runs) for row, runs in found.items() if row.startswith(GRAFTED)}):
+    for budget in sorted({_size(runs) for row, runs in found.items() if _way(row) in GRAFTED}):
         plain, grafted = (best_within(found, family, budget) for family in (PLAIN, GRAFTED))
         if plain is None or grafted is None:
             continue
@@ -114,18 +132,16 @@ def _plot(suite: str, found: Found, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    colours = {"plain nets": "#5b6770", "with dendrites": "#c2410c", "PerforatedAI": "#3b6fb6"}
-    marks: Mapping[str, str] = {"plain": "o", "continued": "s", "widened": "D", "grafted": "^", "from the start": "v",
-                                 "PerforatedAI": "X"}  # fmt: skip
-    for family, kinds in FAMILIES.items():
-        for kind in kinds:
-            rows = [row for row in found if row.startswith(kind)]
-            points = [(_size(found[row]), *mean_se(_numbers(found[row], 1, sorted(found[row])))) for row in rows]
-            if points:
-                x, y, error = zip(*points, strict=True)
-                axes.errorbar(x, y, error, fmt=marks[kind], ms=5, lw=0.8, color=colours[family], alpha=0.55, label=kind)
-        if kinds != THEIRS:
-            _front(axes.step, found, kinds, colours[family], family)
+    colours = {**dict.fromkeys(PLAIN, "#5b6770"), **dict.fromkeys(GRAFTED, "#c2410c"), BESIDE[0]: "#d39b2a",
+               BESIDE[1]: "#3b6fb6"}  # fmt: skip
+    for way, mark in MARKS.items():
+        rows = [row for row in found if _way(row) == way]
+        points = [(_size(found[row]), *mean_se(_numbers(found[row], 1, sorted(found[row])))) for row in rows]
+        if points:
+            x, y, error = zip(*points, strict=True)
+            axes.errorbar(x, y, error, fmt=mark, ms=5, lw=0.8, color=colours[way], alpha=0.55, label=way)
+    _front(axes.step, found, PLAIN, colours[PLAIN[0]], "plain nets")
+    _front(axes.step, found, GRAFTED, colours[GRAFTED[0]], "with dendrites")
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title=suite)
     low, high = axes.get_xlim()
     ticks = [
@@ -140,8 +156,7 @@ def _plot(suite: str, found: Found, path: Path) -> None:
 
 def _front(step: Callable[..., object], found: Found, kinds: Sequence[str], colour: str, name: str) -> None:
     """The test accuracy of what validates best within each size."""
-    sizes = sorted({_size(runs) for row, runs in found.items() if row.startswith(tuple(kinds))})
+    sizes = sorted({_size(runs) for row, runs in found.items() if _way(row) in kinds})
     rows = [best_within(found, kinds, size) for size in sizes]
     means = [mean_se(_numbers(found[row], 1, sorted(found[row])))[0] for row in rows if row]
-    sizes, means = [*sizes, max(map(_size, found.values()))], [*means, means[-1]]
     step(sizes, means, where="post", color=colour, lw=2, label=f"{name}, chosen on validation")

@@ -40,7 +40,7 @@ def make_plan(
     join: str = "activation",
     mask: str | None = None,
 ) -> GraftPlan:
-    """What one cycle grafts: one dendrite for each chosen site. See `graftkit.planning.plan_cycle`."""
+    """What one cycle grafts: dendrites for each chosen site. See `graftkit.planning.plan_cycle`."""
     made, _ = plan_cycle(
         traced, dendrites=_texts(dendrites), sites=_texts(sites), rule=find_rule(rule), join=join, mask=mask
     )

@@ -88,8 +88,10 @@ def plan_cycle(
             left_out.append(f"{site.key}: {why}")
             continue
         if offer.all and not every:
-            named_kinds = zip(offer.kinds, reasons, strict=True)
-            left_out += [f"{site.key}: no {kind.name}: {why}" for kind, why in named_kinds if why is not None]
+            refused = [(kind.name, why) for kind, why in zip(offer.kinds, reasons, strict=True) if why is not None]
+            if refused and {site.key, site.path} & set(sites):
+                raise PlanError(f"no {refused[0][0]} can be grafted at {site.key}: {refused[0][1]}")
+            left_out += [f"{site.key}: no {name}: {why}" for name, why in refused]
         for kind in fitting if offer.all else fitting[:1]:
             grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=mask))
     if not grafts:

@@ -15,7 +15,7 @@ from graftkit.core.values import Spending
 class EpochRecord:
     """One epoch of one arm: mean training loss and the validation metric after it."""
 
-    arm: str  # "grafted", "control" or "trial"
+    arm: str  # "grafted", "control", "trial", or a second control: "control, not shrunk" or "control, shrunk"
     seed: int
     cycle: int  # 1, 2, ...
     phase: str  # "neuron" or "dendrite"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from lightning_fabric import Fabric
@@ -19,6 +19,8 @@ from graftkit.rules import Gradient
 from graftkit.schedules import Cycles, Replay
 from graftkit.training import Best, Grower, Recipe
 
+UNSHRUNK, SHRUNK = "control, not shrunk", "control, shrunk"  # of two controls the one that does not count
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,7 +28,7 @@ class Settings:
 
     Attributes:
         epochs: epochs of each phase.
-        cycles: cycles at most; each grafts one dendrite a site.
+        cycles: cycles at most; each grafts one dendrite a site, or one of each kind.
         batch_size: rows a step.
         recipe: the optimizer's settings.
         max_parameters: growth never goes beyond; None for no limit.
@@ -119,11 +121,24 @@ class Fitter:
 
     def trial_arm(self, candidates: Sequence[Graft], rule: Rule, epochs: int, seed: int) -> Arm:
         """Graft all candidates at once and train for a short time."""
-        return self._arm("trial", candidates, rule, Cycles(epochs=epochs, cycles=1), seed)
+        return self._arm("trial", candidates, rule, Cycles(epochs=epochs, cycles=1), seed, shrinks=False)
 
     def control_arm(self, lengths: Sequence[int], seed: int) -> Arm:
-        """Train the given model for phases of the same lengths, nothing grafted."""
-        return self._arm("control", (), Gradient(), Replay(tuple(lengths)), seed)
+        """Train the given model for phases of the same lengths, nothing grafted.
+
+        Where weights are shrunk, once with that and once without, and what validates better is the control.
+        """
+        control = self._arm("control", (), Gradient(), Replay(tuple(lengths)), seed)
+        if self.settings.recipe.shrink == 1 or control.interrupted:
+            return control
+        other = self._arm(UNSHRUNK, (), Gradient(), Replay(tuple(lengths)), seed, shrinks=False)
+        scores = [(arm.best_trained or arm.best).validation for arm in (control, other)]
+        if other.diverged or scores[0] >= scores[1]:
+            return replace(control, interrupted=other.interrupted)
+        names = {"control": SHRUNK, UNSHRUNK: "control"}
+        self.epochs = [replace(r, arm=names.get(r.arm, r.arm)) if r.seed == seed else r for r in self.epochs]
+        self.phases = [replace(r, arm=names.get(r.arm, r.arm)) if r.seed == seed else r for r in self.phases]
+        return other
 
     def gains(self) -> dict[str, float]:
         """For each grafted site, the validation metric that is lost when its strengths are zero."""
@@ -136,7 +151,16 @@ class Fitter:
             found[site] = whole - without
         return found
 
-    def _arm(self, name: str, additions: Sequence[Graft], rule: Rule, schedule: Cycles | Replay, seed: int) -> Arm:
+    def _arm(
+        self,
+        name: str,
+        additions: Sequence[Graft],
+        rule: Rule,
+        schedule: Cycles | Replay,
+        seed: int,
+        *,
+        shrinks: bool = True,
+    ) -> Arm:
         self.put_back(self.given_plan, self.given)
         size = self.settings.batch_size
         train = training.batches(self.data.train, size, seed=seed)
@@ -152,7 +176,7 @@ class Fitter:
                 criterion=self.criterion,
                 baseline=self.baseline.validation,
                 steps_per_epoch=len(train),
-                recipe=self.settings.recipe,
+                recipe=self.settings.recipe if shrinks else replace(self.settings.recipe, shrink=1.0),
                 held_out=training.batches(parts[1], 256) if parts else None,
                 max_parameters=self.settings.max_parameters,
                 fabric=self.fabric,

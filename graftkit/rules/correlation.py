@@ -66,6 +66,8 @@ class Correlation:
     def grow(
         self, model: GraftedModel, grafts: Sequence[Graft], build: Build, criterion: Criterion, *, seed: int
     ) -> Candidates | None:
+        if len({graft.site for graft in grafts}) < len(grafts):
+            raise PlanError("correlation: candidates of one kind compete at a site; give one kind for each")
         memory = byte_count(str(self.memory))
         study = Study(self.pool, self.rows, self.positions, self.batch, memory, self.false_positives)
         return CandidatePool(model, grafts, build, criterion, study, seed=seed)

@@ -39,7 +39,7 @@ class Grower:
 
     Args:
         model: grafted in place.
-        additions: what one cycle grafts: one dendrite a site.
+        additions: what one cycle grafts.
         rule, schedule: how dendrites learn, and when which phase comes.
         build: makes the dendrite that a graft asks for.
         criterion: the loss, (outputs, targets) to one number.
@@ -81,7 +81,7 @@ class Grower:
             raise TrainingError(
                 "the rule tests dendrites on held-out rows, but the training data are a loader; give a dataset"
             )
-        check_shrink(recipe.shrink, rule)
+        check_shrink(model, recipe.shrink, rule)
         self.model, self.additions, self.rule, self.schedule = model, tuple(additions), rule, schedule
         self.build, self.criterion, self.recipe, self.held_out = build, criterion, recipe, held_out
         self.steps_per_epoch, self.max_parameters = steps_per_epoch, max_parameters
@@ -278,13 +278,13 @@ class Grower:
             return
         if self.phase.grow or not self.additions:
             self.restore_best()
-            if self.recipe.shrink < 1:
-                shrink(self.model, self.recipe.shrink)
         if self.phase.grow and not self._grow():
             limit = "" if self.max_parameters is None else f" fits into {self.max_parameters:,} parameters"
             self.phase, self.stopped = None, f"no further dendrite{limit or ' was asked for'}"
             return
         if self._candidates is None:
+            if self.recipe.shrink < 1:
+                shrink(self.model, self.recipe.shrink)
             self._start_optimizer(self.rule.trainable(self.model), self.phase.epochs * self.steps_per_epoch)
             self._set_mode()
 
@@ -293,7 +293,7 @@ class Grower:
         wanted = surgery.affordable(self.model, self.additions, self.build, self.max_parameters)
         if not wanted:
             return False
-        left = [graft.site for graft in self.additions if graft not in wanted]
+        left = [f"{graft.kind} at {graft.site}" for graft in self.additions if graft not in wanted]
         if left:
             self.observer.on_warning(f"the limit of {self.max_parameters:,} parameters leaves out {', '.join(left)}")
         seed = self.seed * 1000 + self.phase.cycle

@@ -145,6 +145,19 @@ def test_a_budget_is_spent_and_told(runs, workshop):
     assert metrics["shipped"] == "grafted" and {(graft["site"], graft["kind"]) for graft in plan} == kept
 
 
+@pytest.mark.runs("shrunk")
+def test_a_shrunk_network_gets_both_kinds_and_two_controls(runs, workshop):
+    assert runs["shrunk"].returncode == 0, runs["shrunk"]
+    history = [json.loads(line) for line in (workshop / "shrunk/history.jsonl").read_text().splitlines()]
+    assert {record["arm"] for record in history} == {"grafted", "control", "control, not shrunk"}
+    assert metrics_of(workshop, "shrunk")["settings"]["shrink"] == 0.3
+    plan = [
+        (graft["site"], graft["kind"]) for graft in json.loads((workshop / "shrunk/plan.json").read_text())["grafts"]
+    ]
+    assert len(plan) == 0 or {kind for _, kind in plan} == {"context", "full"}
+    assert "control, not shrunk" in runs["shrunk"].stderr
+
+
 @pytest.mark.runs("frozen_base")
 def test_a_frozen_base_keeps_its_weights(runs, workshop):
     assert runs["frozen_base"].returncode == 0, runs["frozen_base"]

@@ -106,6 +106,27 @@ def test_the_controls_learning_rate_takes_the_same_course(model: GraftedModel) -
     assert rates["grafted"] == rates["control"]
 
 
+@pytest.mark.parametrize(("rate", "loser"), [(1e-6, "control, shrunk"), (0.03, None)])
+def test_where_weights_are_shrunk_the_better_of_two_controls_counts(
+    model: GraftedModel, rate: float, loser: str | None
+) -> None:
+    given = fit(model, epochs=15, batch_size=16).model
+    result = fit(given, shrink=0.01, epochs=3, cycles=1, learning_rate=rate)
+    arms = {epoch.arm for epoch in result.epochs}
+    best = {arm: max(p.validation or 0 for p in result.phases if p.arm == arm) for arm in arms}
+    other = next(iter(arms - {"grafted", "control"}))
+    assert result.control is not None and result.control.validation == best["control"] >= best[other]
+    assert [sum(epoch.arm == arm for epoch in result.epochs) for arm in arms] == [3, 3, 3]
+    assert loser in (None, other)  # at no learning rate weights do not come back
+
+
+def test_a_trial_does_not_shrink(model: GraftedModel) -> None:
+    found = [fit(model, shrink=share, budget="parameters=+90%", margin=0) for share in (1.0, 0.01)]
+    tried = [[epoch for epoch in result.epochs if epoch.arm == "trial"] for result in found]
+    assert tried[0] == tried[1] != []
+    assert found[0].control != found[1].control or found[0].best_grafted != found[1].best_grafted
+
+
 def test_no_control_when_it_is_not_wanted_or_could_not_learn(model: GraftedModel) -> None:
     assert fit(model, control=False, epochs=1).control is None
     surgery.put_back(model, GraftPlan(), result_start(model), build_dendrite)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 from graftkit import api, surgery, tracing, training
 from graftkit.contracts import Data, Observer
@@ -188,20 +189,44 @@ def test_a_new_cycle_starts_from_the_best_state(model: GraftedModel) -> None:
     assert all(torch.equal(tensor, now[name]) for name, tensor in best.items())
 
 
-def test_shrinking_begins_each_phase_with_smaller_weights_and_keeps_biases_and_norms(model: GraftedModel) -> None:
+def test_shrinking_begins_each_phase_with_smaller_weights_and_leaves_the_rest(model: GraftedModel) -> None:
     model.base.head.weight.requires_grad_(False)  # type: ignore[union-attr]
     growing = grower(model, recipe=Recipe(learning_rate=0.05, settled=1.0, shrink=0.3))
-    shares = {"base.first.weight": 0.3}
     for name, tensor in growing.best.state.items():
-        torch.testing.assert_close(model.snapshot()[name], tensor * shares[name] if name in shares else tensor)
+        expected = tensor * 0.3 if name == "base.first.weight" else tensor
+        torch.testing.assert_close(model.snapshot()[name], expected, msg=name)
     epoch(growing, 0.6)
     best = model.snapshot()
-    epoch(growing, 0.55)  # the second cycle shrinks the best state, with the dendrites that it has
+    epoch(growing, 0.55)  # the second cycle shrinks the best state, and the dendrites that it has stay
     now = model.snapshot()
-    shrunk = {name for name, tensor in best.items() if not torch.equal(now[name], tensor)}
-    assert "base.first.weight" in shrunk and any(name.startswith("dendrites.") for name in shrunk)
-    assert all(best[name].ndim > 1 for name in shrunk)
-    assert all(torch.allclose(now[name], 0.3 * best[name]) for name in shrunk)
+    torch.testing.assert_close(now["base.first.weight"], best["base.first.weight"] * 0.3)
+    assert {name for name in best if not torch.equal(now[name], best[name])} == {"base.first.weight"}
+    assert len(model.plan.grafts) == 2
+
+
+def test_where_nothing_fits_nothing_is_shrunk(model: GraftedModel) -> None:
+    before = model.snapshot()
+    growing = grower(model, max_parameters=model.parameter_count(), recipe=Recipe(shrink=0.3))
+    assert growing.finished and same(model.snapshot(), before)
+
+
+def test_a_weight_that_is_computed_is_not_shrunk_and_a_shared_one_once() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+            self.third = parametrizations.orthogonal(nn.Linear(4, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.third(torch.relu(self.second(torch.relu(self.first(x)))))
+
+    model = surgery.empty(tracing.trace_module(Shared(), (torch.randn(2, 4),), name="shared"))
+    before = model.snapshot()
+    grower(model, (), schedule=Replay((1,)), recipe=Recipe(shrink=0.5))
+    changed = {name: tensor for name, tensor in model.snapshot().items() if not torch.equal(tensor, before[name])}
+    assert changed and all(torch.equal(tensor, before[name] * 0.5) for name, tensor in changed.items())
+    assert not any("third" in name for name in changed)
 
 
 def test_shrinking_is_the_same_for_the_control_and_never_ships_by_itself(model: GraftedModel) -> None:
@@ -219,8 +244,8 @@ def test_shrinking_is_the_same_for_the_control_and_never_ships_by_itself(model: 
 @pytest.mark.parametrize(
     ("share", "rule", "words"),
     [
-        (0.5, Gradient(freeze=True), "the network stands still"),
-        (0.5, Correlation(), "teaches dendrites its errors"),
+        (0.5, Gradient(freeze=True), "its weights stand still"),
+        (0.5, Correlation(), "teaches dendrites the errors"),
         (0.0, Gradient(), "a share above 0"),
         (1.5, Gradient(), "a share above 0"),
     ],
@@ -230,6 +255,12 @@ def test_shrinking_goes_with_a_network_that_learns(model: GraftedModel, share: f
     with pytest.raises(TrainingError, match=words):
         grower(model, rule=rule, held_out=[], recipe=Recipe(shrink=share))
     assert same(model.snapshot(), before)
+
+
+def test_shrinking_needs_weights_that_learn(model: GraftedModel) -> None:
+    model.base.requires_grad_(False)
+    with pytest.raises(TrainingError, match="its weights stand still"):
+        grower(model, recipe=Recipe(shrink=0.5))
 
 
 def test_nothing_better_gives_the_model_as_it_was(model: GraftedModel) -> None:

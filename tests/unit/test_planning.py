@@ -64,6 +64,18 @@ def test_kinds_joined_by_a_plus_are_all_grafted_where_they_fit(traced: TracedMod
     assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=False) if a.shape == b.shape)
 
 
+def test_a_kind_that_does_not_fit_a_named_site_is_refused_beside_others(traced: TracedModel) -> None:
+    with pytest.raises(PlanError, match="no pooled can be grafted at conv"):
+        plan_cycle(traced, dendrites=("full+pooled",), sites=("conv",), rule=Gradient())
+
+
+def test_correlation_takes_one_kind_a_site(traced: TracedModel) -> None:
+    rule = RULES["correlation"]()
+    plan, _ = plan_cycle(traced, dendrites=("context+full",), sites=("conv",), rule=rule)
+    with pytest.raises(PlanError, match="one kind for each"):
+        rule.grow(surgery.empty(traced), plan.grafts, build_dendrite, torch.nn.functional.mse_loss, seed=0)
+
+
 @pytest.mark.parametrize("text", ["default+full", "full+", "+", "conv=full+nothing"])
 def test_a_plus_needs_kinds_on_both_sides(traced: TracedModel, text: str) -> None:
     with pytest.raises(PlanError):
