@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,7 @@ class Trainee:
         keep: bool = False,
         rule: Rule | None = None,
         shrink: float = 1.0,
+        smoothing: float = 0.0,
     ) -> Arm:
         """These grafts, then so many epochs; with `keep` the model ends in the best validated state of them."""
         surgery.put_back(self.model, GraftPlan(), self.given, build_dendrite)
@@ -171,7 +173,7 @@ class Trainee:
                 rule=rule or Gradient(),
                 schedule=Cycles(epochs, 1) if grafts else Replay((epochs,)),
                 build=build_dendrite,
-                criterion=functional.cross_entropy,
+                criterion=partial(functional.cross_entropy, label_smoothing=smoothing),
                 baseline=self._score(self.data.validation),
                 steps_per_epoch=len(batches),
                 recipe=Recipe(learning_rate=learning_rate, shrink=shrink),

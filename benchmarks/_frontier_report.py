@@ -95,14 +95,15 @@ def _anew(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     """What dendrites add where weights are shrunk with and without them."""
     rows = []
     for row in (row for row in found if row.startswith("grafted anew")):
-        control = found.get(f"continued anew {row.split()[-1]}")
+        smoothed = ", smoothed" * _way(row).endswith("smoothed")
+        control = found.get(f"continued anew{smoothed} {row.split()[-1]}")
         if control is None:
             continue
         seeds = sorted(set(found[row]) & set(control))
         ours, theirs = (_numbers(runs, 1, seeds) for runs in (found[row], control))
         gains = [a - b for a, b in zip(ours, theirs, strict=True)]
         rows.append([row, f"{_size(found[row]):,}", str(len(seeds)), shown(gains, sign=True)])
-    return ("learning anew", "parameters", "runs", "test − continued anew, same shape"), rows
+    return ("learning anew", "parameters", "runs", "test − continued anew, the same way"), rows
 
 
 def best_within(found: Found, family: Sequence[str], budget: int) -> str | None:

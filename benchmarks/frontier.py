@@ -57,6 +57,7 @@ class Suite:
 
 GATE = "context:units={},mode=gate"
 SHRINK = 0.3  # what weights are multiplied by half way in the arms that learn anew: chosen on digits and spoken digits
+SMOOTHING = 0.1  # the share of a label that goes to all classes, in the arms that say so: usual, not chosen here
 SPEECH = Suite(
     build=speech_cnn,
     data=spoken,
@@ -131,12 +132,14 @@ def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: froze
     both, _ = plan_cycle(trainee.model.traced, dendrites=(*suite.kinds, "full"), rule=Gradient(), every=True)
     if f"from the start {shape}" not in skip:
         yield f"from the start {shape}", trainee.train(plan.grafts, suite.epochs, rate)
-    late: dict[str, tuple[Sequence[Graft], float]] = {
-        f"continued {shape}": ((), 1.0),
-        f"grafted {shape}": (plan.grafts, 1.0),
-        f"continued anew {shape}": ((), SHRINK),
-        f"grafted anew {shape}": (plan.grafts, SHRINK),
-        f"grafted anew with copies {shape}": (both.grafts, SHRINK),
+    late: dict[str, tuple[Sequence[Graft], float, float]] = {
+        f"continued {shape}": ((), 1.0, 0.0),
+        f"grafted {shape}": (plan.grafts, 1.0, 0.0),
+        f"continued anew {shape}": ((), SHRINK, 0.0),
+        f"grafted anew {shape}": (plan.grafts, SHRINK, 0.0),
+        f"grafted anew with copies {shape}": (both.grafts, SHRINK, 0.0),
+        f"continued anew, smoothed {shape}": ((), SHRINK, SMOOTHING),
+        f"grafted anew with copies, smoothed {shape}": (both.grafts, SHRINK, SMOOTHING),
     }
     wider = f"widened {shape} to {'-'.join(map(str, suite.wider[widths]))}" if widths in suite.wider else ""
     if {*late, *filter(None, [wider])} <= skip:
@@ -144,9 +147,9 @@ def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: froze
     trainee.back()
     trainee.scratch(half, rate)
     state = {name: tensor.clone() for name, tensor in trainee.given.items()}
-    for row, (grafts, shrink) in late.items():
+    for row, (grafts, shrink, smoothing) in late.items():
         if row not in skip:
-            yield row, trainee.train(grafts, half, rate, shrink=shrink)
+            yield row, trainee.train(grafts, half, rate, shrink=shrink, smoothing=smoothing)
     if wider and wider not in skip:
         narrow = net.fresh(widths, seed)
         narrow.load_state_dict({name.removeprefix("base."): tensor for name, tensor in state.items()})

@@ -10,7 +10,7 @@ from typing import Any
 from graftkit import datasets, folding, inspection, sources, surgery, training
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer
 from graftkit.core import options
-from graftkit.core.errors import ExportError, SourceError
+from graftkit.core.errors import DataError, ExportError, SourceError
 from graftkit.core.records import Inspection
 from graftkit.costs import parse_budget
 from graftkit.dendrites import build_dendrite
@@ -66,6 +66,7 @@ def fit(
     plan: GraftPlan | None = None,
     rule: str | Rule = "gradient",
     loss: str | Criterion | None = None,
+    label_smoothing: float = 0.0,
     metric: str | Metric | None = None,
     epochs: int = 40,
     cycles: int = 2,
@@ -89,6 +90,7 @@ def fit(
         plan: what one cycle grafts; the defaults where it is None.
         rule: "gradient" or "correlation", or one with options.
         loss, metric: a name, an import path, or a function; as the labels suggest where they are None.
+        label_smoothing: the share of each label that goes to all classes alike, in all arms; for cross_entropy.
         epochs: epochs of each phase.
         cycles: cycles at most.
         learning_rate: of every phase, after its warm-up.
@@ -108,7 +110,7 @@ def fit(
     """
     grafted = surgery.empty(model) if isinstance(model, TracedModel) else model
     learning = find_rule(rule)
-    criterion, score = criterion_for(loss, rows), metric_for(metric, rows, loss)
+    criterion, score = criterion_for(loss, rows, smoothing=label_smoothing), metric_for(metric, rows, loss)
     check_rows(grafted, rows, criterion, _loss_name(loss, rows))
     settings = Settings(
         epochs=epochs,
@@ -174,10 +176,14 @@ def find_rule(rule: str | Rule) -> Rule:
     return options.parse(RULES, rule) if isinstance(rule, str) else rule
 
 
-def criterion_for(loss: str | Criterion | None, rows: Data) -> Criterion:
+def criterion_for(loss: str | Criterion | None, rows: Data, *, smoothing: float = 0.0) -> Criterion:
     """The loss that was named, or the one the labels suggest. Raises DataError."""
     name = training.DEFAULT_LOSS[rows.labels] if loss is None else loss
-    return training.find_loss(name) if isinstance(name, str) else name
+    if isinstance(name, str):
+        return training.find_loss(name, smoothing=smoothing)
+    if smoothing:
+        raise DataError("label smoothing is for the loss cross_entropy; smooth within your own")
+    return name
 
 
 def metric_for(metric: str | Metric | None, rows: Data, loss: str | Criterion | None = None) -> Metric:

@@ -42,6 +42,7 @@ class Request:
     sites: tuple[str, ...] = ()
     rule: str = "gradient"
     loss: str | None = None
+    label_smoothing: float = 0.0
     metric: str | None = None
     output: str | None = None
     dynamic: str = "auto"
@@ -129,7 +130,8 @@ def _fit(
     budget = _budget(request, rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
     loss = request.loss or DEFAULT_LOSS[rows.labels]
-    criterion, metric = api.criterion_for(request.loss, rows), api.metric_for(request.metric, rows, loss)
+    criterion = api.criterion_for(request.loss, rows, smoothing=request.label_smoothing)
+    metric = api.metric_for(request.metric, rows, loss)
     preflight.check_shapes(loaded, rows, request.data)
     observer.on_stage("tracing")
     traced = _traced(request, loaded, rows)
@@ -260,6 +262,7 @@ def _settings(request: Request) -> dict[str, Any]:
         "dendrites": list(request.dendrites),
         "sites": list(request.sites),
         "max_parameters": request.max_parameters,
+        "label_smoothing": request.label_smoothing,
         "budget": request.budget,
         "join": request.join,
         "opset": request.opset,

@@ -41,6 +41,8 @@ from graftkit.cli import options
               " have all the rows it was trained on, and epochs enough.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+              help="Share of each label that goes to all classes alike; for cross_entropy.")  # fmt: skip
 @click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
 @click.option("--control/--no-control", default=True, help="Also spend the same epochs on the ungrafted model.")
 @click.option("--margin", type=click.FloatRange(0), default=1.0, show_default=True,
@@ -117,6 +119,7 @@ def _request(given: dict[str, Any]) -> Any:
         sites=given["sites"],
         rule=_rule(given),
         loss=given["loss"],
+        label_smoothing=given["label_smoothing"],
         metric=given["metric"],
         output=given["output"],
         dynamic=given["dynamic"],

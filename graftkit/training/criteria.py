@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return float(right[counted].double().mean())
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """torch's, for scores [rows, classes, ...] or, as language models give them, [rows, ..., classes]."""
-    return functional.cross_entropy(scores_second(outputs, targets), targets)
+    return functional.cross_entropy(scores_second(outputs, targets), targets, label_smoothing=smoothing)
 
 
 def scores_second(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -76,8 +77,22 @@ def usual_metric(loss: str | None, labels: str) -> str:
     return "accuracy" if loss == "bce" else DEFAULT_METRIC[labels]
 
 
-def find_loss(name: str) -> Criterion:
-    """The loss called `name`, or at the import path `package.module:name`. Raises DataError."""
+def find_loss(name: str, *, smoothing: float = 0.0) -> Criterion:
+    """The loss called `name`, or at the import path `package.module:name`.
+
+    Args:
+        name: of the loss.
+        smoothing: the share of each label that goes to all classes alike (Szegedy et al. 2016), for cross_entropy.
+
+    Raises:
+        DataError: an unknown name, or smoothing that the loss does not take.
+    """
+    if smoothing:
+        if name != "cross_entropy" or not 0 < smoothing < 1:
+            raise DataError(
+                f"label smoothing is a share below 1 for the loss cross_entropy, not {smoothing} for {name}"
+            )
+        return partial(cross_entropy, smoothing=smoothing)
     found: Any = _find(name, LOSSES, "loss")
     if inspect.isclass(found):  # torch.nn:SmoothL1Loss
         found = found()

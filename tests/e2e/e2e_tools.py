@@ -108,7 +108,16 @@ RUNS: dict[str, tuple[str, ...]] = {
     "correlation": ("weak.pt", *SHORT, "--no-control", "--rule", "correlation", "--cache-memory", "1kB"),
     "seeds": ("weak.pt", *SHORT, *KINDS, "--seeds", "2", "--no-control", "--max-parameters", "+5%"),
     "budget": ("weak.pt", "--epochs", "8", "--batch-size", "16", "--budget", "parameters=+8%"),
-    "shrunk": ("weak.pt", *SHORT, "--shrink", "0.3", "--dendrites", "context:mode=gate+full"),
+    "shrunk": (
+        "weak.pt",
+        *SHORT,
+        "--shrink",
+        "0.3",
+        "--label-smoothing",
+        "0.1",
+        "--dendrites",
+        "context:mode=gate+full",
+    ),
     "frozen_base": ("weak.pt", *SHORT, *KINDS, "--freeze-base", "--margin", "0"),
     "chosen": (
         *("weak.pt", *ONCE, "--sites", "0", "--sites", "[46]", "--sites", "!4", "--join", "call"),

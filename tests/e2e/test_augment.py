@@ -150,7 +150,8 @@ def test_a_shrunk_network_gets_both_kinds_and_two_controls(runs, workshop):
     assert runs["shrunk"].returncode == 0, runs["shrunk"]
     history = [json.loads(line) for line in (workshop / "shrunk/history.jsonl").read_text().splitlines()]
     assert {record["arm"] for record in history} == {"grafted", "control", "control, not shrunk"}
-    assert metrics_of(workshop, "shrunk")["settings"]["shrink"] == 0.3
+    settings = metrics_of(workshop, "shrunk")["settings"]
+    assert (settings["shrink"], settings["label_smoothing"]) == (0.3, 0.1)
     plan = [
         (graft["site"], graft["kind"]) for graft in json.loads((workshop / "shrunk/plan.json").read_text())["grafts"]
     ]

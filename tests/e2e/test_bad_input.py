@@ -158,6 +158,21 @@ def test_a_frozen_base_that_learns_is_wrong_usage(workshop):
     assert done.returncode == 2 and "--freeze-base contradicts --rule gradient:freeze=false" in done.last, done
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--shrink", "0.3", "--freeze-base"), "its weights stand still; leave --shrink out"),
+        (("--shrink", "0.3", "--rule", "correlation"), "leave --shrink out"),
+        (("--rule", "correlation", "--dendrites", "full+pointwise"), "give one kind for each"),
+        (("--dendrites", "default+full"), "goes with no other"),
+        (("--label-smoothing", "0.1", "--loss", "mse"), "for the loss cross_entropy, not 0.1 for mse"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(workshop, asked, words):
+    check_refusal(run_cli("augment", "weak.pt", *asked, "--out", "together", cwd=workshop), words)
+    assert not (workshop / "together").exists()
+
+
 def test_an_earlier_run_is_kept_without_force_and_after_a_failure(workshop):
     folder = workshop / "earlier"
     folder.mkdir()

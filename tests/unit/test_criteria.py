@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graftkit import surgery, tracing
+from graftkit import api, surgery, tracing
+from graftkit.contracts import Data
 from graftkit.core.errors import DataError
 from graftkit.training import check_fit, find_loss, find_metric
 from graftkit.training.criteria import DEFAULT_LOSS, DEFAULT_METRIC, LOSSES, METRICS, accuracy, usual_metric
@@ -153,3 +154,25 @@ def test_scores_may_come_with_the_classes_last_as_language_models_give_them() ->
     )
     right = (scores.argmax(-1) == targets)[:, :-1].double().mean()
     assert accuracy(scores, targets) == accuracy(scores.movedim(-1, 1), targets) == pytest.approx(float(right))
+
+
+def test_smoothing_gives_a_share_of_each_label_to_all_classes() -> None:
+    outputs, targets = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    soft = 0.8 * functional.one_hot(targets, 3) + 0.2 / 3
+    expected = -(soft * outputs.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(find_loss("cross_entropy", smoothing=0.2)(outputs, targets), expected)
+    labels = Data([], [], None, "classes", 3, "made up")
+    torch.testing.assert_close(api.criterion_for(None, labels, smoothing=0.2)(outputs, targets), expected)
+    ignored = torch.where(targets == 0, -100, targets)
+    kept = targets != 0
+    loss = find_loss("cross_entropy", smoothing=0.2)
+    torch.testing.assert_close(loss(outputs, ignored), loss(outputs[kept], targets[kept]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "share"), [("mse", 0.1), ("cross_entropy", 1.0), ("cross_entropy", -0.1), (None, 0.1)]
+)
+def test_smoothing_that_a_loss_does_not_take_is_refused(loss: str | None, share: float) -> None:
+    given = loss or functional.mse_loss
+    with pytest.raises(DataError, match="label smoothing"):
+        api.criterion_for(given, Data([], [], None, "classes", 3, "made up"), smoothing=share)
