@@ -5,8 +5,9 @@ from graftkit.training.batches import batches, hold_out
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
 from graftkit.training.evaluate import answers, evaluate, predict
 from graftkit.training.grower import Grower
+from graftkit.training.keeping import Best
 from graftkit.training.loop import run, seeded
-from graftkit.training.progress import Best, Step
+from graftkit.training.progress import Step
 from graftkit.training.recipe import Recipe
 
 __all__ = [

@@ -16,7 +16,8 @@ from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.learning import Candidates, Rule
 from graftkit.model import GraftedModel, learning
 from graftkit.plan import Graft
-from graftkit.training.progress import Best, Progress, Step
+from graftkit.training.keeping import Best, Keeper
+from graftkit.training.progress import Progress, Step
 from graftkit.training.recipe import Recipe
 from graftkit.training.shrinking import check_shrink, shrink
 
@@ -88,8 +89,7 @@ class Grower:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.observer, self.arm, self.seed = observer or Observer(), arm, seed
         self.history: list[PhaseRecord] = []
-        self.best = Best(baseline, model.plan, model.snapshot(), cycle=0)
-        self.best_trained: Best | None = None  # the best after an epoch, also where the given model is better
+        self._kept = Keeper(Best(baseline, model.plan, model.snapshot(), cycle=0))
         self.stopped = ""
         self.diverged = self.interrupted = False
         self.optimizer: torch.optim.Optimizer
@@ -98,7 +98,6 @@ class Grower:
         self._epochs = 0
         self._progress = Progress()
         self._candidates: Candidates | None = None
-        self._passing: Best | None = None  # the best of the phase's epochs that may not be kept
         self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
         self._advance()
 
@@ -106,6 +105,16 @@ class Grower:
     def finished(self) -> bool:
         """Whether growth has ended."""
         return self.phase is None
+
+    @property
+    def best(self) -> Best:
+        """The best validated state, which may be the model as given."""
+        return self._kept.best
+
+    @property
+    def best_trained(self) -> Best | None:
+        """The best state after an epoch, also where the given model is better; None before any."""
+        return self._kept.trained
 
     def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         """The loss on one batch."""
@@ -193,7 +202,7 @@ class Grower:
 
     def interrupt(self, why: str) -> None:
         """End growth now; the best state stays."""
-        self._keep_passing()
+        self._kept.settle()
         self.phase, self.stopped, self.interrupted = None, why, True
 
     def restore_best(self) -> None:
@@ -205,29 +214,16 @@ class Grower:
         if self._candidates is not None:
             return False
         if not self.recipe.keeps(self._progress.epochs, self.phase.epochs):
-            if self._passing is None or validation > self._passing.validation:
-                self._passing = self._now(validation)
+            self._kept.pass_by(validation, lambda: self._now(validation))
             return False
         self._progress.best = max(self._progress.best, validation)
-        trained, better = self.best_trained, validation > self.best.validation
-        same = trained is not None and validation == trained.validation and self.phase.cycle == trained.cycle
-        if better or same or trained is None or validation > trained.validation:
-            found = self._now(validation)
-            self.best = found if better or (same and self.best is trained) else self.best
-            self.best_trained = found
+        better = self._kept.see(validation, self.phase.cycle, lambda: self._now(validation))
         self._progress.improved = self._progress.improved or better
         return better
 
     def _now(self, validation: float) -> Best:
         assert self.phase is not None
         return Best(validation, self.model.plan, self.model.snapshot(), self.phase.cycle)
-
-    def _keep_passing(self) -> None:
-        """Where a phase ends before its time, its best state so far has to do."""
-        found, self._passing = self._passing, None
-        if found is not None and (self.best_trained is None or found.validation > self.best_trained.validation):
-            self.best_trained = found
-            self.best = found if found.validation > self.best.validation else self.best
 
     def _record(self, validation: float) -> EpochRecord:
         assert self.phase is not None
@@ -241,7 +237,7 @@ class Grower:
         assert self.phase is not None
         note, ends = "", False
         if self.diverged:
-            self._keep_passing()
+            self._kept.settle()
             note, ends = f"the loss became NaN or infinite in cycle {self.phase.cycle}", True
         elif self._candidates is not None:
             before = len(self.model.plan.grafts)
@@ -272,7 +268,8 @@ class Grower:
     def _advance(self) -> None:
         """Begin the next phase, from the best state, or end growth."""
         self.phase = self.schedule.next(self.history)
-        self._progress, self._candidates, self._passing = Progress(), None, None
+        self._progress, self._candidates = Progress(), None
+        self._kept.begin()
         if self.phase is None:
             self.stopped = self.schedule.why(self.history)
             return

@@ -1,23 +1,9 @@
-"""What a grower keeps: the best state so far, how far a phase has come, and what it says after an epoch."""
+"""How far a phase of growth has come, and what a grower says after an epoch."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from torch import Tensor
-
-from graftkit.plan import GraftPlan
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best validated state so far, and what it takes to return to it."""
-
-    validation: float
-    plan: GraftPlan
-    state: dict[str, Tensor]
-    cycle: int  # 0: the model as it was given
 
 
 @dataclass

@@ -1,0 +1,60 @@
+"""Which states growth keeps: the best validated of all, and of those that were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from graftkit.plan import GraftPlan
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validated state so far, and what it takes to return to it."""
+
+    validation: float
+    plan: GraftPlan
+    state: dict[str, Tensor]
+    cycle: int  # 0: the model as it was given
+
+
+class Keeper:
+    """Keeps the best states; a snapshot is taken only of one that is kept.
+
+    Attributes:
+        best: the best of all, at first the model as given.
+        trained: the best after an epoch, also where the given model is better; None before any.
+    """
+
+    def __init__(self, given: Best):
+        self.best = given
+        self.trained: Best | None = None
+        self._passing: Best | None = None  # the best of the phase's epochs that may not be kept
+
+    def begin(self) -> None:
+        """A phase begins."""
+        self._passing = None
+
+    def pass_by(self, validation: float, snapshot: Callable[[], Best]) -> None:
+        """An epoch whose state may be kept only if the phase ends before its time."""
+        if self._passing is None or validation > self._passing.validation:
+            self._passing = snapshot()
+
+    def settle(self) -> None:
+        """The phase ends before its time: its best state so far has to do."""
+        found, self._passing = self._passing, None
+        if found is not None and (self.trained is None or found.validation > self.trained.validation):
+            self.trained = found
+            self.best = found if found.validation > self.best.validation else self.best
+
+    def see(self, validation: float, cycle: int, snapshot: Callable[[], Best]) -> bool:
+        """An epoch whose state may be kept; of equally good ones of a cycle the latest is. Whether it beats all."""
+        trained, better = self.trained, validation > self.best.validation
+        same = trained is not None and validation == trained.validation and cycle == trained.cycle
+        if better or same or trained is None or validation > trained.validation:
+            found = snapshot()
+            self.best = found if better or (same and self.best is trained) else self.best
+            self.trained = found
+        return better
