@@ -20,7 +20,8 @@ def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None
     # where an arm has fewer epochs of its own, because it began half way, all choose from as many as that one
     last = min(arm.settled for runs in complete.values() for arm in runs.values())
     complete = {row: {seed: _ending(arm, last) for seed, arm in runs.items()} for row, runs in complete.items()}
-    text = "\n\n".join(markdown(*part(complete)) for part in (_table, _together, _anew, _fronts))
+    tables = (part(complete) for part in (_table, _together, _anew, _fronts))
+    text = "\n\n".join(markdown(heads, rows) for heads, rows in tables if rows)
     print(text)
     if out:
         out.write_text(text + "\n", encoding="utf-8")
