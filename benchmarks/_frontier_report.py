@@ -152,13 +152,15 @@ def _plot(suite: str, found: Found, path: Path) -> None:
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="best")
     figure.savefig(path)
 
 
 def _front(step: Callable[..., object], found: Found, kinds: Sequence[str], colour: str, name: str) -> None:
     """The test accuracy of what validates best within each size."""
     sizes = sorted({_size(runs) for row, runs in found.items() if _way(row) in kinds})
+    if len(sizes) < 2:
+        return
     rows = [best_within(found, kinds, size) for size in sizes]
     means = [mean_se(_numbers(found[row], 1, sorted(found[row])))[0] for row in rows if row]
     step(sizes, means, where="post", color=colour, lw=2, label=f"{name}, chosen on validation")
