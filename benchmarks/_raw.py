@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from _arms import Arm
+
+
+def keep(raw: TextIO, row: str, seed: int, settings: str, arm: Arm) -> None:
+    """Add a run, at once on disk."""
+    raw.write(json.dumps({"row": row, "seed": seed, "settings": settings, **asdict(arm)}) + "\n")
+    raw.flush()
 
 
 def read(path: Path, settings: str) -> dict[str, dict[int, Arm]]:

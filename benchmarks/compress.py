@@ -7,17 +7,16 @@ A teacher's answers are mixed half and half into the targets (Hinton, Vinyals an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from _arms import CPU, Arm, Net, Trainee, markdown, mean_se, paired, shown
 from _nets import Widths, grey_lenet
-from _raw import read
+from _raw import keep, read
 from _rows import images
 from scipy import stats
 from torch.nn import functional
@@ -157,9 +156,8 @@ def main() -> None:
             print(f"seed {seed}: {trouble or 'done'}", file=sys.stderr, flush=True)
             for row, arm in made_now:
                 if seed not in found[row]:
-                    raw.write(json.dumps({"row": row, "seed": seed, "settings": settings, **asdict(arm)}) + "\n")
+                    keep(raw, row, seed, settings, arm)
                 found[row].setdefault(seed, arm)
-            raw.flush()
     text = table(found)
     print(text)
     if options.out:

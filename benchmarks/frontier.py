@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from _arms import Arm, Net, Trainee
 from _frontier_report import write
 from _nets import Moves, Widths, digits_cnn, grey_cnn, image_cnn, mirrored, shifted, speech_cnn, still
 from _perforated import perforated
-from _raw import read
+from _raw import keep, read
 from _rows import digits, images, spoken
 from _widen import widened
 
@@ -57,7 +56,9 @@ class Suite:
 
 GATE = "context:units={},mode=gate"
 SHRINK = 0.3  # what weights are multiplied by half way in the arms that learn anew: chosen on digits and spoken digits
-SMOOTHING = 0.1  # the share of a label that goes to all classes, in the arms that say so: usual, not chosen here
+SMOOTHING = (
+    0.1  # the share of a label that goes to all classes, in the arms that say so: a usual one, tried on digits first
+)
 SPEECH = Suite(
     build=speech_cnn,
     data=spoken,
@@ -217,8 +218,7 @@ def main() -> None:
                 print(f"seed {seed}: {trouble}", file=sys.stderr)
             for row, arm in runs:
                 found[row][seed] = arm
-                raw.write(json.dumps({"row": row, "seed": seed, "settings": settings(suite), **asdict(arm)}) + "\n")
-                raw.flush()
+                keep(raw, row, seed, settings(suite), arm)
                 print(
                     f"{time.perf_counter() - begun:6.0f} s  seed {seed}  {row}: {arm.numbers()[1]:.2f}", file=sys.stderr
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import tarfile
 import wave
 import zipfile
@@ -100,17 +99,14 @@ def test_pictures_are_the_first_of_the_training_batches(load):
     assert found["y_test"][0] == 12_000 % 251 and found["x_test"][-1].max() == 15_999 % 251
 
 
-def test_runs_of_other_settings_are_not_used(load, tmp_path):
-    raw = tmp_path / "runs.jsonl"
-    lines = [
-        {"row": "plain", "seed": seed, "settings": settings, "parameters": 10, "validation": [0.5], "test": [0.25]}
-        for seed, settings in ((0, "now"), (1, "then"))
-    ]
-    raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = load("_raw").read(raw, "now")
-    assert {row: list(runs) for row, runs in found.items()} == {"plain": [0]}
-    assert found["plain"][0].numbers() == (50.0, 25.0, 25.0)
-    assert not load("_raw").read(tmp_path / "none.jsonl", "now")
+def test_runs_are_kept_and_those_of_other_settings_are_not_used(load, tmp_path):
+    file, runs, arm = tmp_path / "runs.jsonl", load("_raw"), load("_arms").Arm
+    with file.open("w") as raw:
+        for seed, settings in ((0, "now"), (1, "then")):
+            runs.keep(raw, "plain", seed, settings, arm(10, (0.5,), (0.25,)))
+            assert len(file.read_text().splitlines()) == seed + 1  # at once
+    assert runs.read(file, "now") == {"plain": {0: arm(10, (0.5,), (0.25,))}}
+    assert not runs.read(tmp_path / "none.jsonl", "now")
 
 
 def test_all_shapes_of_a_seed_count_together_against_more_training(load):
