@@ -29,7 +29,7 @@ from graftkit.plan import Graft, GraftPlan
 from graftkit.planning import plan_cycle
 from graftkit.rules import Gradient
 from graftkit.schedules import Cycles, Replay
-from graftkit.training import Grower, Recipe
+from graftkit.training import Recipe, Trainer
 
 BATCH = 64
 CPU = torch.device("cpu")
@@ -167,7 +167,7 @@ class Trainee:
         batches = training.batches(self.data.train, BATCH, seed=self.seed)
         scores: list[tuple[float, float]] = []
         with training.seeded(self.seed):
-            grower = Grower(
+            trainer = Trainer(
                 self.model,
                 grafts,
                 rule=rule or Gradient(),
@@ -179,16 +179,16 @@ class Trainee:
                 recipe=Recipe(learning_rate=learning_rate, shrink=shrink),
                 seed=self.seed,
             )
-            while not grower.finished:
+            while not trainer.finished:
                 for inputs, targets in batches:
-                    grower.learn(self.moves(inputs), targets)
+                    trainer.learn(self.moves(inputs), targets)
                 scores.append((self._score(self.data.validation), self._score(self.data.test)))
-                grower.step(scores[-1][0])
-        if grower.diverged:
-            raise RuntimeError(f"an arm diverged: {grower.stopped}")
+                trainer.step(scores[-1][0])
+        if trainer.diverged:
+            raise RuntimeError(f"an arm diverged: {trainer.stopped}")
         arm = Arm(self.model.parameter_count(), *(tuple(part) for part in zip(*scores, strict=True)))
         if keep:
-            kept = grower.best_trained or grower.best
+            kept = trainer.best_trained or trainer.best
             surgery.put_back(self.model, kept.plan, kept.state, build_dendrite)
         return arm
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftkit.api import export, fit, graft, inspect, load, load_data, make_plan, trace, verify
     from graftkit.core.errors import GraftkitError
-    from graftkit.training import Grower
+    from graftkit.growing import Grower
 
 __all__ = [
     "GraftkitError",
@@ -23,7 +23,7 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {"Grower": "graftkit.training", "GraftkitError": "graftkit.core.errors"}
+_HOMES = {"Grower": "graftkit.growing", "GraftkitError": "graftkit.core.errors"}
 
 
 def __getattr__(name: str) -> Any:

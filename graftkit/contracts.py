@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -219,11 +219,15 @@ class Phase:
     grow: bool
 
 
+@runtime_checkable
 class GrowthSchedule(Protocol):
     """Decides what comes next from what happened: history in, next phase out. Pure."""
 
     def next(self, history: Sequence[PhaseRecord]) -> Phase | None:
         """The next phase, None when growth has ended."""
+
+    def over(self, phase: Phase, scores: Sequence[float]) -> bool:
+        """Whether a phase with these validation scores ends before its epochs are through."""
 
     def why(self, history: Sequence[PhaseRecord]) -> str:
         """Why growth ended after this history, in words."""

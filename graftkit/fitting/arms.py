@@ -17,7 +17,7 @@ from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Gradient
 from graftkit.schedules import Cycles, Replay
-from graftkit.training import Best, Grower, Recipe
+from graftkit.training import Best, Recipe, Trainer
 
 UNSHRUNK, SHRUNK = "control, not shrunk", "control, shrunk"  # of two controls the one that does not count
 
@@ -63,6 +63,7 @@ class Arm:
     stopped: str
     diverged: bool
     interrupted: bool
+    trouble: str = ""  # what went wrong and was mended
 
 
 class Fitter:
@@ -167,7 +168,7 @@ class Fitter:
         parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
         candidates = training.batches(parts[0], size, seed=seed) if parts else None
         with training.seeded(seed):
-            grower = Grower(
+            trainer = Trainer(
                 self.model,
                 additions,
                 rule=rule,
@@ -184,9 +185,15 @@ class Fitter:
                 arm=name,
                 seed=seed,
             )
-            training.run(grower, train, self.data.validation, self.metric, candidates=candidates)
+            training.run(trainer, train, self.data.validation, self.metric, candidates=candidates)
         return Arm(
-            grower.best, grower.best_trained, grower.history, grower.stopped, grower.diverged, grower.interrupted
+            best=trainer.best,
+            best_trained=trainer.best_trained,
+            history=trainer.history,
+            stopped=trainer.stopped,
+            diverged=trainer.diverged,
+            interrupted=trainer.interrupted,
+            trouble=trainer.trouble,
         )
 
     def _see_epoch(self, observer: Observer) -> Callable[[EpochRecord, int], None]:

@@ -94,7 +94,7 @@ def fit_model(
     margin: float | None = None
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        bought = None
+        tried = bought = None
         if budget is None:
             grafted = fitter.grafted_arm(additions.grafts, rule, seed)
             lengths = [phase.epochs for phase in grafted.history]
@@ -109,7 +109,9 @@ def fit_model(
         if settings.control and fitter.trains and not grafted.interrupted:
             control = fitter.control_arm(lengths, seed)
         interrupted = grafted.interrupted or (control is not None and control.interrupted)
-        troubles += [f"seed {seed}: {arm.stopped}" for arm in (grafted, control) if arm and arm.diverged]
+        arms = [arm for arm in (tried, grafted, control) if arm]
+        troubles += [f"seed {seed}: {arm.trouble}" for arm in arms if arm.trouble]
+        troubles += [f"seed {seed}: {arm.stopped}" for arm in arms if arm.diverged]
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
         if chosen is None or _rank(grafted) > _rank(chosen):
             chosen, own, spending, margin = grafted, records[-1], bought, error

@@ -42,6 +42,9 @@ class Cycles:
             return Phase(self.phases[step], last.cycle, self.epochs, grow=False)
         return Phase(self.phases[0], last.cycle + 1, self.epochs, grow=True)
 
+    def over(self, phase: Phase, scores: Sequence[float]) -> bool:
+        return False
+
     def why(self, history: Sequence[PhaseRecord]) -> str:
         last = history[-1]
         if last.ends_growth:

@@ -28,5 +28,8 @@ class Replay:
             return None
         return Phase("neuron", done + 1, self.lengths[done], grow=False)
 
+    def over(self, phase: Phase, scores: Sequence[float]) -> bool:
+        return False
+
     def why(self, history: Sequence[PhaseRecord]) -> str:
         return history[-1].note if history and history[-1].ends_growth else "as many epochs as the grafted arm"

@@ -1,21 +1,23 @@
-"""Training: the Grower, the thin loop over it, losses, metrics and checkpoints."""
+"""Training: growth, the trainer of it and a thin loop, losses, metrics and checkpoints."""
 
 from graftkit.training.attribution import Worth, attribute
 from graftkit.training.batches import batches, hold_out
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
 from graftkit.training.evaluate import answers, evaluate, predict
-from graftkit.training.grower import Grower
+from graftkit.training.growth import Growth
 from graftkit.training.keeping import Best
 from graftkit.training.loop import run, seeded
 from graftkit.training.progress import Step
 from graftkit.training.recipe import Recipe
+from graftkit.training.trainer import Trainer
 
 __all__ = [
     "DEFAULT_LOSS",
     "Best",
-    "Grower",
+    "Growth",
     "Recipe",
     "Step",
+    "Trainer",
     "Worth",
     "accuracy",
     "answers",

@@ -26,21 +26,23 @@ class Keeper:
     Attributes:
         best: the best of all, at first the model as given.
         trained: the best after an epoch, also where the given model is better; None before any.
+        of_phase: the best of those that this phase left, kept or passed by; None before any.
     """
 
     def __init__(self, given: Best):
         self.best = given
         self.trained: Best | None = None
+        self.of_phase: Best | None = None
         self._passing: Best | None = None  # the best of the phase's epochs that may not be kept
 
     def begin(self) -> None:
         """A phase begins."""
-        self._passing = None
+        self._passing = self.of_phase = None
 
     def pass_by(self, validation: float, snapshot: Callable[[], Best]) -> None:
         """An epoch whose state may be kept only if the phase ends before its time."""
         if self._passing is None or validation > self._passing.validation:
-            self._passing = snapshot()
+            self._passing = self.of_phase = snapshot()
 
     def settle(self) -> None:
         """The phase ends before its time: its best state so far has to do."""
@@ -56,5 +58,5 @@ class Keeper:
         if better or same or trained is None or validation > trained.validation:
             found = snapshot()
             self.best = found if better or (same and self.best is trained) else self.best
-            self.trained = found
+            self.trained = self.of_phase = found
         return better

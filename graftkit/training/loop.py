@@ -1,4 +1,4 @@
-"""The thin loop over a Grower: batches in, validation scores out."""
+"""The thin loop over a Trainer: batches in, validation scores out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from graftkit.contracts import Metric, Rows
 from graftkit.training.evaluate import evaluate
-from graftkit.training.grower import Grower
+from graftkit.training.trainer import Trainer
 
 
 def run(
-    grower: Grower,
+    trainer: Trainer,
     train: DataLoader[tuple[Tensor, Tensor]],
     validation: Rows,
     metric: Metric,
@@ -30,19 +30,19 @@ def run(
     `candidates` are the batches of a dendrite phase, without the rows that its test holds out. On
     KeyboardInterrupt the best state is restored too, and growth ends.
     """
-    device = next(grower.model.parameters()).device
+    device = next(trainer.model.parameters()).device
     try:
-        while grower.phase is not None:
-            if grower.phase.kind == "dendrite":
+        while trainer.phase is not None:
+            if trainer.phase.kind == "dendrite":
                 assert candidates is not None, "a rule with a dendrite phase is given rows for it"
-                grower.study(candidates, evaluate(grower.model, validation, metric, device))
+                trainer.study(candidates, evaluate(trainer.model, validation, metric, device))
                 continue
             for inputs, targets in train:
-                grower.learn([tensor.to(device) for tensor in grower.model.arrange(inputs)], targets.to(device))
-            grower.step(evaluate(grower.model, validation, metric, device))
+                trainer.learn([tensor.to(device) for tensor in trainer.model.arrange(inputs)], targets.to(device))
+            trainer.step(evaluate(trainer.model, validation, metric, device))
     except KeyboardInterrupt:
-        grower.interrupt("interrupted by the user")
-    grower.restore_best()
+        trainer.interrupt("interrupted by the user")
+    trainer.restore_best()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -11,10 +11,10 @@ class Progress:
     """How far a phase has come."""
 
     epochs: int = 0
-    rows: int = 0  # learned from in this epoch
-    total: float = 0.0  # their objective, summed
+    scores: list[float] = field(default_factory=list)  # validation, an epoch
     best: float = -math.inf
     improved: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,4 @@ class Step:
     finished: bool
     phase_ended: bool
     improved: bool  # whether this epoch is the best of all so far
+    grew: bool = False  # whether dendrites were grafted after it

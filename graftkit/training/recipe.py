@@ -25,10 +25,6 @@ class Recipe:
     settled: float = 0.25
     shrink: float = 1.0
 
-    def keeps(self, epoch: int, epochs: int) -> bool:
-        """Whether the state after an epoch, from 1 on, may be kept; the last always may."""
-        return epoch > epochs * (1 - self.settled) or epoch >= epochs
-
     def rate(self, step: int, steps: int) -> float:
         """The share of the learning rate at a step of `steps`."""
         rise = max(1, round(steps * self.warmup))

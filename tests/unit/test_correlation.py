@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from grower_tools import dataset, epoch, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
+from trainer_tools import dataset, epoch, same
 
 from graftkit import api, surgery, tracing, training
 from graftkit.contracts import Data
@@ -33,7 +33,7 @@ from graftkit.rules.cache import Cache
 from graftkit.rules.candidates import CandidatePool, Study
 from graftkit.rules.statistics import PairedSums, correlation, each_neuron
 from graftkit.schedules import Cycles
-from graftkit.training import Grower, Recipe
+from graftkit.training import Recipe, Trainer
 
 
 class Net(nn.Module):
@@ -98,7 +98,7 @@ DATA = Data(dataset(), dataset(seed=2), dataset(seed=3), "classes", 2, "made up"
 STUDY = Study(size=2, rows=1000, positions=16, batch=32, memory=10**8, false_positives=0.05)
 
 
-def grower(model: GraftedModel, additions: Sequence[Graft], **asked: object) -> Grower:
+def grower(model: GraftedModel, additions: Sequence[Graft], **asked: object) -> Trainer:
     options = {
         "build": build_dendrite,
         "criterion": functional.cross_entropy,
@@ -106,10 +106,10 @@ def grower(model: GraftedModel, additions: Sequence[Graft], **asked: object) -> 
         "steps_per_epoch": 2,
         "recipe": Recipe(learning_rate=0.05, settled=1.0),
     }
-    return Grower(model, additions, **{**options, **asked})  # type: ignore[arg-type]
+    return Trainer(model, additions, **{**options, **asked})  # type: ignore[arg-type]
 
 
-def study(growing: Grower, score: float = 0.5) -> None:
+def study(growing: Trainer, score: float = 0.5) -> None:
     inputs, targets = dataset().tensors
     growing.study([(inputs[:32], targets[:32]), (inputs[32:], targets[32:])], score)
 
@@ -117,7 +117,7 @@ def study(growing: Grower, score: float = 0.5) -> None:
 DETACHED = (Graft("first", "full", detach=True),)
 
 
-def correlating(model: GraftedModel, rule: Correlation, held_out: TensorDataset, **asked: object) -> Grower:
+def correlating(model: GraftedModel, rule: Correlation, held_out: TensorDataset, **asked: object) -> Trainer:
     held = training.batches(held_out, 256)
     schedule = Cycles(epochs=2, cycles=2, phases=rule.phases)
     return grower(model, DETACHED, rule=rule, schedule=schedule, held_out=held, **asked)

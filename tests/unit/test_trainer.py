@@ -1,4 +1,4 @@
-"""The Grower: its recipe, what it keeps, when it ends, and what the correlation rule finds."""
+"""Growth and its trainer: the recipe, what it keeps, when it ends, and what the correlation rule finds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from grower_tools import dataset, epoch, same
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
+from trainer_tools import dataset, epoch, same
 
 from graftkit import api, surgery, tracing, training
 from graftkit.contracts import Data, Observer
@@ -27,7 +27,7 @@ from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Correlation, Gradient
 from graftkit.schedules import Cycles, Replay
-from graftkit.training import Grower, Recipe
+from graftkit.training import Recipe, Trainer
 
 
 class Net(nn.Module):
@@ -69,7 +69,7 @@ DATA = Data(dataset(), dataset(seed=2), dataset(seed=3), "classes", 2, "made up"
 PLAN = (Graft("first", "full"),)
 
 
-def grower(model: GraftedModel, additions: Sequence[Graft] = PLAN, **asked: object) -> Grower:
+def grower(model: GraftedModel, additions: Sequence[Graft] = PLAN, **asked: object) -> Trainer:
     options = {
         "rule": Gradient(),
         "schedule": Cycles(epochs=2, cycles=3),
@@ -79,7 +79,7 @@ def grower(model: GraftedModel, additions: Sequence[Graft] = PLAN, **asked: obje
         "steps_per_epoch": 2,
         "recipe": Recipe(learning_rate=0.05, settled=1.0),
     }
-    return Grower(model, additions, **{**options, **asked})  # type: ignore[arg-type]
+    return Trainer(model, additions, **{**options, **asked})  # type: ignore[arg-type]
 
 
 def test_only_the_last_epochs_of_a_phase_leave_a_state_and_of_equal_ones_the_latest(model: GraftedModel) -> None:
@@ -91,8 +91,6 @@ def test_only_the_last_epochs_of_a_phase_leave_a_state_and_of_equal_ones_the_lat
     assert growing.best.validation == 0.6 and growing.history[0].validation == 0.6 and growing.history[0].improved
     growing.restore_best()
     assert same(model.snapshot(), states[7]) and not same(model.snapshot(), states[6])
-    assert [Recipe().keeps(e, 1) for e in (1,)] == [True]
-    assert [e for e in range(1, 11) if Recipe().keeps(e, 10)] == [8, 9, 10]
 
 
 @pytest.mark.parametrize("how", ["interrupted", "diverged"])
@@ -104,6 +102,7 @@ def test_where_a_phase_ends_before_its_time_its_best_state_has_to_do(model: Graf
     if how == "interrupted":
         growing.interrupt("by the user")
     else:
+        epoch(growing, math.nan)
         epoch(growing, math.nan)
     growing.restore_best()
     assert growing.best.validation == 0.7 and same(model.snapshot(), best)
@@ -275,23 +274,71 @@ def test_nothing_better_gives_the_model_as_it_was(model: GraftedModel) -> None:
 
 
 @pytest.mark.parametrize("what", ["loss", "score"])
-def test_a_nan_rolls_back_and_says_so(model: GraftedModel, what: str) -> None:
-    growing = grower(model, schedule=Cycles(epochs=3, cycles=2))
+def test_a_nan_goes_on_from_the_last_good_state_once_and_more_slowly(model: GraftedModel, what: str) -> None:
+    warned: list[str] = []
+    growing = grower(model, schedule=Cycles(epochs=3, cycles=2), observer=Observer(on_warning=warned.append))
     epoch(growing, 0.7)
     best = model.snapshot()
-    inputs, targets = dataset().tensors
-    if what == "loss":
-        poisoned = inputs.clone()
-        poisoned[3, 1] = math.inf
-        assert not math.isfinite(growing.learn(poisoned, targets))
-        assert math.isnan(growing.learn(inputs, targets))
-    step = growing.step(0.9 if what == "loss" else math.nan)
+    for time in range(2):
+        if what == "loss":
+            inputs, targets = dataset().tensors
+            poisoned = inputs.clone()
+            poisoned[3, 1] = math.inf
+            assert not math.isfinite(growing.learn(poisoned, targets))
+            assert math.isnan(growing.learn(inputs, targets))
+        else:
+            epoch_of_two_steps(growing)
+        step = growing.step(0.9 if what == "loss" else math.nan)
+        if time == 0:
+            assert not (step.finished or step.phase_ended or step.improved or growing.diverged)
+            assert same(model.snapshot(), best) and not growing.optimizer.state
+            assert growing.lr_scheduler.get_last_lr() == [pytest.approx(0.005)]
+            assert "went on from the last good state at 0.1 times" in warned[0]
     assert step.finished and step.phase_ended and not step.improved
-    assert growing.diverged and "became NaN or infinite in cycle 1" in growing.stopped
+    assert growing.diverged and "became NaN or infinite in cycle 1 again" in growing.stopped
     (phase,) = growing.history
     assert phase.ends_growth and phase.note == growing.stopped and phase.epochs == 2
     growing.restore_best()
     assert same(model.snapshot(), best)
+
+
+def test_a_nan_before_any_good_state_begins_the_phase_again(model: GraftedModel) -> None:
+    growing = grower(model, schedule=Cycles(epochs=2, cycles=2), recipe=Recipe(learning_rate=0.05, shrink=0.5))
+    begun = model.snapshot()
+    epoch_of_two_steps(growing)
+    assert not growing.step(math.nan).phase_ended
+    assert same(model.snapshot(), begun) and model.plan.grafts == PLAN
+    for score in (0.6, 0.7):
+        assert not growing.step(score).finished
+    (phase,) = growing.history  # as many epochs as without the mishap, for the control has so many
+    assert phase.epochs == 2 and phase.improved and "went on from the last good state" in phase.note
+    assert growing.pace == 0.1 and "went on" not in epoch_note(growing)
+
+
+def epoch_note(growing: Trainer) -> str:
+    """What the record of the next phase says."""
+    for score in (0.8, 0.9):
+        epoch(growing, score)
+    return growing.history[1].note
+
+
+def epoch_of_two_steps(growing: Trainer) -> None:
+    inputs, targets = dataset().tensors
+    for part in (slice(0, 32), slice(32, 64)):
+        growing.learn(inputs[part], targets[part])
+
+
+def test_a_mended_run_says_so_in_its_troubles(model: GraftedModel) -> None:
+    calls = 0
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal calls
+        calls += outputs.requires_grad
+        return functional.cross_entropy(outputs, targets) * (math.nan if calls == 3 else 1.0)
+
+    result = api.fit(model, DATA, plan=GraftPlan(PLAN), loss=loss, metric="accuracy", epochs=3, cycles=1)
+    assert not result.diverged and any("seed 0: the loss became NaN" in line for line in result.troubles)
+    assert [record.epochs for record in result.phases] == [3, 3]
 
 
 def test_a_baseline_that_is_no_number_is_refused(model: GraftedModel) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from graftkit import training
-from graftkit.training import Grower
+from graftkit.training import Trainer
 
 
 def dataset(rows: int = 64, *, seed: int = 1) -> TensorDataset:
@@ -16,7 +16,7 @@ def dataset(rows: int = 64, *, seed: int = 1) -> TensorDataset:
     return TensorDataset(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())
 
 
-def epoch(growing: Grower, score: float) -> training.Step:
+def epoch(growing: Trainer, score: float) -> training.Step:
     inputs, targets = dataset().tensors
     for part in (slice(0, 32), slice(32, 64)):
         growing.learn(inputs[part], targets[part])

@@ -1,0 +1,231 @@
+"""Dendrites in a training loop of one's own: one object that is told a validation score after each epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from graftkit import surgery
+from graftkit.contracts import Data, GrowthSchedule, Observer
+from graftkit.core import options
+from graftkit.core.errors import TraceError, TrainingError
+from graftkit.core.records import PhaseRecord
+from graftkit.dendrites import build_dendrite
+from graftkit.folding import DEFAULT_OPSET
+from graftkit.growing.grown import Grown
+from graftkit.growing.in_loop import InLoop
+from graftkit.growing.users_optimizer import UsersOptimizer
+from graftkit.plan import GraftPlan
+from graftkit.planning import parameter_limit, plan_cycle
+from graftkit.reading import trace
+from graftkit.rules import Gradient
+from graftkit.schedules import SCHEDULES, Plateau, When
+from graftkit.shipping import export
+from graftkit.training import Step
+
+Schedule = GrowthSchedule | Callable[[Sequence[float]], bool] | str
+
+
+class Grower:
+    """Grows a model while your own loop trains it.
+
+    ```python
+    grower = gk.Grower(model, example_inputs, optimizer)
+    for epoch in range(200):
+        train_one_epoch(grower.model, optimizer)
+        if grower.step(validation_score).finished:
+            break
+    grower.export("model.onnx")
+    ```
+
+    `model` stays one object for life, and the optimizer yours: it gains groups for new parameters, and loses them again
+    where dendrites do not help. The best validated state is kept, and is what the model is in the end.
+
+    Args:
+        model: any module that can be traced; not wrapped for several processes (wrap `grower.model`).
+        example_inputs: at least two rows: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        optimizer: any of torch's that takes groups of parameters, made of the model's parameters.
+        lr_scheduler: its learning-rate schedule, or several.
+        dendrites, sites: what is grafted where, as `graftkit augment` takes them.
+        schedule: when dendrites come: "plateau:patience=5,dendrites=2" or another of `graftkit.schedules`, or a
+            function of the scores since the last growth, saying whether it is time.
+        restart: whether the optimizer's moments are cleared and the learning-rate schedule begins again with each
+            growth, as they were when the Grower was made; False leaves both alone.
+        score: the validation score of the model as it is; None for one that is not trained yet.
+        mode: "max" where a higher score is better, "min" for a loss.
+        max_parameters: growth never goes beyond: a number, or "+20%".
+        join, mask, output, dynamic: as `graftkit.trace` and `graftkit.make_plan` take them.
+        seed: decides fresh dendrites.
+        observer: where progress goes; to Python's logging, under "graftkit", where it is None.
+
+    Raises:
+        TraceError: the module cannot be traced, or is a wrapper around the one to be grown.
+        PlanError: there is no such site, dendrite or schedule.
+        TrainingError: the optimizer cannot take parameters in.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        optimizer: Optimizer,
+        *,
+        lr_scheduler: LRScheduler | Sequence[LRScheduler] = (),
+        dendrites: str | Sequence[str] = (),
+        sites: str | Sequence[str] = (),
+        schedule: Schedule | None = None,
+        restart: bool = True,
+        score: float | None = None,
+        mode: Literal["max", "min"] = "max",
+        max_parameters: int | str | None = None,
+        join: str = "activation",
+        mask: str | None = None,
+        output: str | None = None,
+        dynamic: str = "auto",
+        seed: int = 0,
+        observer: Observer | None = None,
+    ):
+        if mode not in ("max", "min"):
+            raise TrainingError(f"mode {mode!r}: choose max, where a higher score is better, or min")
+        _check_bare(model)
+        self._sign = 1.0 if mode == "max" else -1.0
+        users = UsersOptimizer(optimizer, _listed(lr_scheduler))
+        device = next(model.parameters()).device
+        traced = trace(model, example_inputs, device=str(device), output=output, dynamic=dynamic)
+        rule = Gradient()
+        plan, _ = plan_cycle(traced, dendrites=_texts(dendrites), sites=_texts(sites), rule=rule, join=join, mask=mask)
+        grafted = surgery.empty(traced)
+        surgery.check_reached(grafted, plan.grafts, build_dendrite)
+        self.model = Grown(grafted)
+        self._growth = InLoop(
+            grafted,
+            users,
+            restart=restart,
+            additions=plan.grafts,
+            rule=rule,
+            schedule=Plateau() if schedule is None else _schedule(schedule),
+            build=build_dendrite,
+            criterion=_no_criterion,
+            baseline=-float("inf") if score is None else self._sign * score,
+            max_parameters=parameter_limit(max_parameters, grafted.parameter_count()),
+            observer=observer or _logging(),
+            arm="grown",
+            seed=seed,
+        )
+
+    def step(self, score: float, *, loss: float = float("nan")) -> Step:
+        """Say the validation score after an epoch, the same way for all epochs; grows where it is time.
+
+        Args:
+            score: a number; among several processes their mean counts, and all decide alike.
+            loss: the training loss, for the record alone.
+
+        Returns:
+            Whether growth has `finished` (the model is then in its best state), whether it `grew` (the model is then
+            in its best state, with new dendrites), whether this was the best epoch so far (`improved`).
+
+        Raises:
+            TrainingError: growth has ended; or the score or a weight was no finite number for the second time. After
+                the first time the model is back in its last good state, at a tenth of the learning rate.
+        """
+        return self._growth.told(self._sign * score, loss)
+
+    @property
+    def finished(self) -> bool:
+        """Whether growth has ended."""
+        return self._growth.finished
+
+    @property
+    def stopped(self) -> str:
+        """Why growth ended, in words; empty before."""
+        return self._growth.stopped
+
+    @property
+    def best(self) -> float:
+        """The best validation score so far."""
+        return self._sign * self._growth.best.validation
+
+    @property
+    def plan(self) -> GraftPlan:
+        """What is grafted where, now."""
+        return self._growth.model.plan
+
+    @property
+    def history(self) -> tuple[PhaseRecord, ...]:
+        """The phases that have ended."""
+        return tuple(self._growth.history)
+
+    def finish(self) -> None:
+        """End growth, if it has not, with the model in its best state."""
+        if not self._growth.finished:
+            self._growth.interrupt("ended by the caller")
+            self._growth.close()
+
+    def export(self, path: str | Path, *, rows: Data | None = None, opset: int = DEFAULT_OPSET) -> Path:
+        """Write the best state as one plain ONNX file that was verified; ends growth.
+
+        Args:
+            path: where to write.
+            rows: data whose validation rows are compared, besides the example and random ones.
+            opset: 17 to 25.
+
+        Raises:
+            ExportError, MismatchError: then nothing is written.
+        """
+        self.finish()
+        return export(self._growth.model, path, rows=rows, opset=opset)
+
+
+def _check_bare(model: nn.Module) -> None:
+    """Raise TraceError for a wrapper around the module that is to be grown."""
+    inside = "give the Grower the module inside, and wrap grower.model afterwards"
+    if isinstance(model, DistributedDataParallel | nn.DataParallel):
+        raise TraceError(f"the model is wrapped in {type(model).__name__}: {inside}")
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        raise TraceError(f"the model is compiled: {inside}")
+    if any(type(p).__name__ in ("DTensor", "FlatParameter") for p in model.parameters()):
+        raise TraceError("the model is sharded (FSDP), and graphs need whole weights: use DistributedDataParallel")
+
+
+def _schedule(schedule: Schedule) -> GrowthSchedule:
+    if isinstance(schedule, str):
+        return options.parse(SCHEDULES, schedule)
+    return schedule if isinstance(schedule, GrowthSchedule) else When(grow=schedule)
+
+
+def _listed(schedules: LRScheduler | Sequence[LRScheduler] | None) -> Sequence[LRScheduler]:
+    return schedules if isinstance(schedules, Sequence) else [] if schedules is None else [schedules]
+
+
+def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _no_criterion(output: Tensor, target: Tensor) -> Tensor:
+    raise TrainingError("a rule that studies needs rows and a loss, which the Grower was not given")
+
+
+def _logging() -> Observer:
+    """Phases and troubles go to Python's logging."""
+    log = logging.getLogger("graftkit")
+
+    def phase(record: PhaseRecord) -> None:
+        score = "no score" if record.validation is None else f"best score {abs(record.validation):.4g}"
+        log.info(
+            "cycle %d ended after %d epochs: %s, %d dendrites, %d parameters",
+            record.cycle,
+            record.epochs,
+            score,
+            record.dendrites,
+            record.parameters,
+        )
+
+    return Observer(on_phase=phase, on_warning=log.warning)

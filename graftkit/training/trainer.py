@@ -1,0 +1,185 @@
+"""Trains what grows: an optimizer anew for each phase, steps on batches, and a dendrite phase in one go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from graftkit.contracts import Build, Criterion, GrowthSchedule, Inputs, Observer
+from graftkit.core.errors import TrainingError
+from graftkit.learning import Rule
+from graftkit.model import GraftedModel, learning
+from graftkit.plan import Graft
+from graftkit.training.growth import Growth
+from graftkit.training.recipe import Recipe
+from graftkit.training.shrinking import check_shrink, shrink
+
+
+class Trainer(Growth):
+    """Growth that brings its own optimizer, and is shown batches.
+
+    ```python
+    while trainer.phase is not None:
+        if trainer.phase.kind == "dendrite":
+            trainer.study(loader, validation_score)
+            continue
+        for inputs, targets in loader:
+            trainer.learn(inputs, targets)
+        trainer.step(validation_score)
+    trainer.restore_best()
+    ```
+
+    Args:
+        model, additions, rule, schedule, build, criterion, held_out, max_parameters, observer, arm, seed: as `Growth`
+            takes them.
+        baseline: the validation score of the model as given, a finite number.
+        steps_per_epoch: calls of `learn` between two calls of `step`, for the learning rate's course.
+        recipe: optimizer settings, the same in every phase.
+
+    Raises:
+        TrainingError: the baseline is not a finite number, a rule's held-out rows are missing, or the recipe shrinks
+            a network that the rule leaves as it is.
+    """
+
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler
+
+    def __init__(
+        self,
+        model: GraftedModel,
+        additions: Sequence[Graft],
+        *,
+        rule: Rule,
+        schedule: GrowthSchedule,
+        build: Build,
+        criterion: Criterion,
+        baseline: float,
+        steps_per_epoch: int,
+        recipe: Recipe = Recipe(),
+        held_out: Iterable[tuple[Inputs, Tensor]] | None = None,
+        max_parameters: int | None = None,
+        fabric: Fabric | None = None,
+        observer: Observer | None = None,
+        arm: str = "grafted",
+        seed: int = 0,
+    ):
+        if not math.isfinite(baseline):
+            raise TrainingError(f"the model as given scores {baseline} on the validation rows; look at its weights")
+        check_shrink(model, recipe.shrink, rule)
+        self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
+        self._total, self._rows = 0.0, 0  # the objective summed over the rows of this epoch
+        super().__init__(
+            model,
+            additions,
+            rule=rule,
+            schedule=schedule,
+            build=build,
+            criterion=criterion,
+            baseline=baseline,
+            settled=recipe.settled,
+            held_out=held_out,
+            max_parameters=max_parameters,
+            observer=observer,
+            arm=arm,
+            seed=seed,
+        )
+
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        """The loss on one batch."""
+        given = self.model.arrange(inputs)
+        with self.fabric.autocast():
+            output = self.model(*given)
+        return self.criterion(output.float(), targets)
+
+    def learn(self, inputs: Inputs, targets: Tensor) -> float:
+        """One step on one batch; returns the objective.
+
+        After a loss that is not finite nothing is learned any more until `step` has dealt with it. A batch of one
+        row teaches a model with batch norm nothing and is passed over.
+
+        Raises:
+            TrainingError: in a dendrite phase, which is `study`'s.
+        """
+        if self.phase is None or self.diverged:
+            return math.nan
+        if self._candidates is not None:
+            raise TrainingError("in a dendrite phase the network stands still; call study with all batches at once")
+        if len(targets) < 2 and self._norms and not self.rule.freeze:
+            return math.nan  # traced batch norm would take the variance of one row, which is not a number
+        self._set_mode()
+        with learning(self.model.base.parameters() if self.rule.freeze else (), on=False):
+            return self._descend(self.loss(inputs, targets), len(targets))
+
+    def study(self, batches: Iterable[tuple[Inputs, Tensor]], validation: float) -> None:
+        """A whole dendrite phase: the network sees the batches once, candidates learn from what is kept of that.
+
+        Args:
+            batches: rows apart from those held out.
+            validation: the score of the network, which stands still.
+
+        Raises:
+            TrainingError: in another phase; no rows, or no room for any.
+        """
+        phase, candidates = self.phase, self._candidates
+        if phase is None or candidates is None:
+            raise TrainingError("there is no dendrite phase to study for")
+        device = next(self.model.parameters()).device
+        try:
+            for inputs, targets in batches:
+                given = tuple(tensor.to(device) for tensor in self.model.arrange(inputs))
+                if not candidates.watch(given, targets.to(device)):
+                    break
+            if not candidates.steps():
+                raise TrainingError("dendrites have nothing to learn from: there are no rows, or no room for one batch")
+            self._start_optimizer(candidates.parameters(), phase.epochs * candidates.steps())
+            while self.phase is phase:
+                for loss in candidates.losses():
+                    if not math.isfinite(self._descend(loss, 1)):
+                        break
+                self.step(validation)
+        finally:
+            candidates.close()
+
+    def begin(self, epochs: int, *, anew: bool) -> None:
+        if anew and self.recipe.shrink < 1:
+            shrink(self.model, self.recipe.shrink)
+        self._start_optimizer(self.rule.trainable(self.model), epochs * self.steps_per_epoch)
+        self._set_mode()
+
+    def learned(self) -> tuple[float, float]:
+        mean = self._total / self._rows if self._rows else math.nan
+        self._total, self._rows = 0.0, 0
+        return mean, float(self.lr_scheduler.get_last_lr()[0])
+
+    def _descend(self, loss: Tensor, weight: int) -> float:
+        """One step of the optimizer; returns the loss, and where that is no finite number takes no step."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self.diverged = True
+            return value
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self._total += value * weight
+        self._rows += weight
+        return value
+
+    def _start_optimizer(self, parameters: Sequence[nn.Parameter], steps: int) -> None:
+        if not parameters:
+            raise TrainingError("no parameter of the model may be trained: every requires_grad is False")
+        recipe, rate = self.recipe, self.recipe.learning_rate * self.pace
+        self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
+
+    def _set_mode(self) -> None:
+        """A network that learns is in training; one that stands still is as it is in evaluation."""
+        training = not self.rule.freeze
+        if self.model.training != training:
+            self.model.train(training)

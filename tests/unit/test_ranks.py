@@ -1,0 +1,109 @@
+"""Several processes that grow one model: the same decisions, and the same numbers as one process."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+import graftkit as gk
+from graftkit.core.errors import TrainingError
+
+ROWS = 32
+Said = tuple[dict[str, Tensor], list[object]]  # a state, and what `step` said
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(ROWS, 4, generator=generator, dtype=torch.float64)
+    return inputs, (inputs[:, 0] * inputs[:, 1] > 0).long()
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+
+
+def grown(rank: int, world: int, *, accumulate: int = 1) -> Said:
+    """Train and grow on this process's share of each batch; the state in the end and what `step` said."""
+    inputs, targets = rows()
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    grower = gk.Grower(model, inputs[:2], optimizer, schedule="rounds:epochs=2,dendrites=2", dendrites="full")
+    trained: nn.Module = DistributedDataParallel(grower.model) if world > 1 else grower.model
+    said: list[object] = []
+    while not grower.finished:
+        grower.model.train()
+        for batch in torch.arange(ROWS).split(16):
+            own = batch[rank::world]
+            optimizer.zero_grad()
+            for part in own.split(len(own) // accumulate):
+                (cross_entropy(trained(inputs[part]), targets[part]) / accumulate).backward()
+            optimizer.step()
+        # each process validates rows of its own, as a DistributedSampler would have it
+        with torch.no_grad():
+            score = -float(cross_entropy(grower.model.eval()(inputs[rank::world]), targets[rank::world]))
+        said.append(grower.step(score))
+    return {name: tensor.clone() for name, tensor in grower.model.state_dict().items()}, said
+
+
+def refused(rank: int, world: int) -> Said:
+    """One process alone finds a NaN: all go back, and later all give up."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    grower = gk.Grower(model, rows()[0][:2], optimizer, schedule="rounds:epochs=5")
+    grower.step(0.5)
+    first = grower.step(math.nan if rank == 1 else 0.6)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03)
+    with pytest.raises(TrainingError, match=r"again.*best state \(validation 0\.5\)"):
+        grower.step(math.nan if rank == 0 else 0.6)
+    return {}, [first, grower.finished]
+
+
+def accumulated(rank: int, world: int) -> Said:
+    """With two halves of each batch, one after the other."""
+    return grown(rank, world, accumulate=2)
+
+
+TASKS: dict[str, Callable[[int, int], Said]] = {"whole": grown, "accumulated": accumulated, "refused": refused}
+
+
+def work(rank: int, world: int, port: int, tasks: list[str], folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    for task in tasks:
+        torch.save(TASKS[task](rank, world), folder / f"{task}{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def spread(tasks: list[str], world: int, folder: Path) -> dict[str, list[Said]]:
+    """What each process found, by task."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(work, (world, port, tasks, folder), nprocs=world)
+    return {
+        task: [torch.load(folder / f"{task}{rank}.pt", weights_only=False) for rank in range(world)] for task in tasks
+    }
+
+
+@pytest.mark.parametrize(("world", "tasks"), [(2, [*TASKS]), (4, ["whole"])])
+def test_several_processes_give_what_one_gives(world: int, tasks: list[str], tmp_path: Path) -> None:
+    alone, said = grown(0, 1)
+    assert any("dendrites" in name for name in alone)
+    found = spread(tasks, world, tmp_path)
+    for state, told in [one for task in tasks if task != "refused" for one in found[task]]:
+        assert told == said
+        assert state.keys() == alone.keys()
+        for name, tensor in alone.items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-7, msg=name)
+    if "refused" in tasks:
+        first, second = found["refused"]
+        assert first == second and first[1][1] is True
