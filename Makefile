@@ -9,7 +9,7 @@ NEEDS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check zoo fuzz bench
+.PHONY: help demo test check zoo fuzz soak bench
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ zoo: .venv/.installed-zoo ## try 467 architectures, and write docs/coverage.md (
 
 fuzz: .venv/.installed-test ## give every reader 10,000 broken and hostile files (half an hour)
 	$(BIN)/python -m tests.fuzz --cases 10000
+
+soak: .venv/.installed-test ## kill runs at 50 random moments, and see each go on to the same file (half an hour)
+	$(BIN)/pytest tests/e2e/test_resume.py --kills 50
 
 # Where the data of the benchmarks lie, or are fetched to, and how many processes share the work.
 DATA ?= data

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from graftkit import api, folding, inspection, preflight, sources, surgery
-from graftkit.contracts import Data, LoadedModel, Metric, Observer, SourceRequest
+from graftkit import api, inspection, preflight, sources, surgery
+from graftkit.contracts import Data, LoadedModel, Metric, Observer
 from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
 from graftkit.core.records import PhaseRecord, RunReport
 from graftkit.costs import Budget, parse_budget
-from graftkit.datasets import DATASETS
-from graftkit.fitting import FitResult, Settings, check_budget, fit_model
+from graftkit.fitting import FitResult, FolderJournal, check_budget, fit_model
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
 from graftkit.reporting import report_html
-from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, SOURCE, VALUES, RunFolder
+from graftkit.request import Request, anchored, anchored_data, other_versions
+from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SOURCE, VALUES, RunFolder
 from graftkit.shipping import ship
 from graftkit.training import DEFAULT_LOSS, usual_metric
 
@@ -31,48 +31,60 @@ class Interrupted(GraftkitError):
     exit_code = 130
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `augment` was asked to do."""
-
-    source: SourceRequest
-    data: str
-    out: Path
-    dendrites: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
-    rule: str = "gradient"
-    loss: str | None = None
-    label_smoothing: float = 0.0
-    metric: str | None = None
-    output: str | None = None
-    dynamic: str = "auto"
-    max_parameters: str | None = None
-    budget: str | None = None
-    join: str = "activation"
-    opset: int = folding.DEFAULT_OPSET
-    settings: Settings = field(default_factory=Settings)
-    force: bool = False
-
-
 def augment(request: Request, observer: Observer) -> RunReport:
     """Load, trace, graft, fit, export, verify, and write it all into a run's folder.
 
     Raises:
         GraftkitError: before anything was trained, the folder is as it was; afterwards what was finished
-            is kept in it.
+            is kept in it, and `resume` goes on from there.
         Interrupted: the user stopped it; the best state so far is in the folder, without an ONNX file.
     """
     folder = RunFolder(request.out.resolve())
-    folder.begin(force=request.force)
+    with folder.begun(force=request.force):
+        try:
+            folder.write_json(REQUEST, request.to_json())
+            return _run(request, folder, observer)
+        except BaseException:
+            if not folder.worth_keeping:
+                folder.give_up()
+            raise
+
+
+def resume(path: Path, observer: Observer, *, trust: bool = False, allow: tuple[str, ...] = ()) -> RunReport | None:
+    """Go on with a run that was stopped or killed, from its last checkpoint to the same end; None if it has ended.
+
+    Args:
+        path: the run's folder.
+        trust, allow: as `augment` was given them; a folder does not say what to trust.
+
+    Raises:
+        RunError: there is nothing to go on with; the data have changed.
+        SourceError: the model's file has changed.
+        GraftkitError, Interrupted: as `augment`.
+    """
+    folder = RunFolder(path.resolve())
+    with folder.reopened():
+        told = folder.read_json(REQUEST)
+        if folder.ended:
+            return None
+        request = Request.from_json(told, path, trust=trust, allow=allow)
+        others = other_versions(told)
+        if others:
+            observer.on_warning(f"{others}: the result may differ from that of a run without a break")
+        return _run(request, folder, observer)
+
+
+def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
     try:
         result, facts, rows, metric, notes = _fit(request, folder, observer)
-    except BaseException as error:
-        if not folder.has_history:
-            folder.give_up()
+    except KeyboardInterrupt:
+        if not folder.worth_keeping:
             raise
         folder.keep()
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"stopped by the user; {request.out} keeps what was trained so far") from None
+        raise Interrupted(f"stopped by the user; {_how_to_go_on(request)}") from None
+    except BaseException:
+        if folder.worth_keeping:
+            folder.keep()
         raise
     model = result.model
     found = inspection.inspect_grafted(model, result.gains)
@@ -111,8 +123,12 @@ def augment(request: Request, observer: Observer) -> RunReport:
         raise Interrupted(_what_is_kept(report, request)) from None
     except GraftkitError as error:
         _write(folder, report, interrupted=False)
-        raise type(error)(f"{error}; {request.out} keeps what was trained, without an ONNX file") from error
+        raise type(error)(
+            f"{error}; {request.out} keeps what was trained, without an ONNX file (`graftkit augment --resume"
+            f" {request.out}` tries again)"
+        ) from error
     _write(folder, report, interrupted=False)
+    folder.end()
     if result.diverged:
         raise TrainingError(
             f"{result.stopped}; the model was rolled back to its last good state, which {request.out} holds"
@@ -155,7 +171,7 @@ def _fit(
     limit = parameter_limit(request.max_parameters, model.parameter_count())
     facts = {
         "source": sources.anchored(request.source.spec),
-        "weights": _anchored(str(request.source.weights)) if request.source.weights else None,
+        "weights": anchored(str(request.source.weights)) if request.source.weights else None,
         "arch": sources.anchored(request.source.arch) if request.source.arch else None,
         "arch_args": dict(request.source.arch_args),
         "allow": list(request.source.allow),
@@ -164,12 +180,13 @@ def _fit(
         "dynamic": request.dynamic,
         "sha256": loaded.provenance.get("sha256"),
         "provenance": dict(loaded.provenance),
-        "data": request.data if DATASETS["digits"].recognises(request.data) else _anchored(request.data),
+        "data": anchored_data(request.data),
         "seed": request.settings.seed,
         "loss": loss,
         "metric": request.metric or usual_metric(loss, rows.labels),
         "graftkit": version("graftkit"),
     }
+    folder.check_source(loaded.provenance.get("sha256"))
     folder.write_json(SOURCE, facts)
     watched = replace(observer, on_phase=_keep_history(folder, observer))
     result = fit_model(
@@ -183,6 +200,7 @@ def _fit(
         watched,
         keep=lambda best: _keep(folder, best),
         budget=budget,
+        journal=FolderJournal(folder.progress, observer.on_warning),
     )
     return result, facts, rows, metric, notes
 
@@ -247,12 +265,6 @@ def _keep_history(folder: RunFolder, observer: Observer) -> Any:
     return on_phase
 
 
-def _anchored(spec: str) -> str:
-    """A path, or a path and `:function`, made absolute, so that the run's folder can be used from anywhere."""
-    path, colon, function = spec.partition(":")
-    return f"{Path(path).resolve()}{colon}{function}" if Path(path).exists() else spec
-
-
 def _settings(request: Request) -> dict[str, Any]:
     plain = asdict(request.settings)
     recipe = plain.pop("recipe")
@@ -301,5 +313,10 @@ def _what_is_kept(report: RunReport, request: Request) -> str:
     trust = " --trust" if request.source.trust else ""
     return (
         f"stopped by the user; {request.out} keeps {what}, {report.metric} {report.grafted.validation:.4f} on"
-        f" validation; `graftkit export {request.out}{trust}` writes its ONNX file"
+        f" validation; `graftkit export {request.out}{trust}` writes its ONNX file, and {_how_to_go_on(request)}"
     )
+
+
+def _how_to_go_on(request: Request) -> str:
+    trust = " --trust" if request.source.trust else ""
+    return f"`graftkit augment --resume {request.out}{trust}` goes on from the last checkpoint"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import safetensors.torch
 import torch
 
 from graftkit.core.atomic import write_bytes, write_text
-from graftkit.core.errors import RunError
+from graftkit.core.errors import RunError, SourceError
+from graftkit.core.locking import locked
 from graftkit.core.records import Inspection, PhaseRecord
 from graftkit.core.values import Spending
 from graftkit.folding import is_data_file
@@ -23,9 +25,10 @@ from graftkit.plan import GraftPlan
 
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
-VALUES = "values.json"
+VALUES, REQUEST = "values.json", "request.json"
+_PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
 _WEIGHTS = "model.safetensors"
-_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES})
+_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST})
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,39 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / MODEL
 
+    @contextmanager
+    def begun(self, *, force: bool) -> Iterator[None]:
+        """Make the folder, and hold it while inside; an earlier run moves aside with `force`. Raises RunError."""
+        if self.path.is_dir():
+            with locked(self.path):
+                pass
+        self.begin(force=force)
+        with locked(self.path):
+            yield
+
+    @contextmanager
+    def reopened(self) -> Iterator[None]:
+        """Hold the folder of an earlier run while inside. Raises RunError where there is none to go on with."""
+        if not self.path.exists():
+            self._bring_back_orphan()
+        if not (self.path / REQUEST).is_file():
+            raise RunError(f"{self.path} holds no run that could go on: it has no {REQUEST}")
+        with locked(self.path):
+            yield
+
     def begin(self, *, force: bool) -> None:
-        """Make the folder; an earlier run moves aside with `force`. Raises RunError."""
         self._bring_back_orphan()
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; name a folder with --out")
         if self.path.is_dir() and any(self.path.iterdir()):
             if not force:
-                raise RunError(f"{self.path} is not empty; pass --force to replace it, or another --out")
+                go_on = f"`graftkit augment --resume {self.path}` goes on with it, " if self.can_go_on else ""
+                raise RunError(f"{self.path} is not empty; {go_on}pass --force to replace it, or another --out")
             self._check_it_is_a_run()
         try:
-            if force and self.path.is_dir():
+            if force and self._aside.is_dir():  # an earlier run lies there, and this one was never worth as much
+                shutil.rmtree(self.path)
+            elif force and self.path.is_dir():
                 self.path.rename(self._aside)
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe.{os.getpid()}"
@@ -68,7 +93,7 @@ class RunFolder:
 
     def _bring_back_orphan(self) -> None:
         """Where a run was killed while it replaced another, the earlier one comes back, if that is the finished one."""
-        if not self._aside.is_dir():
+        if not self._aside.is_dir() or self.can_go_on:
             return
         if self.model.exists():
             shutil.rmtree(self._aside, ignore_errors=True)
@@ -81,9 +106,35 @@ class RunFolder:
         shutil.rmtree(self._aside, ignore_errors=True)
 
     @property
-    def has_history(self) -> bool:
-        """Whether a phase was finished in it."""
-        return (self.path / HISTORY).exists()
+    def progress(self) -> Path:
+        """Where the run keeps what it could go on from; it need not be there."""
+        return self.path / CHECKPOINT / _PROGRESS
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.progress.glob("*.json"))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run came to its end."""
+        if self.progress.exists() or not self.model.exists() or not (self.path / METRICS).is_file():
+            return False
+        return not self.read_json(METRICS)["interrupted"]
+
+    def end(self) -> None:
+        """The run came to its end: nothing will go on from here."""
+        shutil.rmtree(self.progress, ignore_errors=True)
+
+    def check_source(self, sha256: str | None) -> None:
+        """Raise SourceError where a run that goes on had a model of another content."""
+        if (self.path / SOURCE).is_file() and self.read_json(SOURCE).get("sha256") != sha256:
+            raise SourceError(f"the model has changed since {self.path} was begun; its sha256 is another one")
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether anything was trained in it."""
+        return any((self.path / name).exists() for name in (HISTORY, PLAN)) or self.can_go_on
 
     def give_up(self) -> None:
         """The run came to nothing: its folder goes, and what it replaced comes back."""

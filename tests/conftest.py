@@ -12,6 +12,10 @@ from graftkit.model import TracedModel
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how many times test_resume kills a run (`make soak`: 50)")
+
+
 class Zoo(nn.Module):
     """Every operator that can be a site, side by side: each branch reads the same 192 numbers in a shape of its own."""
 

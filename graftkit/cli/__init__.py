@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from graftkit.cli.stopping import EXIT_CODE, Terminated
 from graftkit.core.errors import GraftkitError
 
 COMMANDS = {
@@ -42,6 +43,9 @@ class LazyGroup(click.Group):
         except GraftkitError as error:
             click.echo(f"graftkit: {' '.join(str(error).split())}", err=True)
             ctx.exit(error.exit_code)
+        except Terminated:
+            click.echo("graftkit: ended by SIGTERM; what --resume goes on from is in the run's folder", err=True)
+            ctx.exit(EXIT_CODE)
         except KeyboardInterrupt:
             click.echo("graftkit: stopped by the user before anything was finished", err=True)
             ctx.exit(130)

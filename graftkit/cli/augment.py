@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from graftkit.cli import options
+from graftkit.cli.stopping import stopping
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--dendrites", multiple=True, metavar="KIND",
@@ -58,8 +60,11 @@ from graftkit.cli import options
 @options.opset
 @options.model
 @click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN",
+              help="Instead of MODEL: go on with a run that was stopped or killed, to the same end.")  # fmt: skip
 @options.as_json
-def augment(**given: Any) -> None:
+@click.pass_context
+def augment(context: click.Context, /, **given: Any) -> None:
     """Graft dendrites onto MODEL, train them, and write a verified ONNX file.
 
     MODEL is a file (a module or weights of torch.save, a torch.export or TorchScript archive, safetensors, a
@@ -67,15 +72,22 @@ def augment(**given: Any) -> None:
     receives model.onnx, report.html, metrics.json and, with model and data where they are now, all it takes to export
     again.
     """
+    _check_resume(context, given)
     options.started()
-    from graftkit.augmenting import augment as run
+    from graftkit import augmenting
     from graftkit.cli.progress import Watcher
 
-    request = _request(given)
-    with Watcher() as observer, options.stdout_kept():
-        report = run(request, observer)
+    out: Path = given["resume"] or given["out"] or Path("runs") / _stem(given["model"])
+    with Watcher() as observer, options.stdout_kept(), stopping():
+        if given["resume"]:
+            report = augmenting.resume(out, observer, trust=given["trust"], allow=given["allow"])
+        else:
+            report = augmenting.augment(_request(given, out), observer)
     if given["as_json"]:
-        click.echo((request.out / "metrics.json").read_text(), nl=False)
+        click.echo((out / "metrics.json").read_text(), nl=False)
+        return
+    if report is None:
+        click.echo(f"{out} came to its end before; there is nothing to go on with")
         return
     from rich.console import Console
 
@@ -91,12 +103,28 @@ def augment(**given: Any) -> None:
     console.print(f"Growth ended: {report.stopped}.", markup=False)
     parity = ", ".join(f"{name} {worst:.1e}" for name, worst in report.parity.items())
     console.print(f"Verified against the trained model (largest relative difference): {parity}", markup=False)
-    console.print(f"Written: {request.out / 'model.onnx'} and {request.out / 'report.html'}", markup=False)
+    console.print(f"Written: {out / 'model.onnx'} and {out / 'report.html'}", markup=False)
 
 
-def _request(given: dict[str, Any]) -> Any:
-    from graftkit.augmenting import Request
+_WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
+
+
+def _check_resume(context: click.Context, given: dict[str, Any]) -> None:
+    """A model, or a run to go on with, which has its own settings."""
+    if given["resume"] is None:
+        if given["model"] is None:
+            raise click.UsageError("Missing argument 'MODEL' (or --resume RUN).", context)
+        return
+    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    more = next((name for name in said if name not in _WITH_RESUME), None)
+    if more is not None:
+        what = "MODEL" if more == "model" else f"--{more.replace('_', '-')}"
+        raise click.UsageError(f"--resume goes on with the run's own settings; leave out {what}", context)
+
+
+def _request(given: dict[str, Any], out: Path) -> Any:
     from graftkit.fitting import Settings
+    from graftkit.request import Request
     from graftkit.training import Recipe
 
     settings = Settings(
@@ -114,7 +142,7 @@ def _request(given: dict[str, Any]) -> Any:
     return Request(
         source=options.source_request(given["model"], given),
         data=given["data"],
-        out=given["out"] or Path("runs") / _stem(given["model"]),
+        out=out,
         dendrites=given["dendrites"],
         sites=given["sites"],
         rule=_rule(given),

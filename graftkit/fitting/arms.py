@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -12,12 +13,13 @@ from graftkit import surgery, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
 from graftkit.dendrites import build_dendrite
+from graftkit.fitting.journal import Journal
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Gradient
 from graftkit.schedules import Cycles, Replay
-from graftkit.training import Best, Recipe, Trainer
+from graftkit.training import Best, Recipe, Trainer, bests_from_state, bests_to_state
 
 UNSHRUNK, SHRUNK = "control, not shrunk", "control, shrunk"  # of two controls the one that does not count
 
@@ -65,6 +67,19 @@ class Arm:
     interrupted: bool
     trouble: str = ""  # what went wrong and was mended
 
+    def state(self) -> dict[str, Any]:
+        """For a journal; `of` makes an arm of it again."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain["history"] = [asdict(record) for record in self.history]
+        kept = bests_to_state({"best": plain.pop("best"), "best_trained": plain.pop("best_trained")})
+        return {**plain, "kept": kept}
+
+    @staticmethod
+    def of(state: Mapping[str, Any]) -> Arm:
+        """What told this `state`."""
+        plain = {**state, "history": [PhaseRecord(**record) for record in state["history"]]}
+        return Arm(**bests_from_state(plain.pop("kept")), **plain)  # type: ignore[arg-type]
+
 
 class Fitter:
     """Everything that stays the same over the arms and repetitions of one fit."""
@@ -77,15 +92,17 @@ class Fitter:
         metric: Metric,
         settings: Settings,
         observer: Observer,
+        journal: Journal,
     ):
         self.model, self.data, self.criterion, self.metric = model, data, criterion, metric
-        self.settings = settings
+        self.settings, self.journal = settings, journal
         self.device = next(model.parameters()).device
         self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
         self.given_plan, self.given = model.plan, model.snapshot()
         self.trains = any(p.requires_grad for p in model.parameters())
         self.phases: list[PhaseRecord] = []
         self.epochs: list[EpochRecord] = []
+        self._told: list[dict[str, Any]] = []  # what this arm told the observer
         self.observer = Observer(
             observer.on_stage, self._see_epoch(observer), self._see_phase(observer), observer.on_warning
         )
@@ -163,6 +180,10 @@ class Fitter:
         shrinks: bool = True,
     ) -> Arm:
         self.put_back(self.given_plan, self.given)
+        key, self._told = f"{seed} {name}", []
+        ended = self.journal.ended(key)
+        if ended is not None:
+            return self._remembered(ended)
         size = self.settings.batch_size
         train = training.batches(self.data.train, size, seed=seed)
         parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
@@ -185,8 +206,25 @@ class Fitter:
                 arm=name,
                 seed=seed,
             )
-            training.run(trainer, train, self.data.validation, self.metric, candidates=candidates)
-        return Arm(
+            saved = self.journal.now(key)
+            if saved is not None:
+                self._tell_again(saved["told"])
+                trainer.resume(saved["growth"])
+                training.set_random_states(saved["random"], train, candidates)
+
+            def state() -> dict[str, Any]:
+                random = training.random_states(train, candidates)
+                return {"growth": trainer.state(), "random": random, "told": self._told}
+
+            training.run(
+                trainer,
+                train,
+                self.data.validation,
+                self.metric,
+                candidates=candidates,
+                after=lambda: self.journal.keep(key, state),
+            )
+        arm = Arm(
             best=trainer.best,
             best_trained=trainer.best_trained,
             history=trainer.history,
@@ -195,10 +233,29 @@ class Fitter:
             interrupted=trainer.interrupted,
             trouble=trainer.trouble,
         )
+        if not arm.interrupted:
+            self.journal.end(key, {"arm": arm.state(), "told": self._told})
+        return arm
+
+    def _remembered(self, ended: Mapping[str, Any]) -> Arm:
+        """An arm that ended in an earlier run, as it was left."""
+        self._tell_again(ended["told"])
+        arm = Arm.of(ended["arm"])
+        self.put_back(arm.best.plan, arm.best.state)
+        return arm
+
+    def _tell_again(self, told: Sequence[Mapping[str, Any]]) -> None:
+        """Tell the observer what an earlier run told."""
+        for one in told:
+            if "of" in one:
+                self.observer.on_epoch(EpochRecord(**one["epoch"]), one["of"])
+            else:
+                self.observer.on_phase(PhaseRecord(**one["phase"]))
 
     def _see_epoch(self, observer: Observer) -> Callable[[EpochRecord, int], None]:
         def see(record: EpochRecord, of: int) -> None:
             self.epochs.append(record)
+            self._told.append({"epoch": asdict(record), "of": of})
             observer.on_epoch(record, of)
 
         return see
@@ -206,6 +263,7 @@ class Fitter:
     def _see_phase(self, observer: Observer) -> Callable[[PhaseRecord], None]:
         def see(record: PhaseRecord) -> None:
             self.phases.append(record)
+            self._told.append({"phase": asdict(record)})
             observer.on_phase(record)
 
         return see

@@ -14,6 +14,7 @@ from graftkit.core.values import Spending
 from graftkit.costs import Budget
 from graftkit.fitting.arms import Arm, Fitter, Settings
 from graftkit.fitting.evidence import difference_error
+from graftkit.fitting.journal import Journal
 from graftkit.fitting.trial import trial
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel
@@ -65,13 +66,15 @@ def fit_model(
     observer: Observer,
     keep: Callable[[GraftedModel], None] = lambda model: None,
     budget: Budget | None = None,
+    journal: Journal | None = None,
 ) -> FitResult:
     """Grow, control, choose by validation alone, and measure. The model ends in the state that ships.
 
     With a budget `additions` are candidates: a trial says which of them are grafted, and for which neurons. Its epochs
     are the control's, too.
 
-    `keep` is called with the model in the best state so far, before anything else is done with it.
+    `keep` is called with the model in the best state so far, before anything else is done with it. Where the journal
+    remembers an earlier run with the same arguments, the fit goes on from there.
 
     Raises TrainingError where the given model's own score is not a number, or nothing may be trained.
     """
@@ -79,7 +82,7 @@ def fit_model(
         check_budget(rule, settings.max_parameters)
     if settings.precision not in PRECISIONS:
         raise TrainingError(f"precision {settings.precision!r} is not offered; choose {' or '.join(PRECISIONS)}")
-    fitter = Fitter(model, data, criterion, metric, settings, observer)
+    fitter = Fitter(model, data, criterion, metric, settings, observer, journal or Journal())
     if not math.isfinite(fitter.baseline.validation):
         raise TrainingError(f"the model as given scores {fitter.baseline.validation} on the validation rows")
     if settings.control and not fitter.trains:

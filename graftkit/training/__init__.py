@@ -2,18 +2,21 @@
 
 from graftkit.training.attribution import Worth, attribute
 from graftkit.training.batches import batches, hold_out
+from graftkit.training.checkpoints import Checkpoints
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
 from graftkit.training.evaluate import answers, evaluate, predict
 from graftkit.training.growth import Growth
-from graftkit.training.keeping import Best
-from graftkit.training.loop import run, seeded
+from graftkit.training.keeping import Best, bests_from_state, bests_to_state
+from graftkit.training.loop import run
 from graftkit.training.progress import Step
+from graftkit.training.randomness import random_states, seeded, set_random_states
 from graftkit.training.recipe import Recipe
 from graftkit.training.trainer import Trainer
 
 __all__ = [
     "DEFAULT_LOSS",
     "Best",
+    "Checkpoints",
     "Growth",
     "Recipe",
     "Step",
@@ -23,13 +26,17 @@ __all__ = [
     "answers",
     "attribute",
     "batches",
+    "bests_from_state",
+    "bests_to_state",
     "check_fit",
     "evaluate",
     "find_loss",
     "find_metric",
     "hold_out",
     "predict",
+    "random_states",
     "run",
     "seeded",
+    "set_random_states",
     "usual_metric",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +16,11 @@ from graftkit.core.errors import TrainingError
 from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.learning import Candidates, Rule
 from graftkit.model import GraftedModel
-from graftkit.plan import Graft
-from graftkit.training.keeping import Best, Keeper
+from graftkit.plan import Graft, GraftPlan
+from graftkit.training.keeping import Best, Keeper, bests_from_state, bests_to_state
 from graftkit.training.progress import Progress, Step
 
+_PLAIN = ("stopped", "trouble", "diverged", "interrupted", "pace", "_epochs")  # attributes that are plain values
 SLOWER = 0.1  # what the learning rate is multiplied by, once, where numbers went wrong
 
 
@@ -127,6 +130,33 @@ class Growth:
     def restore_best(self) -> None:
         """Bring the model back, in place, to the best validated state, which may be the one given."""
         self._put_back(self.best)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `resume` needs to go on from here, for `Checkpoints`; between epochs, not within one."""
+        return {
+            "plan": self.model.plan.to_json(),
+            "model": self.model.state_dict(),
+            "kept": bests_to_state({**self._kept.roles(), "began": self._began}),
+            "history": [asdict(record) for record in self.history],
+            "progress": asdict(self._progress),
+            "numbers": {name: getattr(self, name) for name in _PLAIN},
+            "ended": self.phase is None,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state` was taken, with the same model, additions, rule and schedule."""
+        self.history[:] = [PhaseRecord(**record) for record in state["history"]]
+        roles = bests_from_state(state["kept"])
+        self._began = roles.pop("began")
+        self._kept.take(roles)
+        self._progress = Progress(**state["progress"])
+        for name, value in state["numbers"].items():
+            setattr(self, name, value)
+        surgery.put_back(self.model, GraftPlan.from_json(state["plan"]), state["model"], self.build)
+        self.phase = None if state["ended"] else self.schedule.next(self.history)
+        self._candidates = None
+        if self.phase is not None and self.phase.kind == "dendrite":
+            self._grow()
 
     def begin(self, epochs: int, *, anew: bool) -> None:
         """Get ready to learn for so many epochs; `anew` at the beginning of a phase, not where one is mended."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -60,3 +61,32 @@ class Keeper:
             self.best = found if better or (same and self.best is trained) else self.best
             self.trained = self.of_phase = found
         return better
+
+    def roles(self) -> dict[str, Best | None]:
+        """Which state plays which part, for `take`."""
+        return {"best": self.best, "trained": self.trained, "of_phase": self.of_phase, "passing": self._passing}
+
+    def take(self, roles: Mapping[str, Best | None]) -> None:
+        """Be what another was when it told its `roles`."""
+        assert roles["best"] is not None
+        self.best, self.trained = roles["best"], roles["trained"]
+        self.of_phase, self._passing = roles["of_phase"], roles["passing"]
+
+
+def bests_to_state(roles: Mapping[str, Best | None]) -> dict[str, Any]:
+    """States and the parts they play, for a checkpoint; one that plays two parts is there once."""
+    distinct = {id(best): best for best in roles.values() if best is not None}
+    places = {key: index for index, key in enumerate(distinct)}
+    return {
+        "states": [
+            {"validation": b.validation, "plan": b.plan.to_json(), "state": b.state, "cycle": b.cycle}
+            for b in distinct.values()
+        ],
+        "roles": {role: None if best is None else places[id(best)] for role, best in roles.items()},
+    }
+
+
+def bests_from_state(state: Mapping[str, Any]) -> dict[str, Best | None]:
+    """What `bests_to_state` was given; the same one wherever it was the same one."""
+    found = [Best(**{**one, "plan": GraftPlan.from_json(one["plan"])}) for one in state["states"]]
+    return {role: None if place is None else found[place] for role, place in state["roles"].items()}

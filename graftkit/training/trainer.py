@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -74,6 +75,7 @@ class Trainer(Growth):
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
         self._total, self._rows = 0.0, 0  # the objective summed over the rows of this epoch
+        self._course = 0  # steps of the learning rate's course
         super().__init__(
             model,
             additions,
@@ -146,6 +148,21 @@ class Trainer(Growth):
         finally:
             candidates.close()
 
+    def state(self) -> dict[str, Any]:
+        own: dict[str, Any] = {"course": self._course}
+        if self.phase is not None and self._candidates is None:
+            own |= {"optimizer": self.optimizer.state_dict(), "lr_scheduler": self.lr_scheduler.state_dict()}
+        return {**super().state(), "trainer": own}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        super().resume(state)
+        own = state["trainer"]
+        if "optimizer" in own:
+            self._start_optimizer(self.rule.trainable(self.model), own["course"])
+            self.optimizer.load_state_dict(own["optimizer"])
+            self.lr_scheduler.load_state_dict(own["lr_scheduler"])
+            self._set_mode()
+
     def begin(self, epochs: int, *, anew: bool) -> None:
         if anew and self.recipe.shrink < 1:
             shrink(self.model, self.recipe.shrink)
@@ -174,6 +191,7 @@ class Trainer(Growth):
     def _start_optimizer(self, parameters: Sequence[nn.Parameter], steps: int) -> None:
         if not parameters:
             raise TrainingError("no parameter of the model may be trained: every requires_grad is False")
+        self._course = steps
         recipe, rate = self.recipe, self.recipe.learning_rate * self.pace
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))

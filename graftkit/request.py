@@ -1,0 +1,127 @@
+"""What `augment` was asked to do, and the same as JSON, to go on with later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graftkit import folding, sources
+from graftkit.contracts import SourceRequest
+from graftkit.core.errors import RunError
+from graftkit.datasets import DATASETS
+from graftkit.fitting import Settings
+from graftkit.training import Recipe
+
+_VERSIONS = "versions"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `augment` was asked to do."""
+
+    source: SourceRequest
+    data: str
+    out: Path
+    dendrites: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    rule: str = "gradient"
+    loss: str | None = None
+    label_smoothing: float = 0.0
+    metric: str | None = None
+    output: str | None = None
+    dynamic: str = "auto"
+    max_parameters: str | None = None
+    budget: str | None = None
+    join: str = "activation"
+    opset: int = folding.DEFAULT_OPSET
+    settings: Settings = field(default_factory=Settings)
+    force: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, with paths that hold from anywhere; whether a file is trusted is not in it."""
+        source = self.source
+        plain = {name: value for name, value in asdict(self).items() if name not in ("source", "out", "force")}
+        return {
+            **plain,
+            "data": anchored_data(self.data),
+            "stamp": _stamp(self.data),
+            "source": {
+                "spec": sources.anchored(source.spec),
+                "weights": anchored(str(source.weights)) if source.weights else None,
+                "arch": sources.anchored(source.arch) if source.arch else None,
+                "arch_args": dict(source.arch_args),
+                "allow": list(source.allow),
+                "part": source.part,
+            },
+            _VERSIONS: versions(),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], out: Path, *, trust: bool, allow: tuple[str, ...]) -> Request:
+        """What `to_json` gave, in a run's folder. Raises RunError where it is broken, or the data have changed."""
+        try:
+            plain = dict(value)
+            told, settings = plain.pop("source"), plain.pop("settings")
+            stamp, _ = plain.pop("stamp"), plain.pop(_VERSIONS)
+            source = SourceRequest(
+                **{
+                    **told,
+                    "weights": Path(told["weights"]) if told["weights"] else None,
+                    "arch_args": tuple(told["arch_args"].items()),
+                    "allow": (*told["allow"], *allow),
+                    "trust": trust,
+                }
+            )
+            found = Request(
+                **{
+                    **plain,
+                    "source": source,
+                    "out": out,
+                    "dendrites": tuple(plain["dendrites"]),
+                    "sites": tuple(plain["sites"]),
+                    "settings": Settings(**{**settings, "recipe": Recipe(**settings["recipe"])}),
+                }
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RunError(f"{out} does not say how it was begun: {error!r}") from None
+        if _stamp(found.data) != stamp:
+            raise RunError(f"{found.data} has changed since {out} was begun, so it would not go on as it began")
+        return found
+
+
+def versions() -> dict[str, str]:
+    """Of what decides about numbers."""
+    return {"graftkit": version("graftkit"), "torch": torch.__version__}
+
+
+def other_versions(value: Mapping[str, Any]) -> str:
+    """What is another version now than when the request was written, in words; empty where nothing is."""
+    then = value.get(_VERSIONS, {})
+    return ", ".join(
+        f"{name} {then.get(name)} then and {now} now" for name, now in versions().items() if then.get(name) != now
+    )
+
+
+def anchored(spec: str) -> str:
+    """A path, or a path and `:function`, made absolute, so that the run's folder can be used from anywhere."""
+    path, colon, function = spec.partition(":")
+    return f"{Path(path).resolve()}{colon}{function}" if Path(path).exists() else spec
+
+
+def anchored_data(spec: str) -> str:
+    """`anchored`, and the data that come along by their name."""
+    return spec if DATASETS["digits"].recognises(spec) else anchored(spec)
+
+
+def _stamp(data: str) -> list[int] | None:
+    """What tells whether a file of data was changed: its size, and when it was written; None for what is no file."""
+    path = Path(anchored_data(data).partition(":")[0])
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]

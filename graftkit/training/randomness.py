@@ -1,0 +1,68 @@
+"""Where randomness comes from in training, kept and put back: torch, numpy, Python, and the order of the rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+
+def random_states(*loaders: DataLoader[Any] | None) -> dict[str, Any]:
+    """The states of all generators that a run draws from, those of the loaders' orders included."""
+    found: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": list(np.random.get_state(legacy=True)),
+        "python": random.getstate(),
+        "loaders": [generator.get_state() for generator in _generators(loaders)],
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state_all()
+    return found
+
+
+def set_random_states(states: dict[str, Any], *loaders: DataLoader[Any] | None) -> None:
+    """Draw on from where `random_states` was taken."""
+    torch.set_rng_state(states["torch"])
+    np.random.set_state(tuple(states["numpy"]))
+    random.setstate(states["python"])
+    for generator, state in zip(_generators(loaders), states["loaders"], strict=True):
+        generator.set_state(state)
+    if "cuda" in states:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A context in which torch's, numpy's and Python's random numbers are those of `seed`; outside nothing changed."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
+
+
+def _generators(loaders: Iterable[DataLoader[Any] | None]) -> list[torch.Generator]:
+    """The loaders' own generators and those of their samplers, each once."""
+    found: list[torch.Generator] = []
+    waiting: list[Any] = [*loaders]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        generator = getattr(one, "generator", None)
+        if isinstance(generator, torch.Generator) and not any(generator is other for other in found):
+            found.append(generator)
+        waiting += [getattr(one, name, None) for name in ("batch_sampler", "sampler")]
+    return found

@@ -1,0 +1,129 @@
+"""A run that is killed goes on with --resume, and ends with the very file of one that was not."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from e2e_tools import GRAFTKIT, Finished, environment, run_cli
+
+ASKED = ("weak.pt", "--epochs", "8", "--cycles", "2", "--batch-size", "8", "--margin", "0", "--dendrites", "full")
+SAME = ("model.onnx", "history.jsonl", "metrics.json", "plan.json", "inspection.json", "report.html")
+
+
+def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
+    words = [GRAFTKIT, *map(str, args)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+
+
+def until_it_trains(process: subprocess.Popen[str], run: Path, *, then: float = 0.0) -> None:
+    """Wait for a checkpoint, and so long after it."""
+    end = time.monotonic() + 240
+    while not any(run.glob("checkpoint/progress/*.json")):
+        assert process.poll() is None and time.monotonic() < end, "it never came to a checkpoint"
+        time.sleep(0.02)
+    time.sleep(then)
+
+
+def ended(process: subprocess.Popen[str], how: signal.Signals) -> Finished:
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=120)
+    return Finished((), process.returncode, "", stderr)
+
+
+@pytest.fixture(scope="module")
+def whole(workshop: Path) -> Path:
+    """A run without a break."""
+    done = run_cli("augment", *ASKED, "--out", "whole", cwd=workshop)
+    assert done.returncode == 0, done
+    return workshop / "whole"
+
+
+def same_end(run: Path, whole: Path) -> None:
+    for name in SAME:
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    assert sorted(path.name for path in run.rglob("*")) == sorted(path.name for path in whole.rglob("*"))
+
+
+def test_killed_at_any_moment_it_comes_to_the_same_file(
+    workshop: Path, whole: Path, pytestconfig: pytest.Config
+) -> None:
+    chance = random.Random(0)
+    kills = resumed = 0
+    while kills < pytestconfig.getoption("kills"):
+        run = workshop / f"killed{kills}"
+        process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
+        until_it_trains(process, run, then=chance.uniform(0, 3))
+        while process.poll() is None:  # it dies again and again, each time a little later
+            ended(process, signal.SIGKILL)
+            kills += 1
+            process = start("augment", "--resume", run.name, cwd=workshop)
+            resumed += 1
+            try:
+                process.wait(chance.uniform(4, 12))
+            except subprocess.TimeoutExpired:
+                if kills < pytestconfig.getoption("kills"):
+                    continue
+            _, stderr = process.communicate(timeout=240)
+            assert process.returncode == 0, stderr
+        same_end(run, whole)
+    assert resumed >= kills
+
+
+def test_sigterm_leaves_a_run_that_goes_on_and_nobody_else_may_touch_it(workshop: Path, whole: Path) -> None:
+    run = workshop / "ended"
+    process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
+    until_it_trains(process, run)
+    for args in (("--resume", run.name), (*ASKED, "--out", run.name, "--force")):
+        other = run_cli("augment", *args, cwd=workshop)
+        assert other.returncode == 1 and "another process works in" in other.last, other
+    gone = ended(process, signal.SIGTERM)
+    assert gone.returncode == 143 and "ended by SIGTERM; what --resume goes on from" in gone.last, gone
+    refused = run_cli("augment", *ASKED, "--out", run.name, cwd=workshop)
+    assert refused.returncode == 1 and "`graftkit augment --resume" in refused.last, refused
+    done = run_cli("augment", "--resume", run.name, cwd=workshop)
+    assert done.returncode == 0, done
+    same_end(run, whole)
+    again = run_cli("augment", "--resume", run.name, cwd=workshop)
+    assert again.returncode == 0 and "came to its end before" in again.stdout
+    told = run_cli("augment", "--resume", run.name, "--json", cwd=workshop)
+    assert told.returncode == 0 and told.stdout == (run / "metrics.json").read_text()
+
+
+def test_what_has_changed_since_is_told(workshop: Path, tmp_path: Path) -> None:
+    data, model = tmp_path / "rows.npz", tmp_path / "model.pt"
+    data.write_bytes((workshop / "rows.npz").read_bytes())
+    model.write_bytes((workshop / "weak.pt").read_bytes())
+    process = start("augment", model, "--data", data, *ASKED[1:], "--epochs", 200, "--out", "run", cwd=tmp_path)
+    until_it_trains(process, tmp_path / "run")
+    ended(process, signal.SIGKILL)
+    kept = sorted(path.name for path in (tmp_path / "run").rglob("*.json"))
+    model.write_bytes((workshop / "mlp.pt").read_bytes())
+    changed = run_cli("augment", "--resume", "run", cwd=tmp_path)
+    assert changed.returncode == 1 and "the model has changed since" in changed.last, changed
+    rows = dict(np.load(data))
+    np.savez(data, **{name: value[:-1] if name[0] in "xy" else value for name, value in rows.items()})
+    changed = run_cli("augment", "--resume", "run", cwd=tmp_path)
+    assert changed.returncode == 1 and "rows.npz has changed since" in changed.last, changed
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*.json")) == kept
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("--resume", "nowhere"), 1, "holds no run that could go on"),
+        (("--resume", "nowhere", "--epochs", "3"), 2, "leave out --epochs"),
+        (("--resume", "nowhere", "weak.pt"), 2, "leave out MODEL"),
+        ((), 2, "Missing argument 'MODEL' (or --resume RUN)"),
+    ],
+)
+def test_what_cannot_go_on_is_said(workshop: Path, args: tuple[str, ...], code: int, words: str) -> None:
+    done = run_cli("augment", *args, cwd=workshop)
+    assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done
+    assert not (workshop / "nowhere").exists()
