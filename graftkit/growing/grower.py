@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from graftkit import surgery
 from graftkit.contracts import Data, GrowthSchedule, Observer
 from graftkit.core import options
-from graftkit.core.errors import TraceError, TrainingError
+from graftkit.core.errors import PlanError, RunError, TraceError, TrainingError
 from graftkit.core.records import PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.folding import DEFAULT_OPSET
+from graftkit.growing import ranks
 from graftkit.growing.grown import Grown
 from graftkit.growing.in_loop import InLoop
 from graftkit.growing.users_optimizer import UsersOptimizer
@@ -29,8 +31,9 @@ from graftkit.reading import trace
 from graftkit.rules import Gradient
 from graftkit.schedules import SCHEDULES, Plateau, When
 from graftkit.shipping import export
-from graftkit.training import Step
+from graftkit.training import Checkpoints, Step, random_states, set_random_states
 
+_CHECKPOINT = "grower"
 Schedule = GrowthSchedule | Callable[[Sequence[float]], bool] | str
 
 
@@ -168,6 +171,46 @@ class Grower:
         if not self._growth.finished:
             self._growth.interrupt("ended by the caller")
             self._growth.close()
+
+    def save(self, folder: str | Path, *loaders: DataLoader[Any], epochs: int) -> None:
+        """Keep everything that `resume` needs, between two epochs: model, growth, optimizer, schedules, random numbers.
+
+        The last two states are kept, as JSON and safetensors with checksums; of several processes the first one writes.
+
+        Args:
+            folder: where the checkpoints go.
+            loaders: whose order is to go on, too: those that shuffle with a generator of their own.
+            epochs: how many were done: what `resume` returns.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        random = ranks.gathered(random_states(*loaders))
+        if ranks.number() == 0:
+            state = {"growth": self._growth.state(), "random": random, "epochs": epochs}
+            Checkpoints(Path(folder), _CHECKPOINT).write(state)
+
+    def resume(self, folder: str | Path, *loaders: DataLoader[Any]) -> int:
+        """Go on from the last `save`, bit for bit, with a Grower made as in the first run; returns the epochs done.
+
+        Where there is no checkpoint, nothing happens and 0 is returned. A broken one is told in a warning, and the one
+        before it is taken.
+
+        Raises:
+            TrainingError: the optimizer, its schedules or the loaders are others.
+            RunError: the checkpoint is of another model or plan.
+        """
+        state = Checkpoints(Path(folder), _CHECKPOINT).read(self._growth.observer.on_warning)
+        if state is None:
+            return 0
+        try:
+            self._growth.resume(state["growth"])
+        except (RuntimeError, PlanError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{folder} holds a checkpoint of another model or plan: {reason}") from error
+        if ranks.number() < len(state["random"]):
+            set_random_states(state["random"][ranks.number()], *loaders)
+        return int(state["epochs"])
 
     def export(self, path: str | Path, *, rows: Data | None = None, opset: int = DEFAULT_OPSET) -> Path:
         """Write the best state as one plain ONNX file that was verified; ends growth.

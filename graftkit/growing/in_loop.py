@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn import Parameter
@@ -43,6 +45,16 @@ class InLoop(Growth):
         if step.finished:
             self.close()
         return step
+
+    def state(self) -> dict[str, Any]:
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {**super().state(), "users": self.users.state(names)}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        super().resume(state)
+        torch.compiler.reset()
+        self.users.resume(state["users"], dict(self.model.named_parameters()), self._dendrites())
+        ranks.average_gradients(self.users.joined())
 
     def close(self) -> None:
         """Bring the model to its best state, and the optimizer to what that has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -14,11 +15,6 @@ def several() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def is_first() -> bool:
-    """Whether this process writes."""
-    return not several() or distributed.get_rank() == 0
-
-
 def agreed(value: float, device: torch.device) -> float:
     """The mean of a number over all processes; NaN where one says NaN."""
     if not several():
@@ -26,6 +22,20 @@ def agreed(value: float, device: torch.device) -> float:
     told = torch.tensor([value], dtype=torch.float64, device=_place(device))
     distributed.all_reduce(told)
     return float(told) / distributed.get_world_size()
+
+
+def gathered(own: Any) -> list[Any]:
+    """What each process has, in their order."""
+    if not several():
+        return [own]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, own)
+    return found
+
+
+def number() -> int:
+    """Which of the processes this is."""
+    return distributed.get_rank() if several() else 0
 
 
 def average_gradients(parameters: Iterable[Parameter]) -> None:

@@ -105,6 +105,32 @@ class UsersOptimizer:
                 if isinstance(entries, list):
                     entries[:] = [entry * pace for entry in entries]
 
+    def state(self, names: Mapping[Parameter, str]) -> dict[str, Any]:
+        """For a checkpoint: moments, settings, schedules, and which parameters share a group, by name."""
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        return {
+            "joined": [[names[p] for p in group] for group in groups if group and group[0] in self._likes],
+            "optimizer": self.optimizer.state_dict(),
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+        }
+
+    def resume(self, state: Mapping[str, Any], there: Mapping[str, Parameter], likes: Mapping[Parameter, Any]) -> None:
+        """Be what another was when it told its `state`; `there` are the parameters by name. In place.
+
+        Raises TrainingError where the optimizer or its schedules are others than those.
+        """
+        self.leave(())
+        for names in state["joined"]:
+            self.join({there[name]: likes[there[name]] for name in names})
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            for schedule, own in zip(self.schedules, state["schedules"], strict=True):
+                schedule.load_state_dict(own)
+        except (ValueError, KeyError) as error:
+            raise TrainingError(
+                f"the optimizer or its schedules are not those of the checkpoint ({error}); make them as you did first"
+            ) from error
+
     def rate(self) -> float:
         """The learning rate of the first group."""
         return float(self.optimizer.param_groups[0]["lr"])

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from graftkit.core.errors import TrainingError
+
 
 def random_states(*loaders: DataLoader[Any] | None) -> dict[str, Any]:
     """The states of all generators that a run draws from, those of the loaders' orders included."""
@@ -26,11 +28,16 @@ def random_states(*loaders: DataLoader[Any] | None) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any], *loaders: DataLoader[Any] | None) -> None:
-    """Draw on from where `random_states` was taken."""
+    """Draw on from where `random_states` was taken. Raises TrainingError for other loaders."""
     torch.set_rng_state(states["torch"])
     np.random.set_state(tuple(states["numpy"]))
     random.setstate(states["python"])
-    for generator, state in zip(_generators(loaders), states["loaders"], strict=True):
+    own = _generators(loaders)
+    if len(own) != len(states["loaders"]):
+        raise TrainingError(
+            f"the loaders have {len(own)} generators, and had {len(states['loaders'])} when it was saved"
+        )
+    for generator, state in zip(own, states["loaders"], strict=True):
         generator.set_state(state)
     if "cuda" in states:
         torch.cuda.set_rng_state_all(states["cuda"])

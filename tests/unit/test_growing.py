@@ -17,9 +17,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 import graftkit as gk
-from graftkit.core.errors import PlanError, TraceError, TrainingError
+from graftkit.core.errors import PlanError, RunError, TraceError, TrainingError
 from graftkit.schedules import Rounds
 
 ROWS = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
@@ -298,6 +299,85 @@ def test_numbers_that_go_wrong_bring_back_the_last_good_state_once(what: str, ca
     with pytest.raises(TrainingError, match=r"again.*best state \(validation 0\.5\).*can be exported"):
         growing.step(math.nan)
     assert growing.finished and same(everything(growing.model), good)
+
+
+# ── checkpoints ──────────────────────────────────────────────────────────────────────────────────
+
+
+def looped(folder: Path | None, *, stop: int | None = None) -> tuple[gk.Grower, Optimizer, LRScheduler]:
+    """Nine epochs in random order, with dropout, saved after each; `stop` is where the process dies."""
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.2), nn.ReLU(), nn.Linear(6, 2))
+    groups = [{"params": model[0].parameters(), "lr": 0.05}, {"params": model[3].parameters(), "lr": 0.02}]
+    optimizer = torch.optim.AdamW(groups)
+    schedule = two_rates(optimizer)
+    loader = DataLoader(
+        TensorDataset(ROWS, WORDS), batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(2)
+    )
+    growing = grower(model, optimizer, lr_scheduler=schedule, schedule="rounds:epochs=2,dendrites=9,tries=9")
+    done = 0 if folder is None else growing.resume(folder, loader)
+    for epoch in range(done, 9):
+        if epoch == stop:
+            break
+        growing.model.train()
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            cross_entropy(growing.model(inputs), targets).backward()
+            optimizer.step()
+        schedule.step()
+        growing.step(float((growing.model.eval()(ROWS).argmax(1) == WORDS).float().mean()))
+        if folder is not None:
+            growing.save(folder, loader, epochs=epoch + 1)
+    return growing, optimizer, schedule
+
+
+def test_a_loop_that_dies_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole, optimizer, schedule = looped(None)
+    expected = everything(whole.model)
+    assert len(whole.plan.grafts) > 2
+    for stop in (1, 3, 4, 8):
+        looped(tmp_path / str(stop), stop=stop)
+        torch.manual_seed(99)
+        again, second, follows = looped(tmp_path / str(stop))
+        assert same(everything(again.model), expected) and again.history == whole.history, stop
+        state, other = optimizer.state_dict(), second.state_dict()
+        assert state["param_groups"] == other["param_groups"] and state["state"].keys() == other["state"].keys()
+        assert all(torch.equal(v, other["state"][p][k]) for p, s in state["state"].items() for k, v in s.items())
+        assert schedule.state_dict() == follows.state_dict()
+        assert len(list((tmp_path / str(stop)).iterdir())) == 4
+
+
+def test_a_broken_checkpoint_is_told_and_the_one_before_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    looped(tmp_path, stop=5)
+    newest = max(tmp_path.glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-30])
+    with caplog.at_level(logging.WARNING, "graftkit"):
+        again, _, _ = looped(tmp_path)
+    assert "is broken" in caplog.text
+    assert same(everything(again.model), everything(looped(None)[0].model))
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    looped(tmp_path, stop=3)
+    model = net()
+    with pytest.raises(RunError, match="another model or plan"):
+        grower(model, torch.optim.AdamW(model.parameters())).resume(tmp_path)
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.2), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.raises(TrainingError, match="not those of the checkpoint"):
+        grower(model, torch.optim.AdamW(model.parameters())).resume(tmp_path)
+    assert grower(net(), torch.optim.AdamW(model.parameters())).resume(tmp_path / "nowhere") == 0
+
+
+def test_what_has_ended_stays_ended(tmp_path: Path) -> None:
+    model = net()
+    growing = grower(model, torch.optim.SGD(model.parameters(), lr=0.1), score=0.9)
+    for score in (0.5, 0.6):
+        growing.step(score)
+    growing.save(tmp_path, epochs=2)
+    model = net()
+    again = grower(model, torch.optim.SGD(model.parameters(), lr=0.1), score=0.9)
+    assert again.resume(tmp_path) == 2 and again.finished and again.stopped == growing.stopped
 
 
 # ── precision, compilation, accumulation ─────────────────────────────────────────────────────────
