@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graftkit.api import export, fit, graft, inspect, load, load_data, make_plan, trace, verify
     from graftkit.core.errors import GraftkitError
-    from graftkit.growing import Grower
+    from graftkit.growing import Grower, growable
 
 __all__ = [
     "GraftkitError",
@@ -15,6 +15,7 @@ __all__ = [
     "export",
     "fit",
     "graft",
+    "growable",
     "inspect",
     "load",
     "load_data",
@@ -23,7 +24,7 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {"Grower": "graftkit.growing", "GraftkitError": "graftkit.core.errors"}
+_HOMES = {"Grower": "graftkit.growing", "growable": "graftkit.growing", "GraftkitError": "graftkit.core.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,8 +53,10 @@ class Grower:
     where dendrites do not help. The best validated state is kept, and is what the model is in the end.
 
     Args:
-        model: any module that can be traced; not wrapped for several processes (wrap `grower.model`).
-        example_inputs: at least two rows: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        model: any module that can be traced; not wrapped for several processes (wrap `grower.model`). Or what
+            `growable` made of one.
+        example_inputs: at least two rows: a tensor, a tuple of positional arguments, or a dict of keyword arguments;
+            None for what is `growable`.
         optimizer: any of torch's that takes groups of parameters, made of the model's parameters.
         lr_scheduler: its learning-rate schedule, or several.
         dendrites, sites: what is grafted where, as `graftkit augment` takes them.
@@ -98,16 +100,15 @@ class Grower:
     ):
         if mode not in ("max", "min"):
             raise TrainingError(f"mode {mode!r}: choose max, where a higher score is better, or min")
-        _check_bare(model)
         self._sign = 1.0 if mode == "max" else -1.0
         users = UsersOptimizer(optimizer, _listed(lr_scheduler))
-        device = next(model.parameters()).device
-        traced = trace(model, example_inputs, device=str(device), output=output, dynamic=dynamic)
-        rule = Gradient()
-        plan, _ = plan_cycle(traced, dendrites=_texts(dendrites), sites=_texts(sites), rule=rule, join=join, mask=mask)
-        grafted = surgery.empty(traced)
+        whole = model if isinstance(model, Grown) else growable(model, example_inputs, output=output, dynamic=dynamic)
+        grafted, rule = whole.grafted, Gradient()
+        plan, _ = plan_cycle(
+            grafted.traced, dendrites=_texts(dendrites), sites=_texts(sites), rule=rule, join=join, mask=mask
+        )
         surgery.check_reached(grafted, plan.grafts, build_dendrite)
-        self.model = Grown(grafted)
+        self.model = whole
         self._growth = InLoop(
             grafted,
             users,
@@ -172,6 +173,27 @@ class Grower:
             self._growth.interrupt("ended by the caller")
             self._growth.close()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Model, growth, optimizer and schedules as dicts of tensors and plain values; without random numbers."""
+        return self._growth.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`, with a Grower made as in the first run.
+
+        Raises:
+            TrainingError: the optimizer or its schedules are others.
+            RunError: the state is of another model or plan.
+        """
+        try:
+            self._growth.resume(state)
+        except (RuntimeError, PlanError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"the state to go on from is of another model or plan: {reason}") from error
+
+    def optimizer_state_dict(self) -> dict[str, Any]:
+        """The optimizer's state without what joined it: what it would load before any growth."""
+        return self._growth.users.bare_state()
+
     def save(self, folder: str | Path, *loaders: DataLoader[Any], epochs: int) -> None:
         """Keep everything that `resume` needs, between two epochs: model, growth, optimizer, schedules, random numbers.
 
@@ -187,7 +209,7 @@ class Grower:
         """
         random = ranks.gathered(random_states(*loaders))
         if ranks.number() == 0:
-            state = {"growth": self._growth.state(), "random": random, "epochs": epochs}
+            state = {"growth": self.state_dict(), "random": random, "epochs": epochs}
             Checkpoints(Path(folder), _CHECKPOINT).write(state)
 
     def resume(self, folder: str | Path, *loaders: DataLoader[Any]) -> int:
@@ -203,11 +225,7 @@ class Grower:
         state = Checkpoints(Path(folder), _CHECKPOINT).read(self._growth.observer.on_warning)
         if state is None:
             return 0
-        try:
-            self._growth.resume(state["growth"])
-        except (RuntimeError, PlanError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{folder} holds a checkpoint of another model or plan: {reason}") from error
+        self.load_state_dict(state["growth"])
         if ranks.number() < len(state["random"]):
             set_random_states(state["random"][ranks.number()], *loaders)
         return int(state["epochs"])
@@ -225,6 +243,20 @@ class Grower:
         """
         self.finish()
         return export(self._growth.model, path, rows=rows, opset=opset)
+
+
+def growable(model: nn.Module, example_inputs: Any, *, output: str | None = None, dynamic: str = "auto") -> Grown:
+    """A module in whose place dendrites can come, over the same parameters and called in the same way.
+
+    For frameworks that are given a model before there is an optimizer; a `Grower` takes it.
+
+    Raises:
+        TraceError: the module cannot be traced, or is a wrapper around the one to be grown.
+    """
+    _check_bare(model)
+    device = next(model.parameters()).device
+    traced = trace(model, example_inputs, device=str(device), output=output, dynamic=dynamic)
+    return Grown(surgery.empty(traced))
 
 
 def _check_bare(model: nn.Module) -> None:

@@ -112,6 +112,7 @@ class UsersOptimizer:
             "joined": [[names[p] for p in group] for group in groups if group and group[0] in self._likes],
             "optimizer": self.optimizer.state_dict(),
             "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "begun": {"settings": self._settings, "schedules": self._begun},
         }
 
     def resume(self, state: Mapping[str, Any], there: Mapping[str, Parameter], likes: Mapping[Parameter, Any]) -> None:
@@ -126,10 +127,23 @@ class UsersOptimizer:
             self.optimizer.load_state_dict(state["optimizer"])
             for schedule, own in zip(self.schedules, state["schedules"], strict=True):
                 schedule.load_state_dict(own)
+            self._settings, self._begun = state["begun"]["settings"], state["begun"]["schedules"]
         except (ValueError, KeyError) as error:
             raise TrainingError(
                 f"the optimizer or its schedules are not those of the checkpoint ({error}); make them as you did first"
             ) from error
+
+    def bare_state(self) -> dict[str, Any]:
+        """The optimizer's own state dict without what joined."""
+        whole = self.optimizer.state_dict()
+        own = [
+            told
+            for told, group in zip(whole["param_groups"], self.optimizer.param_groups, strict=True)
+            if not group["params"] or group["params"][0] not in self._likes
+        ]
+        numbers = {number for group in own for number in group["params"]}
+        state = {number: value for number, value in whole["state"].items() if number in numbers}
+        return {**whole, "state": state, "param_groups": own}
 
     def rate(self) -> float:
         """The learning rate of the first group."""

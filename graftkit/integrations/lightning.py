@@ -1,0 +1,128 @@
+"""A Lightning callback that grows a part of a LightningModule while the Trainer trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from graftkit.core.errors import RuntimeMissingError, TrainingError
+from graftkit.growing import Grower
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningModule, Trainer
+else:
+    try:
+        from lightning.pytorch import Callback
+    except ImportError:
+        try:
+            from pytorch_lightning import Callback
+        except ImportError as error:
+            raise RuntimeMissingError(
+                "Lightning is not installed; pip install 'graftkit[lightning]' brings it"
+            ) from error
+
+
+class Growth(Callback):
+    """Grafts dendrites where the monitored score no longer rises, and stops the Trainer where they no longer help.
+
+    ```python
+    growth = Growth(example_inputs, attribute="net", monitor="val_acc")
+    trainer = Trainer(max_epochs=200, callbacks=[growth])
+    trainer.fit(module, train_loader, val_loader)
+    growth.grower.export("model.onnx")
+    ```
+
+    The part called `attribute` is replaced by one that is called in the same way, over the same parameters, and takes
+    dendrites in. A checkpoint of the Trainer holds the part without dendrites under its own names, so that it loads
+    into the module as it is written; the dendrites come with the callback's own state, and `ckpt_path` goes on with
+    them.
+
+    Args:
+        example_inputs: what the part takes, at least two rows.
+        attribute: the part of the LightningModule that grows.
+        monitor: the metric that was logged, once a validation.
+        mode: "max" where a higher score is better, "min" for a loss.
+        how: everything else that `graftkit.Grower` takes.
+
+    Attributes:
+        grower: the `Grower`, once training has begun.
+    """
+
+    def __init__(
+        self, example_inputs: Any, *, attribute: str = "model", monitor: str = "val_acc", mode: str = "max", **how: Any
+    ):
+        super().__init__()
+        self.example_inputs, self.attribute, self.monitor, self.mode, self.how = (
+            example_inputs,
+            attribute,
+            monitor,
+            mode,
+            how,
+        )
+        self.grower: Grower
+        self._validated = False
+        self._restored: Mapping[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take hold of the part, the optimizer and its schedules."""
+        if len(trainer.optimizers) != 1:
+            raise TrainingError(f"the module has {len(trainer.optimizers)} optimizers, and growth works with one")
+        example = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(pl_module.device), self.example_inputs)
+        self.grower = Grower(
+            getattr(pl_module, self.attribute),
+            example,
+            trainer.optimizers[0],
+            lr_scheduler=[config.scheduler for config in trainer.lr_scheduler_configs],
+            mode=self.mode,  # type: ignore[arg-type]
+            **self.how,
+        )
+        setattr(pl_module, self.attribute, self.grower.model)
+        if self._restored is not None:
+            self.grower.load_state_dict(self._restored)
+            self._restored = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is a new score."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the Grower the score, if there was a validation since."""
+        if not self._validated or self.grower.finished:
+            return
+        self._validated = False
+        if self.monitor not in trainer.callback_metrics:
+            there = ", ".join(sorted(trainer.callback_metrics)) or "none"
+            raise TrainingError(f"no metric {self.monitor!r} was logged in validation; there are {there}")
+        if self.grower.step(float(trainer.callback_metrics[self.monitor])).finished:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the module in its best state."""
+        self.grower.finish()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Growth, for the Trainer's checkpoints."""
+        return self.grower.state_dict() if hasattr(self, "grower") else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Growth, from the Trainer's checkpoint, once there is an optimizer."""
+        self._restored = state_dict or None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint hold module and optimizer as they are without dendrites."""
+        if not hasattr(self, "grower"):
+            return
+        ours = f"{self.attribute}.grafted."
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {
+            name.replace(f"{ours}base.", f"{self.attribute}.", 1): tensor
+            for name, tensor in state.items()
+            if not name.startswith(f"{ours}dendrites.")
+        }
+        checkpoint["optimizer_states"] = [self.grower.optimizer_state_dict()]
+
+
+__all__ = ["Growth"]
