@@ -105,8 +105,8 @@ class Arm:
     @property
     def settled(self) -> int:
         """How many epochs are in the last quarter."""
-        count, recipe = len(self.validation), Recipe()
-        return sum(recipe.keeps(epoch + 1, count) for epoch in range(count))
+        count, settled = len(self.validation), Recipe().settled
+        return sum(training.may_keep(epoch + 1, count, settled) for epoch in range(count))
 
     def numbers(self, last: int | None = None) -> tuple[float, float, float]:
         """In percent: validation and test at the best validated of the last epochs, test at the last."""

@@ -6,7 +6,7 @@ from graftkit.training.checkpoints import Checkpoints
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
 from graftkit.training.evaluate import answers, evaluate, predict
 from graftkit.training.growth import Growth
-from graftkit.training.keeping import Best, bests_from_state, bests_to_state
+from graftkit.training.keeping import Best, bests_from_state, bests_to_state, may_keep
 from graftkit.training.loop import run
 from graftkit.training.progress import Step
 from graftkit.training.randomness import random_states, seeded, set_random_states
@@ -33,6 +33,7 @@ __all__ = [
     "find_loss",
     "find_metric",
     "hold_out",
+    "may_keep",
     "predict",
     "random_states",
     "run",

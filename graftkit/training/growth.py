@@ -17,7 +17,7 @@ from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.learning import Candidates, Rule
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
-from graftkit.training.keeping import Best, Keeper, bests_from_state, bests_to_state
+from graftkit.training.keeping import Best, Keeper, bests_from_state, bests_to_state, may_keep
 from graftkit.training.progress import Progress, Step
 
 _PLAIN = ("stopped", "trouble", "diverged", "interrupted", "pace", "_epochs")  # attributes that are plain values
@@ -183,8 +183,7 @@ class Growth:
         if self._candidates is not None:
             return False
         done = self._progress
-        last = done.epochs >= self.phase.epochs
-        if not last and done.epochs <= self.phase.epochs * (1 - self.settled):
+        if not may_keep(done.epochs, self.phase.epochs, self.settled):
             self._kept.pass_by(validation, lambda: self._now(validation))
             return False
         done.best = max(done.best, validation)

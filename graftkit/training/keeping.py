@@ -21,6 +21,11 @@ class Best:
     cycle: int  # 0: the model as it was given
 
 
+def may_keep(epoch: int, epochs: int, settled: float) -> bool:
+    """Whether the state after an epoch of a phase, from 1 on, may be kept: in its last share, and after its last."""
+    return epoch > epochs * (1 - settled) or epoch >= epochs
+
+
 class Keeper:
     """Keeps the best states; a snapshot is taken only of one that is kept.
 

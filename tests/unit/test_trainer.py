@@ -91,6 +91,8 @@ def test_only_the_last_epochs_of_a_phase_leave_a_state_and_of_equal_ones_the_lat
     assert growing.best.validation == 0.6 and growing.history[0].validation == 0.6 and growing.history[0].improved
     growing.restore_best()
     assert same(model.snapshot(), states[7]) and not same(model.snapshot(), states[6])
+    assert training.may_keep(1, 1, 0.25)
+    assert [epoch for epoch in range(1, 11) if training.may_keep(epoch, 10, 0.25)] == [8, 9, 10]
 
 
 @pytest.mark.parametrize("how", ["interrupted", "diverged"])
