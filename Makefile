@@ -39,8 +39,10 @@ ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs
 bench: speech voices cifar mnist digits compress adapt worse ## rerun the comparisons of docs/frontier.md and more (a day)
 
 .PHONY: speech voices cifar mnist digits compress adapt worse data
-speech voices: data
+speech: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
+voices: data
+	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --seeds 12
 cifar: data
 	$(FRONTIER) $@ --path $(DATA)/cifar10_part.npz $(ALIKE) --plot docs/frontier-$@.svg
 mnist: data
