@@ -158,6 +158,38 @@ def test_dendrites_follow_their_layer_through_every_schedule(name: str, restart:
         assert rates[:2] == pytest.approx(alone[epoch % 3 if restart else epoch])
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_numbers_that_went_wrong_slow_every_schedule_now_and_after_the_next_growth(name: str) -> None:
+    """Ten epochs; the fourth goes wrong, and dendrites come after the seventh."""
+
+    def course(*, wrong: bool) -> list[float]:
+        model = net()
+        groups = [{"params": [*model[0].parameters(), *model[1].parameters()]}, {"params": [*model[3].parameters()]}]
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        schedule = SCHEDULES[name](optimizer)
+        growing = grower(model, optimizer, lr_scheduler=schedule, schedule=f"rounds:epochs={6 if wrong else 7}")
+        found = []
+        for epoch in range(10):
+            train(growing.model, optimizer, steps=1)
+            schedule.step(*([0.5] if name == "plateau" else []))
+            found.append(optimizer.param_groups[0]["lr"])
+            growing.step(math.nan if wrong and epoch == 3 else 0.5 + epoch / 100)
+        assert len(growing.plan.grafts) == 2
+        return found
+
+    plain, slowed = course(wrong=False), course(wrong=True)
+    assert slowed[:4] == plain[:4]
+    assert slowed[4:] == pytest.approx([rate / 10 for rate in plain[4:]])
+
+
+def test_a_growth_leaves_no_gradients_behind() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    growing = grower(model, optimizer)
+    train(growing.model, optimizer)
+    assert growing.step(0.5).grew and all(p.grad is None for p in growing.model.parameters())
+
+
 def test_a_schedule_that_was_not_given_is_asked_for() -> None:
     model = net()
     optimizer = torch.optim.AdamW(model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
 
 
-def grown(rank: int, world: int, *, accumulate: int = 1) -> Said:
+def grown(rank: int, world: int, *, accumulate: int = 1, stop: int | None = None, folder: Path | None = None) -> Said:
     """Train and grow on this process's share of each batch; the state in the end and what `step` said."""
     inputs, targets = rows()
     model = net()
@@ -39,7 +40,11 @@ def grown(rank: int, world: int, *, accumulate: int = 1) -> Said:
     grower = gk.Grower(model, inputs[:2], optimizer, schedule="rounds:epochs=2,dendrites=2", dendrites="full")
     trained: nn.Module = DistributedDataParallel(grower.model) if world > 1 else grower.model
     said: list[object] = []
-    while not grower.finished:
+    torch.manual_seed(rank)
+    begin = 0 if folder is None else grower.resume(folder)
+    for epoch in range(begin, 99):
+        if grower.finished or epoch == stop:
+            break
         grower.model.train()
         for batch in torch.arange(ROWS).split(16):
             own = batch[rank::world]
@@ -51,7 +56,20 @@ def grown(rank: int, world: int, *, accumulate: int = 1) -> Said:
         with torch.no_grad():
             score = -float(cross_entropy(grower.model.eval()(inputs[rank::world]), targets[rank::world]))
         said.append(grower.step(score))
+        torch.rand(1)  # each process draws on from its own
+        if folder is not None:
+            grower.save(folder, epochs=epoch + 1)
     return {name: tensor.clone() for name, tensor in grower.model.state_dict().items()}, said
+
+
+def resumed(rank: int, world: int) -> Said:
+    """The same, but the process dies after five epochs and goes on from what the first one wrote."""
+    folder = Path(f"resumed-{world}")
+    first, _ = grown(rank, world, stop=5, folder=folder)
+    del first
+    torch.manual_seed(99)
+    state, said = grown(rank, world, folder=folder)
+    return state, [*said, torch.rand(2).tolist()]
 
 
 def refused(rank: int, world: int) -> Said:
@@ -60,7 +78,10 @@ def refused(rank: int, world: int) -> Said:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     grower = gk.Grower(model, rows()[0][:2], optimizer, schedule="rounds:epochs=5")
     grower.step(0.5)
-    first = grower.step(math.nan if rank == 1 else 0.6)
+    if rank == 1:
+        with torch.no_grad():
+            model[0].weight[0, 0] = math.inf  # type: ignore[union-attr,operator]
+    first = grower.step(0.6)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03)
     with pytest.raises(TrainingError, match=r"again.*best state \(validation 0\.5\)"):
         grower.step(math.nan if rank == 0 else 0.6)
@@ -72,11 +93,17 @@ def accumulated(rank: int, world: int) -> Said:
     return grown(rank, world, accumulate=2)
 
 
-TASKS: dict[str, Callable[[int, int], Said]] = {"whole": grown, "accumulated": accumulated, "refused": refused}
+TASKS: dict[str, Callable[[int, int], Said]] = {
+    "whole": grown,
+    "accumulated": accumulated,
+    "refused": refused,
+    "resumed": resumed,
+}
 
 
 def work(rank: int, world: int, port: int, tasks: list[str], folder: Path) -> None:
     torch.set_num_threads(1)
+    os.chdir(folder)
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     for task in tasks:
         torch.save(TASKS[task](rank, world), folder / f"{task}{rank}.pt")
@@ -99,8 +126,15 @@ def test_several_processes_give_what_one_gives(world: int, tasks: list[str], tmp
     alone, said = grown(0, 1)
     assert any("dendrites" in name for name in alone)
     found = spread(tasks, world, tmp_path)
-    for state, told in [one for task in tasks if task != "refused" for one in found[task]]:
-        assert told == said
+    for task, rank in [(task, rank) for task in tasks if task != "refused" for rank in range(world)]:
+        state, told = found[task][rank]
+        if task == "resumed":
+            torch.manual_seed(rank)
+            drawn = [torch.rand(1) for _ in range(len(said))]
+            assert drawn and told.pop() == torch.rand(2).tolist()
+            assert told == said[5:]
+        else:
+            assert told == said
         assert state.keys() == alone.keys()
         for name, tensor in alone.items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-7, msg=name)
