@@ -16,7 +16,16 @@ from safetensors.torch import load_file
 
 import graftkit as gk
 
-FILES = ("source.json", "plan.json", "model.onnx", "history.jsonl", "metrics.json", "report.html", "inspection.json")
+FILES = (
+    "request.json",
+    "source.json",
+    "plan.json",
+    "model.onnx",
+    "history.jsonl",
+    "metrics.json",
+    "report.html",
+    "inspection.json",
+)
 SAMPLES = ("cnn", "mlp", "vit", "gru")
 GROWN = ("weak", "correlation", "seeds", "chosen", "state", "safe", "function", "loaders", "folder")
 
