@@ -86,6 +86,8 @@ def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
         if folder.worth_keeping:
             folder.keep()
         raise
+    if result.interrupted and not folder.worth_keeping:
+        raise Interrupted("stopped by the user before anything was trained")
     model = result.model
     found = inspection.inspect_grafted(model, result.gains)
     folder.write_json(PLAN, model.plan.to_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,12 @@ class RunFolder:
                 raise RunError(f"{self.path} is not empty; {go_on}pass --force to replace it, or another --out")
             self._check_it_is_a_run()
         try:
-            if force and self._aside.is_dir():  # an earlier run lies there, and this one was never worth as much
+            if force and self._aside.is_dir():  # an earlier run lies there, and this one never came to anything
+                if self.can_go_on:
+                    raise RunError(
+                        f"{self.path} holds a run that replaced another one and was stopped; `graftkit augment --resume"
+                        f" {self.path}` goes on with it, or delete the folder first"
+                    )
                 shutil.rmtree(self.path)
             elif force and self.path.is_dir():
                 self.path.rename(self._aside)
@@ -211,7 +217,13 @@ class RunFolder:
 def _strangers(path: Path) -> list[str]:
     """What lies in a folder that no run puts there."""
     names = [entry.name for entry in path.iterdir()]
-    return [name for name in names if name not in _OWN and not is_data_file(name, path / MODEL)]
+    own = [name for name in names if name in _OWN or is_data_file(name, path / MODEL) or _is_half_written(name)]
+    return [name for name in names if name not in own]
+
+
+def _is_half_written(name: str) -> bool:
+    """Whether it is what a process that was killed left of a file of ours."""
+    return any(re.fullmatch(rf"\.({re.escape(own)}|probe)\.\d+(\.(tmp|draft|data))?", name) for own in _OWN)
 
 
 def is_run(path: Path) -> bool:
@@ -220,7 +232,11 @@ def is_run(path: Path) -> bool:
 
 
 def _made_by_graftkit(path: Path) -> bool:
-    try:
-        return "graftkit" in json.loads((path / SOURCE).read_text())
-    except (OSError, ValueError, TypeError):
-        return False
+    for name, key in ((SOURCE, None), (REQUEST, "versions")):
+        try:
+            told = json.loads((path / name).read_text())
+            if "graftkit" in (told if key is None else told[key]):
+                return True
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return False

@@ -106,7 +106,8 @@ def fit_model(
             grafted = fitter.grafted_arm(grafts, rule, seed) if grafts else _given(fitter, tried, bought)
             lengths = [phase.epochs for phase in tried.history + grafted.history]
         error = _give_back_unsure(fitter, grafted)
-        if chosen is None or grafted.best.validation > chosen.best.validation:
+        trained = grafted.best_trained is not None or not grafted.interrupted
+        if trained and (chosen is None or grafted.best.validation > chosen.best.validation):
             keep(model)  # the arm left it in its best state
         control = None
         if settings.control and fitter.trains and not grafted.interrupted:

@@ -61,7 +61,8 @@ class FolderJournal(Journal):
 
     def end(self, key: str, state: dict[str, Any]) -> None:
         self._try(lambda: Checkpoints(self.folder, f"{_file_name(key)}-ended", keep=1).write(state))
-        self._now(key).clear()
+        if not self._failed:
+            self._now(key).clear()
 
     def keep(self, key: str, state: Callable[[], dict[str, Any]]) -> None:
         begun = time.monotonic()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from graftkit import surgery
 from graftkit.contracts import Data, GrowthSchedule, Observer
 from graftkit.core import options
 from graftkit.core.errors import PlanError, RunError, TraceError, TrainingError
-from graftkit.core.records import PhaseRecord
+from graftkit.core.records import EpochRecord, PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.folding import DEFAULT_OPSET
 from graftkit.growing import ranks
@@ -34,6 +35,7 @@ from graftkit.shipping import export
 from graftkit.training import Checkpoints, Step, random_states, set_random_states
 
 _CHECKPOINT = "grower"
+Record = TypeVar("Record", EpochRecord, PhaseRecord)
 Schedule = GrowthSchedule | Callable[[Sequence[float]], bool] | str
 
 
@@ -115,12 +117,13 @@ class Grower:
             restart=restart,
             additions=plan.grafts,
             rule=rule,
-            schedule=Plateau() if schedule is None else _schedule(schedule),
+            sign=self._sign,
+            schedule=Plateau() if schedule is None else _schedule(schedule, self._sign),
             build=build_dendrite,
             criterion=_no_criterion,
             baseline=-float("inf") if score is None else self._sign * score,
             max_parameters=parameter_limit(max_parameters, grafted.parameter_count()),
-            observer=observer or _logging(),
+            observer=_signed_observer(observer or _logging(), self._sign),
             arm="grown",
             seed=seed,
         )
@@ -140,7 +143,7 @@ class Grower:
             TrainingError: growth has ended; or the score or a weight was no finite number for the second time. After
                 the first time the model is back in its last good state, at a tenth of the learning rate.
         """
-        return self._growth.told(self._sign * score, loss)
+        return self._growth.told(float(score), float(loss))
 
     @property
     def finished(self) -> bool:
@@ -165,7 +168,7 @@ class Grower:
     @property
     def history(self) -> tuple[PhaseRecord, ...]:
         """The phases that have ended."""
-        return tuple(self._growth.history)
+        return tuple(_signed(record, self._sign) for record in self._growth.history)
 
     def finish(self) -> None:
         """End growth, if it has not, with the model in its best state."""
@@ -189,6 +192,10 @@ class Grower:
         except (RuntimeError, PlanError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(f"the state to go on from is of another model or plan: {reason}") from error
+
+    def scheduler_state_dicts(self) -> list[dict[str, Any]]:
+        """The schedules' states without what joined: what they would load before any growth."""
+        return self._growth.users.bare_schedules()
 
     def optimizer_state_dict(self) -> dict[str, Any]:
         """The optimizer's state without what joined it: what it would load before any growth."""
@@ -270,10 +277,12 @@ def _check_bare(model: nn.Module) -> None:
         raise TraceError("the model is sharded (FSDP), and graphs need whole weights: use DistributedDataParallel")
 
 
-def _schedule(schedule: Schedule) -> GrowthSchedule:
+def _schedule(schedule: Schedule, sign: float) -> GrowthSchedule:
     if isinstance(schedule, str):
         return options.parse(SCHEDULES, schedule)
-    return schedule if isinstance(schedule, GrowthSchedule) else When(grow=schedule)
+    if isinstance(schedule, GrowthSchedule):
+        return schedule
+    return When(grow=lambda scores: schedule([sign * score for score in scores]))
 
 
 def _listed(schedules: LRScheduler | Sequence[LRScheduler] | None) -> Sequence[LRScheduler]:
@@ -288,12 +297,26 @@ def _no_criterion(output: Tensor, target: Tensor) -> Tensor:
     raise TrainingError("a rule that studies needs rows and a loss, which the Grower was not given")
 
 
+def _signed(record: Record, sign: float) -> Record:
+    """A record with the score as the user told it."""
+    return record if record.validation is None else replace(record, validation=sign * record.validation)
+
+
+def _signed_observer(observer: Observer, sign: float) -> Observer:
+    """Told of scores as the user told them."""
+    return replace(
+        observer,
+        on_epoch=lambda record, of: observer.on_epoch(_signed(record, sign), of),
+        on_phase=lambda record: observer.on_phase(_signed(record, sign)),
+    )
+
+
 def _logging() -> Observer:
     """Phases and troubles go to Python's logging."""
     log = logging.getLogger("graftkit")
 
     def phase(record: PhaseRecord) -> None:
-        score = "no score" if record.validation is None else f"best score {abs(record.validation):.4g}"
+        score = "no score" if record.validation is None else f"best score {record.validation:.4g}"
         log.info(
             "cycle %d ended after %d epochs: %s, %d dendrites, %d parameters",
             record.cycle,

@@ -43,10 +43,17 @@ class Grown(nn.Module):
         self.grafted = grafted
         self._name = type(source).__name__
         self._signature = _signature(source)
-        self._wanted, self._spec = pytree.tree_flatten(self._bound(*_example(calling)))
-        self._plain = self._wanted == [_Place(index) for index in range(len(self._wanted))]
+        bound = self._bound(*_example(calling))
+        self._wanted, self._spec = pytree.tree_flatten(bound)
+        first = list(bound) if self._signature is None else list(self._signature.parameters)[: len(bound)]
+        self._plain = list(bound.values()) == [_Place(index) for index in range(len(bound))] and list(bound) == first
         self._templates = {mode: _template(grafted, source, calling, mode) for mode in (True, False)}
         self.train(source.training)
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """What DistributedDataParallel leaves alone: dendrites, which average their gradients themselves."""
+        return [name for name, _ in self.named_parameters() if name.startswith("grafted.dendrites.")]
 
     def forward(self, *args: Any, **keywords: Any) -> Any:
         """What the module would give, with the dendrites that there are. Raises TraceError for other arguments."""

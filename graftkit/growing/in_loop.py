@@ -23,24 +23,27 @@ class InLoop(Growth):
     Args:
         optimizer: the user's.
         restart: whether it begins anew with each growth.
+        sign: what a score of the user's is multiplied by, for the higher one to be the better.
         given: everything that `Growth` takes.
     """
 
-    def __init__(self, model: GraftedModel, optimizer: UsersOptimizer, *, restart: bool, **given: object):
-        self.users, self.restart = optimizer, restart
+    def __init__(self, model: GraftedModel, optimizer: UsersOptimizer, *, restart: bool, sign: float, **given: object):
+        self.users, self.restart, self.sign = optimizer, restart, sign
         self._loss = math.nan
         super().__init__(model, settled=1.0, **given)  # type: ignore[arg-type]
 
     def told(self, validation: float, loss: float) -> Step:
         """`step`, with what all processes agree on. Raises TrainingError where numbers went wrong again."""
+        self.users.check()
         device = next(self.model.parameters()).device
         self._loss = ranks.agreed(loss, device)
-        step = self.step(ranks.agreed(validation, device))
+        step = self.step(self.sign * ranks.agreed(validation, device))
         if self.diverged:
             self.close()
+            best = self.sign * self.best.validation
             raise TrainingError(
-                f"{self.stopped}; the model is back at its best state (validation {self.best.validation:.4g}), which"
-                " can be exported; try a lower learning rate"
+                f"{self.stopped}; the model is back at its best state (validation {best:.4g}), which can be exported;"
+                " try a lower learning rate"
             )
         if step.finished:
             self.close()

@@ -31,6 +31,7 @@ class UsersOptimizer:
         if isinstance(optimizer, LBFGS):
             raise TrainingError("LBFGS takes one group of parameters and no more, so nothing can grow; use another one")
         self.optimizer = optimizer
+        self._given = tuple(schedules)
         self.schedules = tuple(one for schedule in schedules for one in _all(schedule))
         if not self.schedules and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
             raise TrainingError(
@@ -39,6 +40,7 @@ class UsersOptimizer:
             )
         self._settings = [_settings(group) for group in optimizer.param_groups]
         self._begun = [copy.deepcopy(schedule.state_dict()) for schedule in self.schedules]
+        self._named = 0
         self._likes: dict[Parameter, Parameter | None] = {}  # what joined, and the weight whose settings it has
 
     def join(self, new: Mapping[Parameter, Parameter | None]) -> None:
@@ -47,8 +49,11 @@ class UsersOptimizer:
         for parameter, like in new.items():
             by_group.setdefault(self._group_of(like), []).append(parameter)
         for source, parameters in by_group.items():
+            made = {**_settings(self.optimizer.param_groups[source]), "params": parameters}
+            if "param_names" in self.optimizer.param_groups[source]:
+                made["param_names"] = [self._new_name() for _ in parameters]
             try:
-                self.optimizer.add_param_group({**_settings(self.optimizer.param_groups[source]), "params": parameters})
+                self.optimizer.add_param_group(made)
             except ValueError as error:
                 raise TrainingError(f"{type(self.optimizer).__name__} cannot take dendrites in: {error}") from error
             self._extend(source)
@@ -63,13 +68,25 @@ class UsersOptimizer:
         for index in reversed(range(len(groups))):
             if not gone & set(groups[index]["params"]):
                 continue
-            groups[index]["params"] = [p for p in groups[index]["params"] if p not in gone]
+            stay = [place for place, p in enumerate(groups[index]["params"]) if p not in gone]
+            for name in ("params", "param_names"):
+                if name in groups[index]:
+                    groups[index][name] = [groups[index][name][place] for place in stay]
             if not groups[index]["params"]:
                 del groups[index]
                 self._shorten(index)
         for parameter in gone:
             self.optimizer.state.pop(parameter, None)
             del self._likes[parameter]
+
+    def check(self) -> None:
+        """Raise TrainingError where the user has added or removed groups since."""
+        own = sum(not self._is_ours(group) for group in self.optimizer.param_groups)
+        if own != len(self._settings):
+            raise TrainingError(
+                f"the optimizer had {len(self._settings)} groups of your own when the Grower was made, and now has"
+                f" {own}: give it all groups before, frozen parameters among them"
+            )
 
     def joined(self) -> set[Parameter]:
         """What joined and is there."""
@@ -120,6 +137,7 @@ class UsersOptimizer:
 
         Raises TrainingError where the optimizer or its schedules are others than those.
         """
+        state = copy.deepcopy(dict(state))
         self.leave(())
         for names in state["joined"]:
             self.join({there[name]: likes[there[name]] for name in names})
@@ -136,18 +154,39 @@ class UsersOptimizer:
     def bare_state(self) -> dict[str, Any]:
         """The optimizer's own state dict without what joined."""
         whole = self.optimizer.state_dict()
-        own = [
-            told
-            for told, group in zip(whole["param_groups"], self.optimizer.param_groups, strict=True)
-            if not group["params"] or group["params"][0] not in self._likes
-        ]
+        groups = zip(whole["param_groups"], self.optimizer.param_groups, strict=True)
+        own = [told for told, group in groups if not self._is_ours(group)]
         numbers = {number for group in own for number in group["params"]}
         state = {number: value for number, value in whole["state"].items() if number in numbers}
         return {**whole, "state": state, "param_groups": own}
 
+    def bare_schedules(self) -> list[dict[str, Any]]:
+        """The schedules' own state dicts without what joined."""
+        size = len(self.optimizer.param_groups)
+        own = [index for index, group in enumerate(self.optimizer.param_groups) if not self._is_ours(group)]
+
+        def bare(state: dict[str, Any]) -> dict[str, Any]:
+            found = dict(state)
+            for name in _PER_GROUP:
+                if isinstance(found.get(name), list) and len(found[name]) == size:
+                    found[name] = [found[name][index] for index in own]
+            if "_schedulers" in found:
+                found["_schedulers"] = [bare(part) for part in found["_schedulers"]]
+            return found
+
+        return [bare(schedule.state_dict()) for schedule in self._given]
+
     def rate(self) -> float:
         """The learning rate of the first group."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def _is_ours(self, group: Mapping[str, Any]) -> bool:
+        return bool(group["params"]) and group["params"][0] in self._likes
+
+    def _new_name(self) -> str:
+        """A name for a parameter that joins, where the optimizer has names."""
+        self._named += 1
+        return f"dendrite {self._named}"
 
     def _group_of(self, like: Parameter | None) -> int:
         for index, group in enumerate(self.optimizer.param_groups):

@@ -63,7 +63,6 @@ class Growth(Callback):
             how,
         )
         self.grower: Grower
-        self._validated = False
         self._restored: Mapping[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,14 +84,9 @@ class Growth(Callback):
             self._restored = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """There is a new score."""
-        self._validated = not trainer.sanity_checking
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the Grower the score, if there was a validation since."""
-        if not self._validated or self.grower.finished:
+        """Tell the Grower the score, before any checkpoint is written of this moment."""
+        if trainer.sanity_checking or not hasattr(self, "grower") or self.grower.finished:
             return
-        self._validated = False
         if self.monitor not in trainer.callback_metrics:
             there = ", ".join(sorted(trainer.callback_metrics)) or "none"
             raise TrainingError(f"no metric {self.monitor!r} was logged in validation; there are {there}")
@@ -123,6 +117,7 @@ class Growth(Callback):
             if not name.startswith(f"{ours}dendrites.")
         }
         checkpoint["optimizer_states"] = [self.grower.optimizer_state_dict()]
+        checkpoint["lr_schedulers"] = self.grower.scheduler_state_dicts()
 
 
 __all__ = ["Growth"]

@@ -56,7 +56,7 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
             raise RunError(f"{self.folder} cannot be written: {reason}") from error
-        for old in numbers[: len(numbers) + 1 - self.keep]:
+        for old in numbers[: max(0, len(numbers) + 1 - self.keep)]:
             self._remove(old)
 
     def read(self, warn: Callable[[str], None]) -> Any:

@@ -81,6 +81,7 @@ class Growth:
         self.diverged = self.interrupted = False
         self.phase: Phase | None = None
         self.pace = 1.0  # what learning rates are multiplied by
+        self._finite = {name for name, b in model.named_buffers() if b.is_floating_point() and b.isfinite().all()}
         self._kept = Keeper(Best(baseline, model.plan, model.snapshot(), cycle=0))
         self._began: Best | None = None  # where the phase began, if that is not the best state, grown
         self._epochs = 0
@@ -120,7 +121,8 @@ class Growth:
             ended = False
         elif ended:
             self._end_phase()
-        return Step(self.finished, ended, improved, grew=len(self.model.plan.grafts) > grafted)
+        grew = ended and self.phase is not None and self.phase.grow
+        return Step(self.finished, ended, improved, grew=grew or len(self.model.plan.grafts) > grafted)
 
     def interrupt(self, why: str) -> None:
         """End growth now; the best state stays."""
@@ -167,8 +169,9 @@ class Growth:
         raise NotImplementedError
 
     def _sound(self) -> bool:
-        """Whether every weight is a finite number: of a network that says nothing but NaN, accuracy is one."""
-        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+        """Whether every weight is a finite number, and every buffer that was: accuracy is one where outputs are NaN."""
+        buffers = (b for name, b in self.model.named_buffers() if name in self._finite)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in (*self.model.parameters(), *buffers))
 
     def _over(self) -> bool:
         assert self.phase is not None
@@ -219,6 +222,8 @@ class Growth:
             self.restore_best()
             if self.phase.grow:
                 self._grow()
+        if self._kept.of_phase is None:  # from its beginning
+            self._progress = Progress(note=self.trouble)
         self.begin(self.phase.epochs - self._progress.epochs, anew=self._kept.of_phase is None)
 
     def _end_phase(self) -> None:

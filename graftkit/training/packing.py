@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 _TENSOR, _TUPLE, _ITEMS, _ARRAY = "$tensor", "$tuple", "$items", "$array"
+_COUNTER = "$counter"
 
 
 def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -35,7 +37,9 @@ def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
             return [plain(member) for member in value]
         if isinstance(value, tuple):
             return {_TUPLE: [plain(member) for member in value]}
-        if isinstance(value, Mapping):
+        if isinstance(value, Counter):
+            return {_COUNTER: [[plain(key), count] for key, count in value.items()]}
+        if type(value) in (dict, OrderedDict, defaultdict):
             if all(isinstance(key, str) and not key.startswith("$") for key in value):
                 return {key: plain(member) for key, member in value.items()}
             return {_ITEMS: [[plain(key), plain(member)] for key, member in value.items()]}
@@ -69,6 +73,8 @@ def unpack(state: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[state[_ARRAY]].numpy()
     if set(state) == {_TUPLE}:
         return tuple(unpack(member, tensors) for member in state[_TUPLE])
+    if set(state) == {_COUNTER}:
+        return Counter({unpack(key, tensors): count for key, count in state[_COUNTER]})
     if set(state) == {_ITEMS}:
         return {unpack(key, tensors): unpack(member, tensors) for key, member in state[_ITEMS]}
     return {key: unpack(member, tensors) for key, member in state.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +13,11 @@ import numpy as np
 import pytest
 from e2e_tools import GRAFTKIT, Finished, environment, run_cli
 
-ASKED = ("weak.pt", "--epochs", "8", "--cycles", "2", "--batch-size", "8", "--margin", "0", "--dendrites", "full")
+from graftkit.augmenting import Interrupted, augment
+from graftkit.contracts import Observer, SourceRequest
+from graftkit.request import Request
+
+ASKED = ("weak.pt", "--epochs", "40", "--cycles", "2", "--batch-size", "8", "--margin", "0", "--dendrites", "full")
 SAME = ("model.onnx", "history.jsonl", "metrics.json", "plan.json", "inspection.json", "report.html")
 
 
@@ -55,16 +60,15 @@ def test_killed_at_any_moment_it_comes_to_the_same_file(
     workshop: Path, whole: Path, pytestconfig: pytest.Config
 ) -> None:
     chance = random.Random(0)
-    kills = resumed = 0
+    kills = runs = 0
     while kills < pytestconfig.getoption("kills"):
-        run = workshop / f"killed{kills}"
+        run, runs = workshop / f"killed{runs}", runs + 1
         process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
-        until_it_trains(process, run, then=chance.uniform(0, 3))
+        until_it_trains(process, run, then=chance.uniform(0, 2))
         while process.poll() is None:  # it dies again and again, each time a little later
             ended(process, signal.SIGKILL)
             kills += 1
             process = start("augment", "--resume", run.name, cwd=workshop)
-            resumed += 1
             try:
                 process.wait(chance.uniform(4, 12))
             except subprocess.TimeoutExpired:
@@ -73,16 +77,22 @@ def test_killed_at_any_moment_it_comes_to_the_same_file(
             _, stderr = process.communicate(timeout=240)
             assert process.returncode == 0, stderr
         same_end(run, whole)
-    assert resumed >= kills
 
 
-def test_sigterm_leaves_a_run_that_goes_on_and_nobody_else_may_touch_it(workshop: Path, whole: Path) -> None:
-    run = workshop / "ended"
-    process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
+def test_nobody_else_may_touch_a_run_that_is_on(workshop: Path) -> None:
+    run = workshop / "held"
+    process = start("augment", *ASKED, "--epochs", 100_000, "--out", run.name, cwd=workshop)
     until_it_trains(process, run)
     for args in (("--resume", run.name), (*ASKED, "--out", run.name, "--force")):
         other = run_cli("augment", *args, cwd=workshop)
         assert other.returncode == 1 and "another process works in" in other.last, other
+    assert ended(process, signal.SIGKILL).returncode == -9
+
+
+def test_sigterm_leaves_a_run_that_goes_on(workshop: Path, whole: Path) -> None:
+    run = workshop / "ended"
+    process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
+    until_it_trains(process, run)
     gone = ended(process, signal.SIGTERM)
     assert gone.returncode == 143 and "ended by SIGTERM; what --resume goes on from" in gone.last, gone
     refused = run_cli("augment", *ASKED, "--out", run.name, cwd=workshop)
@@ -100,7 +110,7 @@ def test_what_has_changed_since_is_told(workshop: Path, tmp_path: Path) -> None:
     data, model = tmp_path / "rows.npz", tmp_path / "model.pt"
     data.write_bytes((workshop / "rows.npz").read_bytes())
     model.write_bytes((workshop / "weak.pt").read_bytes())
-    process = start("augment", model, "--data", data, *ASKED[1:], "--epochs", 200, "--out", "run", cwd=tmp_path)
+    process = start("augment", model, "--data", data, *ASKED[1:], "--epochs", 100_000, "--out", "run", cwd=tmp_path)
     until_it_trains(process, tmp_path / "run")
     ended(process, signal.SIGKILL)
     kept = sorted(path.name for path in (tmp_path / "run").rglob("*.json"))
@@ -112,6 +122,24 @@ def test_what_has_changed_since_is_told(workshop: Path, tmp_path: Path) -> None:
     changed = run_cli("augment", "--resume", "run", cwd=tmp_path)
     assert changed.returncode == 1 and "rows.npz has changed since" in changed.last, changed
     assert sorted(path.name for path in (tmp_path / "run").rglob("*.json")) == kept
+
+
+def test_stopped_before_anything_was_trained_the_earlier_run_is_back(
+    workshop: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def stop(*given: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftkit.training.Trainer.learn", stop)
+    request = Request(SourceRequest(str(workshop / "weak.pt")), "digits", run, force=True)
+    with pytest.raises(Interrupted, match="before anything was trained"):
+        augment(request, Observer())
+    assert {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(

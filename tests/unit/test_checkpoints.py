@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def test_the_state_of_an_optimizer_and_its_schedule() -> None:
         schedule.step()
     for part in (optimizer, schedule):
         assert alike(unpack(*pack(part.state_dict())), part.state_dict())
+
+
+def test_a_counter_stays_one() -> None:
+    found = unpack(*pack(Counter({3: 2, 5: 1})))
+    assert isinstance(found, Counter) and found == {3: 2, 5: 1}
 
 
 def test_what_is_no_state_is_refused() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import graftkit as gk
+from graftkit.contracts import Observer
 from graftkit.core.errors import PlanError, RunError, TraceError, TrainingError
 from graftkit.schedules import Rounds
 
@@ -213,6 +215,39 @@ def test_every_optimizer_takes_dendrites_in(name: str) -> None:
     assert strengths and all(p.any() for p in strengths)
 
 
+def test_named_parameters_get_names_and_lose_them() -> None:
+    model = net()
+    optimizer = torch.optim.AdamW(model.named_parameters(), lr=0.01)
+    growing = grower(model, optimizer)
+    for score in (0.5, 0.6, 0.7):
+        train(growing.model, optimizer)
+        growing.step(score)
+    names = [name for group in optimizer.param_groups for name in group["param_names"]]
+    assert len(names) == len(set(names)) == len([*growing.model.parameters()])
+    model = net()
+    optimizer = torch.optim.AdamW(model.named_parameters(), lr=0.01)
+    growing = grower(model, optimizer, score=0.9)
+    for score in (0.5, 0.6):
+        growing.step(score)
+    assert [len(group["param_names"]) for group in optimizer.param_groups] == [6]
+
+
+def test_groups_that_came_later_are_refused_before_anything_happens() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    growing = grower(model, optimizer)
+    optimizer.add_param_group({"params": model[3].parameters()})
+    with pytest.raises(TrainingError, match=r"had 1 groups of your own.*now has 2"):
+        growing.step(0.5)
+    assert not growing.plan.grafts and not growing.history
+
+
+def test_dendrites_in_place_of_others_count_as_growth() -> None:
+    model = net()
+    growing = grower(model, torch.optim.SGD(model.parameters(), lr=0.1), schedule="rounds:epochs=1,tries=3")
+    assert [growing.step(score).grew for score in (0.5, 0.4, 0.4, 0.4)] == [True, True, True, False]
+
+
 def test_an_optimizer_of_one_group_is_refused() -> None:
     model = net()
     with pytest.raises(TrainingError, match="LBFGS takes one group"):
@@ -283,6 +318,49 @@ def test_of_losses_the_smallest_is_best() -> None:
     for score in (0.8, 0.7, 0.75, 0.71):
         said.append(growing.step(score))
     assert [step.improved for step in said] == [True, True, False, False] and said[3].grew and growing.best == 0.7
+
+
+def test_scores_of_a_loss_are_told_as_they_were_said(caplog: pytest.LogCaptureFixture) -> None:
+    model = net()
+    seen: list[list[float]] = []
+    told: list[float | None] = []
+
+    def when(scores: Any) -> bool:
+        seen.append([*scores])
+        return scores[-1] < 0.1
+
+    growing = grower(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        mode="min",
+        schedule=when,
+        observer=Observer(on_phase=lambda record: told.append(record.validation)),
+    )
+    assert [growing.step(score).grew for score in (0.9, 0.8, 0.05)] == [False, False, True]
+    assert seen == [[0.9], [0.9, 0.8], [0.9, 0.8, 0.05]]
+    assert growing.history[0].validation == 0.05 and told == [0.05]
+    growing.step(math.nan)
+    with pytest.raises(TrainingError, match=r"best state \(validation 0\.05\)"):
+        growing.step(math.nan)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, torch.tensor])
+def test_a_score_may_be_any_number(kind: Any, tmp_path: Path) -> None:
+    model = net()
+    growing = grower(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    for epoch, score in enumerate((0.5, 0.75)):
+        growing.step(kind(score))
+        growing.save(tmp_path, epochs=epoch + 1)
+    assert growing.best == 0.75 and type(growing.best) is float
+
+
+def test_statistics_that_are_no_numbers_go_wrong_too() -> None:
+    model = net()
+    growing = grower(model, torch.optim.SGD(model.parameters(), lr=0.1), schedule="rounds:epochs=5")
+    growing.step(0.5)
+    growing.model.train()(ROWS * math.inf)
+    assert not growing.step(0.9).improved and growing.best == 0.5
+    assert growing.model.eval()(ROWS).isfinite().all()
 
 
 def test_a_function_says_when() -> None:
@@ -517,6 +595,24 @@ def test_it_takes_keywords_and_gives_the_same_structure() -> None:
             torch.testing.assert_close(given["logits"], expected["logits"])
             torch.testing.assert_close(given["hidden"][0], expected["hidden"][0])
     assert "name" in call(growing.model) and call(growing.model)["hidden"][0] is not None
+
+
+def test_a_tensor_in_another_place_is_refused() -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+            x = x if mask is None else x * mask
+            return self.last(torch.relu(self.first(x if y is None else x - y)))
+
+    model = Skips()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    growing = gk.Grower(model, {"x": ROWS[:2], "y": ROWS[2:4]}, optimizer, sites="*")
+    torch.testing.assert_close(growing.model(ROWS, y=ROWS / 2), model(ROWS, y=ROWS / 2))
+    with pytest.raises(TraceError, match="now called with"):
+        growing.model(ROWS, ROWS / 2)
 
 
 def test_a_default_may_be_said_or_not() -> None:

@@ -23,6 +23,16 @@ ROWS = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
 WORDS = (ROWS[:, 0] * ROWS[:, 1] > 0).long()
 
 
+class Falling:
+    """A schedule's function with a state of its own, which LambdaLR saves."""
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def __call__(self, step: int) -> float:
+        return self.share**step
+
+
 class Module(lightning.LightningModule):
     def __init__(self, optimizers: int = 1) -> None:
         super().__init__()
@@ -39,7 +49,7 @@ class Module(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         made = [torch.optim.AdamW(self.parameters(), lr=0.05) for _ in range(self.count)]
-        return made, [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) for optimizer in made]
+        return made, [torch.optim.lr_scheduler.LambdaLR(optimizer, Falling(0.9)) for optimizer in made]
 
 
 def trainer(folder: Path, growth: Growth, epochs: int, **asked: Any) -> lightning.Trainer:

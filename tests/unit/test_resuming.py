@@ -204,7 +204,24 @@ def test_where_nothing_can_be_written_training_goes_on(
     warned: list[str] = []
     journal = FolderJournal(tmp_path, warned.append, always=True)
     result = fitted(model, traced[1], Death(None), journal, [])
-    assert result.phases and len(warned) == 1 and "No space left on device; the run goes on" in warned[0]
+    assert result.phases and len(warned) == 1  # once and "No space left on device; the run goes on" in warned[0]
+
+
+def test_an_end_that_cannot_be_written_leaves_the_state_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FolderJournal(tmp_path, lambda text: None, always=True)
+    journal.keep("0 grafted", lambda: {"epoch": 3})
+
+    def full(self: object, state: object) -> None:
+        raise RunError("the folder cannot be written: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("graftkit.training.Checkpoints.write", full)
+        journal.end("0 grafted", {"arm": 1})
+    assert journal.now("0 grafted") == {"epoch": 3} and journal.ended("0 grafted") is None
+    journal.end("0 grafted", {"arm": 1})
+    assert journal.now("0 grafted") is None and journal.ended("0 grafted") == {"arm": 1}
 
 
 def test_states_are_written_as_often_as_takes_a_small_share_of_the_time(

@@ -62,6 +62,37 @@ def test_giving_up_brings_the_old_run_back(old: RunFolder) -> None:
     assert files(old.path) == before and [file.name for file in old.path.parent.iterdir()] == ["run"]
 
 
+def test_a_run_killed_early_or_while_it_wrote_can_be_replaced(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(force=False)
+    folder.write_json("request.json", {"versions": {"graftkit": "0.1.0"}})
+    for name in (".metrics.json.123.tmp", ".model.onnx.123.draft", ".model.onnx.12.data", ".probe.7"):
+        (folder.path / name).touch()
+    folder.begin(force=True)
+    assert not list(folder.path.iterdir())
+    folder.keep()
+    folder.write_json("request.json", {"versions": {"graftkit": "0.1.0"}})
+    (folder.path / ".notes.12.tmp").touch()
+    with pytest.raises(RunError, match="files that no run makes"):
+        folder.begin(force=True)
+
+
+def test_a_run_that_could_go_on_is_not_taken_for_one_that_failed(old: RunFolder) -> None:
+    before = files(old.path)
+    old.begin(force=True)  # a second run replaces the first, and is killed
+    old.progress.mkdir(parents=True)
+    (old.progress / "0-grafted-now.000001.json").touch()
+    with pytest.raises(RunError, match=r"--resume .* goes on with it"):
+        old.begin(force=False)
+    assert old.can_go_on
+    old.write_json(SOURCE, {"graftkit": "0.1.0"})
+    with pytest.raises(RunError, match="goes on with it, or delete the folder first"):
+        old.begin(force=True)
+    assert old.can_go_on
+    old.give_up()
+    assert files(old.path) == before
+
+
 def test_giving_up_a_first_run_leaves_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.begin(force=False)
