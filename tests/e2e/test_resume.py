@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from e2e_tools import GRAFTKIT, Finished, environment, run_cli
+
+from graftkit.augmenting import Interrupted, augment
+from graftkit.contracts import Observer, SourceRequest
+from graftkit.request import Request
 
 ASKED = ("weak.pt", "--epochs", "40", "--cycles", "2", "--batch-size", "8", "--margin", "0", "--dendrites", "full")
 SAME = ("model.onnx", "history.jsonl", "metrics.json", "plan.json", "inspection.json", "report.html")
@@ -117,6 +122,24 @@ def test_what_has_changed_since_is_told(workshop: Path, tmp_path: Path) -> None:
     changed = run_cli("augment", "--resume", "run", cwd=tmp_path)
     assert changed.returncode == 1 and "rows.npz has changed since" in changed.last, changed
     assert sorted(path.name for path in (tmp_path / "run").rglob("*.json")) == kept
+
+
+def test_stopped_before_anything_was_trained_the_earlier_run_is_back(
+    workshop: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def stop(*given: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftkit.training.Trainer.learn", stop)
+    request = Request(SourceRequest(str(workshop / "weak.pt")), "digits", run, force=True)
+    with pytest.raises(Interrupted, match="before anything was trained"):
+        augment(request, Observer())
+    assert {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(
