@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +17,10 @@ from graftkit import surgery
 from graftkit.contracts import Data, GrowthSchedule, Observer
 from graftkit.core import options
 from graftkit.core.errors import PlanError, RunError, TraceError, TrainingError
-from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.core.records import PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.folding import DEFAULT_OPSET
-from graftkit.growing import ranks
+from graftkit.growing import ranks, telling
 from graftkit.growing.grown import Grown
 from graftkit.growing.in_loop import InLoop
 from graftkit.growing.users_optimizer import UsersOptimizer
@@ -35,7 +33,6 @@ from graftkit.shipping import export
 from graftkit.training import Checkpoints, Step, random_states, set_random_states
 
 _CHECKPOINT = "grower"
-Record = TypeVar("Record", EpochRecord, PhaseRecord)
 Schedule = GrowthSchedule | Callable[[Sequence[float]], bool] | str
 
 
@@ -123,7 +120,7 @@ class Grower:
             criterion=_no_criterion,
             baseline=-float("inf") if score is None else self._sign * score,
             max_parameters=parameter_limit(max_parameters, grafted.parameter_count()),
-            observer=_signed_observer(observer or _logging(), self._sign),
+            observer=telling.signed_observer(observer or telling.to_logging(), self._sign),
             arm="grown",
             seed=seed,
         )
@@ -168,7 +165,7 @@ class Grower:
     @property
     def history(self) -> tuple[PhaseRecord, ...]:
         """The phases that have ended."""
-        return tuple(_signed(record, self._sign) for record in self._growth.history)
+        return tuple(telling.signed(record, self._sign) for record in self._growth.history)
 
     def finish(self) -> None:
         """End growth, if it has not, with the model in its best state."""
@@ -295,35 +292,3 @@ def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def _no_criterion(output: Tensor, target: Tensor) -> Tensor:
     raise TrainingError("a rule that studies needs rows and a loss, which the Grower was not given")
-
-
-def _signed(record: Record, sign: float) -> Record:
-    """A record with the score as the user told it."""
-    return record if record.validation is None else replace(record, validation=sign * record.validation)
-
-
-def _signed_observer(observer: Observer, sign: float) -> Observer:
-    """Told of scores as the user told them."""
-    return replace(
-        observer,
-        on_epoch=lambda record, of: observer.on_epoch(_signed(record, sign), of),
-        on_phase=lambda record: observer.on_phase(_signed(record, sign)),
-    )
-
-
-def _logging() -> Observer:
-    """Phases and troubles go to Python's logging."""
-    log = logging.getLogger("graftkit")
-
-    def phase(record: PhaseRecord) -> None:
-        score = "no score" if record.validation is None else f"best score {record.validation:.4g}"
-        log.info(
-            "cycle %d ended after %d epochs: %s, %d dendrites, %d parameters",
-            record.cycle,
-            record.epochs,
-            score,
-            record.dendrites,
-            record.parameters,
-        )
-
-    return Observer(on_phase=phase, on_warning=log.warning)

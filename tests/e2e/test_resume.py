@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,26 @@ ASKED = ("weak.pt", "--epochs", "40", "--cycles", "2", "--batch-size", "8", "--m
 SAME = ("model.onnx", "history.jsonl", "metrics.json", "plan.json", "inspection.json", "report.html")
 
 
-def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
-    words = [GRAFTKIT, *map(str, args)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(workshop: Path) -> Iterator[Start]:
+    """Starts command lines in the background; what a test that failed left running is killed after it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*args: object, cwd: Path = workshop) -> subprocess.Popen[str]:
+        words, pipe = [GRAFTKIT, *map(str, args)], subprocess.PIPE
+        process = subprocess.Popen(words, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def until_it_trains(process: subprocess.Popen[str], run: Path, *, then: float = 0.0) -> None:
@@ -57,18 +74,18 @@ def same_end(run: Path, whole: Path) -> None:
 
 
 def test_killed_at_any_moment_it_comes_to_the_same_file(
-    workshop: Path, whole: Path, pytestconfig: pytest.Config
+    workshop: Path, whole: Path, start: Start, pytestconfig: pytest.Config
 ) -> None:
     chance = random.Random(0)
     kills = runs = 0
     while kills < pytestconfig.getoption("kills"):
         run, runs = workshop / f"killed{runs}", runs + 1
-        process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
+        process = start("augment", *ASKED, "--out", run.name)
         until_it_trains(process, run, then=chance.uniform(0, 2))
         while process.poll() is None:  # it dies again and again, each time a little later
             ended(process, signal.SIGKILL)
             kills += 1
-            process = start("augment", "--resume", run.name, cwd=workshop)
+            process = start("augment", "--resume", run.name)
             try:
                 process.wait(chance.uniform(4, 12))
             except subprocess.TimeoutExpired:
@@ -79,9 +96,9 @@ def test_killed_at_any_moment_it_comes_to_the_same_file(
         same_end(run, whole)
 
 
-def test_nobody_else_may_touch_a_run_that_is_on(workshop: Path) -> None:
+def test_nobody_else_may_touch_a_run_that_is_on(workshop: Path, start: Start) -> None:
     run = workshop / "held"
-    process = start("augment", *ASKED, "--epochs", 100_000, "--out", run.name, cwd=workshop)
+    process = start("augment", *ASKED, "--epochs", 100_000, "--out", run.name)
     until_it_trains(process, run)
     for args in (("--resume", run.name), (*ASKED, "--out", run.name, "--force")):
         other = run_cli("augment", *args, cwd=workshop)
@@ -89,9 +106,9 @@ def test_nobody_else_may_touch_a_run_that_is_on(workshop: Path) -> None:
     assert ended(process, signal.SIGKILL).returncode == -9
 
 
-def test_sigterm_leaves_a_run_that_goes_on(workshop: Path, whole: Path) -> None:
+def test_sigterm_leaves_a_run_that_goes_on(workshop: Path, whole: Path, start: Start) -> None:
     run = workshop / "ended"
-    process = start("augment", *ASKED, "--out", run.name, cwd=workshop)
+    process = start("augment", *ASKED, "--out", run.name)
     until_it_trains(process, run)
     gone = ended(process, signal.SIGTERM)
     assert gone.returncode == 143 and "ended by SIGTERM; what --resume goes on from" in gone.last, gone
@@ -106,7 +123,7 @@ def test_sigterm_leaves_a_run_that_goes_on(workshop: Path, whole: Path) -> None:
     assert told.returncode == 0 and told.stdout == (run / "metrics.json").read_text()
 
 
-def test_what_has_changed_since_is_told(workshop: Path, tmp_path: Path) -> None:
+def test_what_has_changed_since_is_told(workshop: Path, start: Start, tmp_path: Path) -> None:
     data, model = tmp_path / "rows.npz", tmp_path / "model.pt"
     data.write_bytes((workshop / "rows.npz").read_bytes())
     model.write_bytes((workshop / "weak.pt").read_bytes())
