@@ -44,7 +44,9 @@ class LazyGroup(click.Group):
             click.echo(f"graftkit: {' '.join(str(error).split())}", err=True)
             ctx.exit(error.exit_code)
         except Terminated:
-            click.echo("graftkit: ended by SIGTERM; what --resume goes on from is in the run's folder", err=True)
+            click.echo(
+                "graftkit: ended by SIGTERM; if training had begun, `augment --resume RUN` goes on with it", err=True
+            )
             ctx.exit(EXIT_CODE)
         except KeyboardInterrupt:
             click.echo("graftkit: stopped by the user before anything was finished", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -184,9 +185,14 @@ class Grower:
             TrainingError: the optimizer or its schedules are others.
             RunError: the state is of another model or plan.
         """
+        before = copy.deepcopy(self._growth.state())
         try:
             self._growth.resume(state)
+        except TrainingError:
+            self._growth.resume(before)
+            raise
         except (RuntimeError, PlanError) as error:
+            self._growth.resume(before)
             reason = str(error).splitlines()[0]
             raise RunError(f"the state to go on from is of another model or plan: {reason}") from error
 
@@ -255,12 +261,29 @@ def growable(model: nn.Module, example_inputs: Any, *, output: str | None = None
     For frameworks that are given a model before there is an optimizer; a `Grower` takes it.
 
     Raises:
-        TraceError: the module cannot be traced, or is a wrapper around the one to be grown.
+        TraceError: the module cannot be traced, is a wrapper around the one to be grown, or has parts in another mode
+            than the rest.
     """
     _check_bare(model)
+    _check_mode(model)
     device = next(model.parameters()).device
     traced = trace(model, example_inputs, device=str(device), output=output, dynamic=dynamic)
     return Grown(surgery.empty(traced))
+
+
+def _check_mode(model: nn.Module) -> None:
+    """Raise TraceError where parts are in another mode than `train` would bring them to: it would be lost."""
+    modes = {name: part.training for name, part in model.named_modules()}
+    model.train(model.training)
+    other = [name for name, part in model.named_modules() if part.training != modes[name]]
+    for name, part in model.named_modules():
+        part.training = modes[name]
+    if other:
+        mode = "training" if modes[other[0]] else "evaluation"
+        raise TraceError(
+            f"{other[0]} is in {mode} mode, unlike the model around it, and would not stay so: let the model's own"
+            " train() see to it, which growth respects"
+        )
 
 
 def _check_bare(model: nn.Module) -> None:

@@ -111,7 +111,7 @@ def test_sigterm_leaves_a_run_that_goes_on(workshop: Path, whole: Path, start: S
     process = start("augment", *ASKED, "--out", run.name)
     until_it_trains(process, run)
     gone = ended(process, signal.SIGTERM)
-    assert gone.returncode == 143 and "ended by SIGTERM; what --resume goes on from" in gone.last, gone
+    assert gone.returncode == 143 and "ended by SIGTERM; if training had begun" in gone.last, gone
     refused = run_cli("augment", *ASKED, "--out", run.name, cwd=workshop)
     assert refused.returncode == 1 and "`graftkit augment --resume" in refused.last, refused
     done = run_cli("augment", "--resume", run.name, cwd=workshop)

@@ -34,6 +34,7 @@ from graftkit.rules.candidates import CandidatePool, Study
 from graftkit.rules.statistics import PairedSums, correlation, each_neuron
 from graftkit.schedules import Cycles
 from graftkit.training import Recipe, Trainer
+from graftkit.training.packing import pack, unpack
 
 
 class Net(nn.Module):
@@ -154,6 +155,27 @@ def test_installed_dendrites_learn_only_their_strengths(model: GraftedModel) -> 
     epoch(growing, 0.6)
     assert all(torch.equal(dict(dendrite.named_parameters())[name], p) for name, p in inner.items())
     assert dendrite.served().any() and not torch.equal(model.get_parameter("base.first.weight"), weight)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_numbers_that_go_wrong_at_once_leave_what_was_installed(model: GraftedModel, resumed: bool) -> None:
+    def begun() -> Trainer:
+        return correlating(model, Correlation(pool=2), dataset(512, seed=8))
+
+    growing = begun()
+    study(growing)
+    installed, plan, state = model.snapshot(), model.plan, unpack(*pack(growing.state()))
+    assert plan.grafts
+    if resumed:
+        surgery.put_back(model, GraftPlan(), growing.best.state, build_dendrite)
+        growing = begun()
+        growing.resume(state)
+        assert same(model.snapshot(), installed)
+    inputs, targets = dataset().tensors
+    growing.learn(inputs, targets)
+    assert not same(model.snapshot(), installed)
+    assert not growing.step(math.nan).phase_ended
+    assert model.plan == plan and same(model.snapshot(), installed)
 
 
 def test_installed_dendrites_go_on_learning_when_asked(model: GraftedModel) -> None:
