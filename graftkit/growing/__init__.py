@@ -1,5 +1,6 @@
 """Growth in a training loop of one's own: `Grower`."""
 
-from graftkit.growing.grower import Grower, growable
+from graftkit.growing.grower import Grower
+from graftkit.growing.making import growable
 
 __all__ = ["Grower", "growable"]

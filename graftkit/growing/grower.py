@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -17,17 +15,17 @@ from torch.utils.data import DataLoader
 from graftkit import surgery
 from graftkit.contracts import Data, GrowthSchedule, Observer
 from graftkit.core import options
-from graftkit.core.errors import PlanError, RunError, TraceError, TrainingError
+from graftkit.core.errors import PlanError, RunError, TrainingError
 from graftkit.core.records import PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.folding import DEFAULT_OPSET
 from graftkit.growing import ranks, telling
 from graftkit.growing.grown import Grown
 from graftkit.growing.in_loop import InLoop
+from graftkit.growing.making import growable
 from graftkit.growing.users_optimizer import UsersOptimizer
 from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
-from graftkit.reading import trace
 from graftkit.rules import Gradient
 from graftkit.schedules import SCHEDULES, Plateau, When
 from graftkit.shipping import export
@@ -253,48 +251,6 @@ class Grower:
         """
         self.finish()
         return export(self._growth.model, path, rows=rows, opset=opset)
-
-
-def growable(model: nn.Module, example_inputs: Any, *, output: str | None = None, dynamic: str = "auto") -> Grown:
-    """A module in whose place dendrites can come, over the same parameters and called in the same way.
-
-    For frameworks that are given a model before there is an optimizer; a `Grower` takes it.
-
-    Raises:
-        TraceError: the module cannot be traced, is a wrapper around the one to be grown, or has parts in another mode
-            than the rest.
-    """
-    _check_bare(model)
-    _check_mode(model)
-    device = next(model.parameters()).device
-    traced = trace(model, example_inputs, device=str(device), output=output, dynamic=dynamic)
-    return Grown(surgery.empty(traced))
-
-
-def _check_mode(model: nn.Module) -> None:
-    """Raise TraceError where parts are in another mode than `train` would bring them to: it would be lost."""
-    modes = {name: part.training for name, part in model.named_modules()}
-    model.train(model.training)
-    other = [name for name, part in model.named_modules() if part.training != modes[name]]
-    for name, part in model.named_modules():
-        part.training = modes[name]
-    if other:
-        mode = "training" if modes[other[0]] else "evaluation"
-        raise TraceError(
-            f"{other[0]} is in {mode} mode, unlike the model around it, and would not stay so: let the model's own"
-            " train() see to it, which growth respects"
-        )
-
-
-def _check_bare(model: nn.Module) -> None:
-    """Raise TraceError for a wrapper around the module that is to be grown."""
-    inside = "give the Grower the module inside, and wrap grower.model afterwards"
-    if isinstance(model, DistributedDataParallel | nn.DataParallel):
-        raise TraceError(f"the model is wrapped in {type(model).__name__}: {inside}")
-    if isinstance(model, torch._dynamo.OptimizedModule):
-        raise TraceError(f"the model is compiled: {inside}")
-    if any(type(p).__name__ in ("DTensor", "FlatParameter") for p in model.parameters()):
-        raise TraceError("the model is sharded (FSDP), and graphs need whole weights: use DistributedDataParallel")
 
 
 def _schedule(schedule: Schedule, sign: float) -> GrowthSchedule:
