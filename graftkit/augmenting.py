@@ -271,7 +271,7 @@ def _settings(request: Request) -> dict[str, Any]:
     plain = asdict(request.settings)
     recipe = plain.pop("recipe")
     asked = {
-        "data": request.data,
+        "data": request.told or request.data,
         "rule": request.rule,
         "dendrites": list(request.dendrites),
         "sites": list(request.sites),

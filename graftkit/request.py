@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -22,7 +23,11 @@ _VERSIONS = "versions"
 
 @dataclass(frozen=True)
 class Request:
-    """What `augment` was asked to do."""
+    """What `augment` was asked to do.
+
+    Attributes:
+        told: what reports call the data, where that is not `data` itself: as the user first wrote it.
+    """
 
     source: SourceRequest
     data: str
@@ -41,6 +46,7 @@ class Request:
     opset: int = folding.DEFAULT_OPSET
     settings: Settings = field(default_factory=Settings)
     force: bool = False
+    told: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, with paths that hold from anywhere; whether a file is trusted is not in it."""
@@ -49,6 +55,7 @@ class Request:
         return {
             **plain,
             "data": anchored_data(self.data),
+            "told": self.told or self.data,
             "stamp": _stamp(self.data),
             "source": {
                 "spec": sources.anchored(source.spec),
@@ -118,10 +125,11 @@ def anchored_data(spec: str) -> str:
     return spec if DATASETS["digits"].recognises(spec) else anchored(spec)
 
 
-def _stamp(data: str) -> list[int] | None:
-    """What tells whether a file of data was changed: its size, and when it was written; None for what is no file."""
+def _stamp(data: str) -> int | None:
+    """What tells whether data were changed: names, sizes and times of the files; None for what is no file or folder."""
     path = Path(anchored_data(data).partition(":")[0])
-    if not path.is_file():
+    if DATASETS["digits"].recognises(data) or not path.exists():
         return None
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return zlib.crc32(repr(told).encode())

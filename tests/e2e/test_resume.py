@@ -18,7 +18,21 @@ from graftkit.augmenting import Interrupted, augment
 from graftkit.contracts import Observer, SourceRequest
 from graftkit.request import Request
 
-ASKED = ("weak.pt", "--epochs", "40", "--cycles", "2", "--batch-size", "8", "--margin", "0", "--dendrites", "full")
+ASKED = (
+    "weak.pt",
+    "--data",
+    "rows.npz",
+    "--epochs",
+    "40",
+    "--cycles",
+    "2",
+    "--batch-size",
+    "8",
+    "--margin",
+    "0",
+    "--dendrites",
+    "full",
+)
 SAME = ("model.onnx", "history.jsonl", "metrics.json", "plan.json", "inspection.json", "report.html")
 
 
@@ -127,7 +141,7 @@ def test_what_has_changed_since_is_told(workshop: Path, start: Start, tmp_path: 
     data, model = tmp_path / "rows.npz", tmp_path / "model.pt"
     data.write_bytes((workshop / "rows.npz").read_bytes())
     model.write_bytes((workshop / "weak.pt").read_bytes())
-    process = start("augment", model, "--data", data, *ASKED[1:], "--epochs", 100_000, "--out", "run", cwd=tmp_path)
+    process = start("augment", model, *ASKED[1:], "--epochs", 100_000, "--out", "run", cwd=tmp_path)
     until_it_trains(process, tmp_path / "run")
     ended(process, signal.SIGKILL)
     kept = sorted(path.name for path in (tmp_path / "run").rglob("*.json"))
