@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -52,7 +52,13 @@ class Growth(Callback):
     """
 
     def __init__(
-        self, example_inputs: Any, *, attribute: str = "model", monitor: str = "val_acc", mode: str = "max", **how: Any
+        self,
+        example_inputs: Any,
+        *,
+        attribute: str = "model",
+        monitor: str = "val_acc",
+        mode: Literal["max", "min"] = "max",
+        **how: Any,
     ):
         super().__init__()
         self.example_inputs, self.attribute, self.monitor, self.mode, self.how = (
@@ -75,7 +81,7 @@ class Growth(Callback):
             example,
             trainer.optimizers[0],
             lr_scheduler=[config.scheduler for config in trainer.lr_scheduler_configs],
-            mode=self.mode,  # type: ignore[arg-type]
+            mode=self.mode,
             **self.how,
         )
         setattr(pl_module, self.attribute, self.grower.model)

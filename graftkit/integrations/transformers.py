@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -49,7 +49,7 @@ class Growth(TrainerCallback):
         example_inputs: Any,
         *,
         metric: str = "eval_loss",
-        mode: str | None = None,
+        mode: Literal["max", "min"] | None = None,
         output: str | None = None,
         dynamic: str = "auto",
         **how: Any,
@@ -57,7 +57,7 @@ class Growth(TrainerCallback):
         self.model = growable(model, example_inputs, output=output, dynamic=dynamic)
         self.model.accepts_loss_kwargs = False  # type: ignore[assignment]  # what the Trainer asks a model
         self.metric, self.how = metric, how
-        self.mode = mode or ("min" if "loss" in metric else "max")
+        self.mode: Literal["max", "min"] = mode or ("min" if "loss" in metric else "max")
         self.grower: Grower
 
     def on_train_begin(
@@ -74,7 +74,7 @@ class Growth(TrainerCallback):
             None,
             given["optimizer"],
             lr_scheduler=given["lr_scheduler"],
-            mode=self.mode,  # type: ignore[arg-type]
+            mode=self.mode,
             **self.how,
         )
 
