@@ -33,7 +33,7 @@ from graftkit.rules import Gradient
 
 GIVEN: Widths = (8, 16, 50)
 ALIKE: Widths = (5, 10, 31)  # each layer narrower by the same share
-SHAPES: tuple[Widths, ...] = ((12, 20, 13), (16, 24, 10))
+SHAPES: tuple[Widths, ...] = ((12, 16, 17), (8, 16, 18))
 KIND = "context:units=4,mode=gate"  # at both convolutions, from the start
 ROWS, TEST, LEARNING_RATE, SHARE, CONFIDENCE = 6_000, 10_000, 5e-3, 0.4, 0.99
 Found = dict[str, dict[int, Arm]]
@@ -141,12 +141,12 @@ def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--path", type=Path, required=True, help="mnist.npz")
     made.add_argument("--seeds", type=int, default=10)
-    made.add_argument("--epochs", type=int, default=12)
+    made.add_argument("--epochs", type=int, default=24)
     made.add_argument("--workers", type=int, default=1)
     made.add_argument("--raw", type=Path, required=True, help="JSON lines of all runs, read and added to")
     made.add_argument("--out", type=Path, help="Markdown file to write")
     options = made.parse_args()
-    settings = f"{options.epochs} epochs, {LEARNING_RATE:g}, {ROWS} rows, {TEST} to test, {KIND}"
+    settings = f"{options.epochs} epochs, {LEARNING_RATE:g}, {ROWS} rows, {TEST} to test, batch norms, {KIND}"
     found = read(options.raw, settings)
     with ProcessPoolExecutor(options.workers) as pool, options.raw.open("a", encoding="utf-8") as raw:
         missing = [seed for seed in range(options.seeds) if any(seed not in found[row] for row in rows())]

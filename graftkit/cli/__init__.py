@@ -13,6 +13,7 @@ from graftkit.core.errors import GraftkitError
 
 COMMANDS = {
     "augment": "Graft dendrites onto a trained model, train, and write a verified ONNX file.",
+    "sweep": "Search the settings of augment: accuracy against size, with dendrites and without.",
     "inspect": "Show a model's sites and which dendrites they received.",
     "export": "Write a run's model as ONNX again, with other options.",
     "verify": "Check a run's ONNX file against its trained model.",
@@ -43,10 +44,8 @@ class LazyGroup(click.Group):
         except GraftkitError as error:
             click.echo(f"graftkit: {' '.join(str(error).split())}", err=True)
             ctx.exit(error.exit_code)
-        except Terminated:
-            click.echo(
-                "graftkit: ended by SIGTERM; if training had begun, `augment --resume RUN` goes on with it", err=True
-            )
+        except Terminated as ended:
+            click.echo(f"graftkit: ended by SIGTERM; {ended}", err=True)
             ctx.exit(EXIT_CODE)
         except KeyboardInterrupt:
             click.echo("graftkit: stopped by the user before anything was finished", err=True)

@@ -77,12 +77,12 @@ def augment(context: click.Context, /, **given: Any) -> None:
     from graftkit import augmenting
     from graftkit.cli.progress import Watcher
 
-    out: Path = given["resume"] or given["out"] or Path("runs") / _stem(given["model"])
-    with Watcher() as observer, options.stdout_kept(), stopping():
+    out: Path = given["resume"] or given["out"] or default_folder(given["model"])
+    with Watcher() as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM):
         if given["resume"]:
             report = augmenting.resume(out, observer, trust=given["trust"], allow=given["allow"])
         else:
-            report = augmenting.augment(_request(given, out), observer)
+            report = augmenting.augment(request_from(given, out), observer)
     if given["as_json"]:
         click.echo((out / "metrics.json").read_text(), nl=False)
         return
@@ -106,6 +106,7 @@ def augment(context: click.Context, /, **given: Any) -> None:
     console.print(f"Written: {out / 'model.onnx'} and {out / 'report.html'}", markup=False)
 
 
+_AFTER_SIGTERM = "if training had begun, `augment --resume RUN` goes on with it"
 _WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
 
 
@@ -122,7 +123,8 @@ def _check_resume(context: click.Context, given: dict[str, Any]) -> None:
         raise click.UsageError(f"--resume goes on with the run's own settings; leave out {what}", context)
 
 
-def _request(given: dict[str, Any], out: Path) -> Any:
+def request_from(given: dict[str, Any], out: Path) -> Any:
+    """What is asked for, from what the command line gave."""
     from graftkit.fitting import Settings
     from graftkit.request import Request
     from graftkit.training import Recipe
@@ -189,8 +191,12 @@ def _cycles(asked: int | None, budget: str | None) -> int:
     return 1
 
 
+def default_folder(model: str) -> Path:
+    """Of the run: called as the file without its ending, the architecture, the transformers folder."""
+    return Path("runs") / _stem(model)
+
+
 def _stem(model: str) -> str:
-    """What to call the run's folder: the file without its ending, the architecture, the transformers folder."""
     kind, _, place = model.partition(":")
     if kind == "hf":
         return Path(place).resolve().name

@@ -40,7 +40,7 @@ class Watcher:
 
     def stage(self, text: str) -> None:
         """A stage began."""
-        self._end_task()
+        self.end_task()
         self.console.print(f"[dim]·[/dim] {text}" if self.console.is_terminal else f"- {text}")
 
     def epoch(self, record: EpochRecord, of: int) -> None:
@@ -54,7 +54,7 @@ class Watcher:
 
     def phase(self, record: PhaseRecord) -> None:
         """A phase ended."""
-        self._end_task()
+        self.end_task()
         best = "" if record.validation is None else f", best validation {record.validation:.4f}"
         better = " (best so far)" if record.improved else ""
         grown = f", {_counted(record.dendrites, 'dendrite')}" if record.dendrites else ""
@@ -67,7 +67,8 @@ class Watcher:
         """Something the user has to know."""
         self.console.print(f"  note: {text}", markup=False, style="yellow")
 
-    def _end_task(self) -> None:
+    def end_task(self) -> None:
+        """Take the bar of a phase away."""
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None

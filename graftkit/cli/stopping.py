@@ -15,11 +15,11 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """While inside, SIGTERM raises `Terminated` instead of ending the process on the spot."""
+def stopping(how_to_go_on: str) -> Iterator[None]:
+    """While inside, SIGTERM raises `Terminated` with these words instead of ending the process on the spot."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(how_to_go_on)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

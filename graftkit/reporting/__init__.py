@@ -1,6 +1,8 @@
 """What people read of an inspection or a run: terminal tables, the network's picture, DOT text and report.html."""
 
 from graftkit.reporting.dot import network_dot
+from graftkit.reporting.front_picture import front_svg
+from graftkit.reporting.fronts import front_table, settings_words, sweep_words
 from graftkit.reporting.page import report_html
 from graftkit.reporting.picture import network_svg
 from graftkit.reporting.tables import inspection_table, result_table
@@ -8,12 +10,16 @@ from graftkit.reporting.values import spending_words, value_table
 from graftkit.reporting.verdict import verdict
 
 __all__ = [
+    "front_svg",
+    "front_table",
     "inspection_table",
     "network_dot",
     "network_svg",
     "report_html",
     "result_table",
+    "settings_words",
     "spending_words",
+    "sweep_words",
     "value_table",
     "verdict",
 ]

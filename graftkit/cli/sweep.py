@@ -1,0 +1,193 @@
+"""`graftkit sweep`: which settings of `augment` give the best network for its size."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from graftkit.cli import options
+from graftkit.cli.augment import augment, default_folder, request_from
+from graftkit.cli.stopping import stopping
+
+_DEFAULT_SPACE = (
+    "dendrites=context:units=2,mode=add|context:units=2,mode=gate|context:units=4,mode=gate|lowrank:rank=2|full",
+    "learning-rate=1e-3..1e-2",
+    "cycles=1..2",
+)
+_NOT_SEARCHED = frozenset({"out", "resume", "force", "json", "trust", "allow", "seed", "opset", "device"})
+_GO_ON = "the same command again goes on with the sweep"
+_ARCH = "arch."  # `arch.hidden` is the argument `hidden` of the architecture
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Every option of `graftkit augment` may be given, too, and holds for all trials.",
+)
+@click.argument("asked", metavar="MODEL [OPTIONS OF augment]", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.option("--search", "searched", multiple=True, metavar="OPTION=VALUES",
+              help="What to try for an option of augment, or for an argument of the architecture: values as"
+              " 'dendrites=full|lowrank:rank=2', 'budget=none|parameters=+10%' or 'freeze-base=yes|no', a range as"
+              " cycles=1..3, learning-rate=1e-3..1e-2 or arch.width=4..16. Repeatable."
+              "  [default: kinds, learning rate, cycles]")  # fmt: skip
+@click.option("--trials", type=click.IntRange(1), default=20, show_default=True,
+              help="Until there are so many, those of other workers included.")  # fmt: skip
+@click.option("--storage", metavar="URL",
+              help="A database that workers on several machines share, as postgresql://user@host/name."
+              "  [default: sqlite, in --out]")  # fmt: skip
+@click.option("--study", metavar="NAME", help="The sweep's name in the storage.  [default: that of --out]")
+@click.option("--cost", type=click.Choice(["parameters", "macs"]), default="parameters", show_default=True,
+              help="What accuracy is weighed against.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep.  [default: runs/NAME-sweep]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search and of each run.")
+@options.as_json
+def sweep(
+    asked: tuple[str, ...],
+    searched: tuple[str, ...],
+    trials: int,
+    storage: str | None,
+    study: str | None,
+    cost: str,
+    out: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Search the settings of augment for networks that are good for their size.
+
+    Each trial is a run of `graftkit augment` with its control, so that the accuracies that sizes reach with dendrites
+    and without stand beside each other. The same command again goes on with a sweep, and more of them at the same
+    time share its work, on one machine or on many.
+    """
+    fixed = (*asked, "--seed", str(seed))
+    given = _parsed(fixed)
+    space = _space(searched, given)
+    model = given.params["model"]
+    _check_values(fixed, space)
+    options.started()
+    from rich.console import Console
+
+    from graftkit import sweeping
+    from graftkit.cli.sweep_progress import SweepWatcher
+    from graftkit.reporting import front_table, sweep_words
+
+    where = out or Path(f"{default_folder(model)}-sweep")
+    wanted = sweeping.Sweep(
+        request=lambda settings, folder: request_from(_parsed(fixed, settings).params, folder),
+        space=space,
+        out=where,
+        trials=trials,
+        storage=storage,
+        study=study or where.resolve().name,
+        cost=cost,
+        seed=seed,
+    )
+    with SweepWatcher() as observer, options.stdout_kept(), stopping(_GO_ON):
+        report = _searched(wanted, observer)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console.print()
+    for sentence in sweep_words(report):
+        console.print(sentence, markup=False)
+    console.print(front_table(report))
+    console.print(f"Written: {where / sweeping.RECORDS} and {where / sweeping.FRONT}", markup=False)
+
+
+def _searched(wanted: Any, observer: Any) -> Any:
+    """The sweep's report. Raises Interrupted with what to do about it."""
+    from graftkit import augmenting, sweeping
+
+    try:
+        return sweeping.sweep(wanted, observer)
+    except (KeyboardInterrupt, augmenting.Interrupted):
+        raise augmenting.Interrupted(f"stopped by the user; {_GO_ON}") from None
+
+
+def _parsed(fixed: tuple[str, ...], settings: Mapping[str, str] | None = None) -> click.Context:
+    """What `augment` is given on a command line, and by a trial's settings."""
+    line = [*fixed]
+    for name, value in (settings or {}).items():
+        line += _written(name, value)
+    context = augment.make_context("augment", line)
+    for name in ("resume", "force"):
+        if context.params[name]:
+            raise click.UsageError(f"--{name} is not for the runs of a sweep; leave it out")
+    if context.params["model"] is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    return context
+
+
+def _written(name: str, value: str) -> list[str]:
+    """A setting as it is written on a command line."""
+    if name.startswith(_ARCH):
+        return ["--arch-args", f"{name.removeprefix(_ARCH)}={value}"]
+    option = _options()[name]
+    if option.is_flag:
+        return option.opts[:1] if value == "yes" else option.secondary_opts[:1]
+    return [] if value == "none" else [option.opts[0], value]
+
+
+def _space(searched: tuple[str, ...], given: click.Context) -> dict[str, Any]:
+    """What is searched, by option."""
+    from graftkit.core.errors import PlanError
+    from graftkit.core.search import read_dimension
+
+    found: dict[str, Any] = {}
+    for text in searched or _DEFAULT_SPACE:
+        name, equals, values = text.partition("=")
+        name = name.strip().removeprefix("--")
+        if not equals:
+            raise click.UsageError(f"--search {text} is not OPTION=VALUES")
+        if name in found:
+            raise click.UsageError(f"--search gives {name} twice; give it once")
+        _check_name(name)
+        if _is_given(name, given):
+            if not searched:
+                continue  # what is given is not searched unless asked
+            raise click.UsageError(f"--search {name} and --{name} contradict each other; leave one out")
+        try:
+            found[name] = read_dimension(name, values)
+        except PlanError as error:
+            raise click.UsageError(str(error)) from None
+    return found
+
+
+def _check_name(name: str) -> None:
+    from graftkit.core.errors import did_you_mean
+
+    known = sorted(set(_options()) - _NOT_SEARCHED)
+    if name.startswith(_ARCH) or name in known:
+        return
+    if name in _NOT_SEARCHED:
+        raise click.UsageError(f"--search: {name} is the same in all trials; give it as --{name}")
+    raise click.UsageError(f"--search: augment has no option --{name}.{did_you_mean(name, known)}")
+
+
+def _is_given(name: str, given: click.Context) -> bool:
+    if name.startswith(_ARCH):
+        return name.removeprefix(_ARCH) in dict(given.params["arch_args"])
+    source = given.get_parameter_source(_options()[name].name or "")
+    return source is ParameterSource.COMMANDLINE
+
+
+def _check_values(fixed: tuple[str, ...], space: Mapping[str, Any]) -> None:
+    """Raise UsageError where `augment` would refuse a value."""
+    first = {name: dimension.ends()[0] for name, dimension in space.items()}
+    for name, dimension in space.items():
+        for value in dimension.ends():
+            _parsed(fixed, {**first, name: value})
+
+
+def _options() -> dict[str, click.Option]:
+    """The options of `augment` by the name they have on the command line."""
+    return {
+        parameter.opts[0].removeprefix("--"): parameter
+        for parameter in augment.params
+        if isinstance(parameter, click.Option)
+    }
