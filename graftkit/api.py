@@ -80,6 +80,7 @@ def fit(
     control: bool = True,
     margin: float = 1.0,
     precision: str = "32-true",
+    deterministic: bool = False,
     observer: Observer | None = None,
 ) -> FitResult:
     """Grow dendrites, train, and keep the best validated state, which may be the model as given.
@@ -102,6 +103,7 @@ def fit(
         control: also spend the same epochs on the ungrafted model.
         margin: how many standard errors a gain on validation must have for dendrites to ship.
         precision: "32-true" or "bf16-mixed".
+        deterministic: refuse operations whose result may be another one each time.
         observer: where progress goes.
 
     Raises:
@@ -123,6 +125,7 @@ def fit(
         control=control,
         margin=margin,
         precision=precision,
+        deterministic=deterministic,
     )
     additions = plan or plan_cycle(grafted.traced, rule=learning, every=budget is not None)[0]
     limit = None if budget is None else parse_budget(budget)

@@ -11,7 +11,7 @@ from typing import Any
 from graftkit import api, inspection, preflight, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer
 from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
-from graftkit.core.records import PhaseRecord, RunReport
+from graftkit.core.records import RunReport
 from graftkit.costs import Budget, parse_budget
 from graftkit.fitting import FitResult, FolderJournal, check_budget, fit_model
 from graftkit.learning import Rule
@@ -23,6 +23,7 @@ from graftkit.request import Request, anchored, anchored_data, other_versions
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SOURCE, VALUES, RunFolder
 from graftkit.shipping import ship
 from graftkit.training import DEFAULT_LOSS, usual_metric
+from graftkit.watching import watched
 
 
 class Interrupted(GraftkitError):
@@ -76,7 +77,8 @@ def resume(path: Path, observer: Observer, *, trust: bool = False, allow: tuple[
 
 def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
     try:
-        result, facts, rows, metric, notes = _fit(request, folder, observer)
+        with watched(observer, folder, request.loggers, _settings(request)) as all_told:
+            result, facts, rows, metric, notes = _fit(request, folder, all_told)
     except KeyboardInterrupt:
         if not folder.worth_keeping:
             raise
@@ -190,7 +192,6 @@ def _fit(
     }
     folder.check_source(loaded.provenance.get("sha256"))
     folder.write_json(SOURCE, facts)
-    watched = replace(observer, on_phase=_keep_history(folder, observer))
     result = fit_model(
         model,
         rows,
@@ -199,7 +200,7 @@ def _fit(
         criterion,
         metric,
         replace(request.settings, max_parameters=limit),
-        watched,
+        observer,
         keep=lambda best: _keep(folder, best),
         budget=budget,
         journal=FolderJournal(folder.progress, observer.on_warning),
@@ -256,17 +257,6 @@ def _keep(folder: RunFolder, model: GraftedModel) -> None:
     folder.write_json(INSPECTION, inspection.inspect_grafted(model, {}).to_json())
 
 
-def _keep_history(folder: RunFolder, observer: Observer) -> Any:
-    phases: list[PhaseRecord] = []
-
-    def on_phase(record: PhaseRecord) -> None:
-        phases.append(record)
-        folder.write_history(phases)
-        observer.on_phase(record)
-
-    return on_phase
-
-
 def _settings(request: Request) -> dict[str, Any]:
     plain = asdict(request.settings)
     recipe = plain.pop("recipe")
@@ -280,6 +270,7 @@ def _settings(request: Request) -> dict[str, Any]:
         "budget": request.budget,
         "join": request.join,
         "opset": request.opset,
+        "loggers": list(request.loggers),
     }
     return {**asked, **{k: v for k, v in plain.items() if k not in asked}, **recipe}
 

@@ -1,14 +1,16 @@
-"""What the families promise: a source, data, a dendrite, a growth schedule, a runtime."""
+"""What the families promise: a source, data, a dendrite, a growth schedule, a runtime, a logger."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from lightning_fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
@@ -262,3 +264,20 @@ class Observer:
     on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, of: None)  # of: epochs in phase
     on_phase: Callable[[PhaseRecord], None] = field(default=lambda record: None)
     on_warning: Callable[[str], None] = field(default=lambda text: None)
+
+
+class LoggerKind(Protocol):
+    """A place where curves are watched."""
+
+    name: ClassVar[str]
+
+    def open(self, folder: Path, title: str, key: str) -> AbstractContextManager[Logger]:
+        """A context with Lightning Fabric's logger of it, which is flushed and closed in the end.
+
+        Args:
+            folder: where files go; it need not be there.
+            title: what people see.
+            key: the same for a run that goes on.
+
+        Raises RuntimeMissingError for a package that is not installed, RunError where the place cannot be reached.
+        """

@@ -45,6 +45,7 @@ class Request:
     join: str = "activation"
     opset: int = folding.DEFAULT_OPSET
     settings: Settings = field(default_factory=Settings)
+    loggers: tuple[str, ...] = ()
     force: bool = False
     told: str = ""
 
@@ -91,6 +92,7 @@ class Request:
                     "out": out,
                     "dendrites": tuple(plain["dendrites"]),
                     "sites": tuple(plain["sites"]),
+                    "loggers": tuple(plain["loggers"]),
                     "settings": Settings(**{**settings, "recipe": Recipe(**settings["recipe"])}),
                 }
             )

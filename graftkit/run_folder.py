@@ -26,10 +26,10 @@ from graftkit.plan import GraftPlan
 
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
-VALUES, REQUEST = "values.json", "request.json"
+VALUES, REQUEST, LOGS = "values.json", "request.json", "logs"
 _PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
 _WEIGHTS = "model.safetensors"
-_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST})
+_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS})
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,10 @@ class RunFolder:
     def end(self) -> None:
         """The run came to its end: nothing will go on from here."""
         shutil.rmtree(self.progress, ignore_errors=True)
+
+    def clear(self, name: str) -> None:
+        """A folder within the run's goes, if it is there."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
 
     def check_source(self, sha256: str | None) -> None:
         """Raise SourceError where a run that goes on had a model of another content."""

@@ -57,6 +57,10 @@ from graftkit.cli.stopping import stopping
               help="Join behind a batch norm, or at the call itself.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
 @click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed.")
+@click.option("--logger", "loggers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
+              help="Where curves go, too: TensorBoard's files in RUN/logs, or Weights & Biases. Repeatable."
+)  # fmt: skip
+@click.option("--deterministic", is_flag=True, help="Refuse operations that may give other numbers each time.")
 @options.opset
 @options.model
 @click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
@@ -140,6 +144,7 @@ def request_from(given: dict[str, Any], out: Path) -> Any:
         margin=given["margin"],
         device=given["device"],
         precision=given["precision"],
+        deterministic=given["deterministic"],
     )
     return Request(
         source=options.source_request(given["model"], given),
@@ -158,6 +163,7 @@ def request_from(given: dict[str, Any], out: Path) -> Any:
         join=given["join"],
         opset=given["opset"],
         settings=settings,
+        loggers=given["loggers"],
         force=given["force"],
     )
 

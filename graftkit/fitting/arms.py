@@ -40,6 +40,7 @@ class Settings:
         margin: how many standard errors better than the given model on validation a grafted one must be to ship.
         device: as Lightning Fabric names accelerators.
         precision: "32-true" or "bf16-mixed".
+        deterministic: refuse operations whose result may be another one each time.
     """
 
     epochs: int = 40
@@ -53,6 +54,7 @@ class Settings:
     margin: float = 1.0
     device: str = "cpu"
     precision: str = "32-true"
+    deterministic: bool = False
 
 
 @dataclass

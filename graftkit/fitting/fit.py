@@ -76,18 +76,31 @@ def fit_model(
     `keep` is called with the model in the best state so far, before anything else is done with it. Where the journal
     remembers an earlier run with the same arguments, the fit goes on from there.
 
-    Raises TrainingError where the given model's own score is not a number, or nothing may be trained.
+    Raises TrainingError where the given model's own score is not a number, nothing may be trained, or an operation is
+    not deterministic where all have to be.
     """
     if budget is not None:
         check_budget(rule, settings.max_parameters)
     if settings.precision not in PRECISIONS:
         raise TrainingError(f"precision {settings.precision!r} is not offered; choose {' or '.join(PRECISIONS)}")
-    fitter = Fitter(model, data, criterion, metric, settings, observer, journal or Journal())
+    with training.deterministic(settings.deterministic):
+        fitter = Fitter(model, data, criterion, metric, settings, observer, journal or Journal())
+        return _fit(fitter, additions, rule, keep, budget)
+
+
+def _fit(
+    fitter: Fitter,
+    additions: GraftPlan,
+    rule: Rule,
+    keep: Callable[[GraftedModel], None],
+    budget: Budget | None,
+) -> FitResult:
+    settings, observer = fitter.settings, fitter.observer
     if not math.isfinite(fitter.baseline.validation):
         raise TrainingError(f"the model as given scores {fitter.baseline.validation} on the validation rows")
     if settings.control and not fitter.trains:
         observer.on_warning("every weight of the model is frozen, so there is nothing a control could train")
-    troubles = _about_chance(fitter, data, metric)
+    troubles = _about_chance(fitter)
     for line in troubles:
         observer.on_warning(line)
     records: list[SeedRecord] = []
@@ -108,7 +121,7 @@ def fit_model(
         error = _give_back_unsure(fitter, grafted)
         trained = grafted.best_trained is not None or not grafted.interrupted
         if trained and (chosen is None or grafted.best.validation > chosen.best.validation):
-            keep(model)  # the arm left it in its best state
+            keep(fitter.model)  # the arm left it in its best state
         control = None
         if settings.control and fitter.trains and not grafted.interrupted:
             control = fitter.control_arm(lengths, seed)
@@ -171,16 +184,17 @@ def _given(fitter: Fitter, tried: Arm, bought: Spending | None) -> Arm:
 _CLEARLY = 0.05  # above chance, as a share of what lies above it
 
 
-def _about_chance(fitter: Fitter, data: Data, metric: Metric) -> list[str]:
+def _about_chance(fitter: Fitter) -> list[str]:
     """A warning where the model as given does not know its data: the usual reason is that they are not its own."""
-    if metric is not training.accuracy or not data.classes:
+    classes = fitter.data.classes
+    if fitter.metric is not training.accuracy or not classes:
         return []
-    chance = 1 / data.classes
+    chance = 1 / classes
     if fitter.baseline.validation > chance + _CLEARLY * (1 - chance):
         return []
     return [
         f"the model as given is right for {fitter.baseline.validation:.0%} of the validation rows, no better than"
-        f" chance for {data.classes} classes: it was probably trained on inputs of another scale, or classes in"
+        f" chance for {classes} classes: it was probably trained on inputs of another scale, or classes in"
         " another order"
     ]
 

@@ -9,7 +9,7 @@ from graftkit.training.growth import Growth
 from graftkit.training.keeping import Best, bests_from_state, bests_to_state, may_keep
 from graftkit.training.loop import run
 from graftkit.training.progress import Step
-from graftkit.training.randomness import random_states, seeded, set_random_states
+from graftkit.training.randomness import deterministic, random_states, seeded, set_random_states
 from graftkit.training.recipe import Recipe
 from graftkit.training.trainer import Trainer
 
@@ -29,6 +29,7 @@ __all__ = [
     "bests_from_state",
     "bests_to_state",
     "check_fit",
+    "deterministic",
     "evaluate",
     "find_loss",
     "find_metric",

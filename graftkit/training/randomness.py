@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,31 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(ours)
         np.random.set_state(numpys)
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """A context in which torch takes algorithms alone that give the same numbers each time; outside nothing changed.
+
+    Raises TrainingError where an operation has no such algorithm.
+    """
+    if not on:
+        yield
+        return
+    was, only_told = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    searches = torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins; without it cuBLAS is refused
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise TrainingError(f"{str(error).partition('.')[0]}; leave deterministic mode out") from error
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=only_told)
+        torch.backends.cudnn.benchmark = searches
 
 
 def _generators(loaders: Iterable[DataLoader[Any] | None]) -> list[torch.Generator]:

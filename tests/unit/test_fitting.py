@@ -390,3 +390,18 @@ def test_nothing_is_bought_from_a_trial_that_diverged(model: GraftedModel) -> No
     result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=16, loss=loss, control=False)
     assert result.diverged and result.shipped == "given" and result.spending is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def one_that_may_differ(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss with an operation that has no deterministic algorithm."""
+    zeros = torch.zeros(len(targets))
+    zeros.put_(torch.arange(len(targets)), torch.ones(len(targets)))
+    return nn.functional.cross_entropy(outputs, targets) + zeros.sum()
+
+
+def test_what_may_differ_each_time_is_refused_where_that_is_wanted(model: GraftedModel) -> None:
+    assert fit(model, loss=one_that_may_differ, epochs=1).epochs
+    with pytest.raises(TrainingError, match=r"put_ does not have a deterministic .*leave deterministic"):
+        fit(model, loss=one_that_may_differ, epochs=1, deterministic=True)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert fit(model, epochs=1, deterministic=True).epochs == fit(model, epochs=1).epochs
