@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from graftkit import api, inspection, preflight, sources, surgery
+from graftkit import api, inspection, preflight, ranks, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer
 from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
 from graftkit.core.records import RunReport
@@ -32,14 +32,19 @@ class Interrupted(GraftkitError):
     exit_code = 130
 
 
-def augment(request: Request, observer: Observer) -> RunReport:
+def augment(request: Request, observer: Observer) -> RunReport | None:
     """Load, trace, graft, fit, export, verify, and write it all into a run's folder.
+
+    Of several processes the first one writes and tells; the others train along and return None.
 
     Raises:
         GraftkitError: before anything was trained, the folder is as it was; afterwards what was finished
             is kept in it, and `resume` goes on from there.
         Interrupted: the user stopped it; the best state so far is in the folder, without an ONNX file.
     """
+    if ranks.number():
+        _fit(request, None, Observer())
+        return None
     folder = RunFolder(request.out.resolve())
     with folder.begun(force=request.force):
         try:
@@ -64,15 +69,25 @@ def resume(path: Path, observer: Observer, *, trust: bool = False, allow: tuple[
         GraftkitError, Interrupted: as `augment`.
     """
     folder = RunFolder(path.resolve())
+    if ranks.number():
+        asked: Request | None = ranks.told(_nothing)
+        if asked is not None:
+            _fit(asked, None, Observer())
+        return None
     with folder.reopened():
         told = folder.read_json(REQUEST)
-        if folder.ended:
+        request = None if folder.ended else Request.from_json(told, path, trust=trust, allow=allow)
+        ranks.told(lambda: request)
+        if request is None:
             return None
-        request = Request.from_json(told, path, trust=trust, allow=allow)
         others = other_versions(told)
         if others:
             observer.on_warning(f"{others}: the result may differ from that of a run without a break")
         return _run(request, folder, observer)
+
+
+def _nothing() -> None:
+    """For a process that is told by another one."""
 
 
 def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
@@ -142,7 +157,7 @@ def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
 
 
 def _fit(
-    request: Request, folder: RunFolder, observer: Observer
+    request: Request, folder: RunFolder | None, observer: Observer
 ) -> tuple[FitResult, Mapping[str, Any], Data, Metric, tuple[str, ...]]:
     observer.on_stage("reading")
     loaded = preflight.single_precision(sources.load(request.source))
@@ -190,8 +205,9 @@ def _fit(
         "metric": request.metric or usual_metric(loss, rows.labels),
         "graftkit": version("graftkit"),
     }
-    folder.check_source(loaded.provenance.get("sha256"))
-    folder.write_json(SOURCE, facts)
+    if folder is not None:
+        folder.check_source(loaded.provenance.get("sha256"))
+        folder.write_json(SOURCE, facts)
     result = fit_model(
         model,
         rows,
@@ -201,9 +217,9 @@ def _fit(
         metric,
         replace(request.settings, max_parameters=limit),
         observer,
-        keep=lambda best: _keep(folder, best),
+        keep=lambda best: None if folder is None else _keep(folder, best),
         budget=budget,
-        journal=FolderJournal(folder.progress, observer.on_warning),
+        journal=FolderJournal(RunFolder(request.out.resolve()).progress, observer.on_warning),
     )
     return result, facts, rows, metric, notes
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from graftkit import sources, tracing
+from graftkit import ranks, sources, tracing
 from graftkit.calling import SINGLE
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import TraceError
@@ -150,9 +150,10 @@ def _as_in_file(traced: TracedModel, loaded: LoadedModel) -> TracedModel:
 def find_device(name: str) -> torch.device:
     """The device called `name`, "auto" being an accelerator where there is one. Raises TraceError."""
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return ranks.own_device(found)
     try:
-        device = torch.device(name)
+        device = ranks.own_device(torch.device(name))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from graftkit.cli import processes
 from graftkit.cli.stopping import EXIT_CODE, Terminated
 from graftkit.core.errors import GraftkitError
 
@@ -42,10 +43,10 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except GraftkitError as error:
-            click.echo(f"graftkit: {' '.join(str(error).split())}", err=True)
+            click.echo(f"{processes.name()}: {' '.join(str(error).split())}", err=True)
             ctx.exit(error.exit_code)
         except Terminated as ended:
-            click.echo(f"graftkit: ended by SIGTERM; {ended}", err=True)
+            click.echo(f"{processes.name()}: ended by SIGTERM; {ended}", err=True)
             ctx.exit(EXIT_CODE)
         except KeyboardInterrupt:
             click.echo("graftkit: stopped by the user before anything was finished", err=True)

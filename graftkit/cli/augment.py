@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from graftkit.cli import options
+from graftkit.cli import options, processes
 from graftkit.cli.stopping import stopping
 
 
@@ -77,16 +77,19 @@ def augment(context: click.Context, /, **given: Any) -> None:
     again.
     """
     _check_resume(context, given)
-    options.started()
-    from graftkit import augmenting
+    if processes.number() == 0:
+        options.started()
+    from graftkit import augmenting, ranks
     from graftkit.cli.progress import Watcher
 
     out: Path = given["resume"] or given["out"] or default_folder(given["model"])
-    with Watcher() as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM):
+    with Watcher() as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM), ranks.launched(given["device"]):
         if given["resume"]:
             report = augmenting.resume(out, observer, trust=given["trust"], allow=given["allow"])
         else:
             report = augmenting.augment(request_from(given, out), observer)
+    if processes.number():
+        return
     if given["as_json"]:
         click.echo((out / "metrics.json").read_text(), nl=False)
         return

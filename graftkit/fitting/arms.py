@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from graftkit import surgery, training
+from graftkit import ranks, surgery, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
 from graftkit.dendrites import build_dendrite
@@ -99,6 +99,7 @@ class Fitter:
         self.model, self.data, self.criterion, self.metric = model, data, criterion, metric
         self.settings, self.journal = settings, journal
         self.device = next(model.parameters()).device
+        ranks.make_alike(model)
         self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
         self.given_plan, self.given = model.plan, model.snapshot()
         self.trains = any(p.requires_grad for p in model.parameters())
@@ -187,9 +188,9 @@ class Fitter:
         if ended is not None:
             return self._remembered(ended)
         size = self.settings.batch_size
-        train = training.batches(self.data.train, size, seed=seed)
+        train = training.batches(self.data.train, size, seed=seed, shared=True)
         parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
-        candidates = training.batches(parts[0], size, seed=seed) if parts else None
+        candidates = training.batches(parts[0], size, seed=seed, shared=True) if parts else None
         with training.seeded(seed):
             trainer = Trainer(
                 self.model,
@@ -212,10 +213,11 @@ class Fitter:
             if saved is not None:
                 self._tell_again(saved["told"])
                 trainer.resume(saved["growth"])
-                training.set_random_states(saved["random"], train, candidates)
+                random = saved["random"]  # of each process, of which there may now be more
+                training.set_random_states(random[ranks.number() % len(random)], train, candidates)
 
             def state() -> dict[str, Any]:
-                random = training.random_states(train, candidates)
+                random = ranks.gathered(training.random_states(train, candidates))
                 return {"growth": trainer.state(), "random": random, "told": self._told}
 
             training.run(

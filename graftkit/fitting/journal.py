@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graftkit import ranks
 from graftkit.core.errors import RunError
 from graftkit.training import Checkpoints
 
@@ -37,7 +38,7 @@ class FolderJournal(Journal):
     """Remembers in a folder of checkpoints.
 
     A state that is only on the way is written as often as takes a twentieth of the time, and where it cannot be, the
-    fit goes on without.
+    fit goes on without. Of several processes the first one reads and writes.
 
     Attributes:
         folder: where the checkpoints lie.
@@ -54,21 +55,26 @@ class FolderJournal(Journal):
         self._failed = False
 
     def ended(self, key: str) -> Any:
-        return Checkpoints(self.folder, f"{_file_name(key)}-ended", keep=1).read(self.warn)
+        return ranks.told(lambda: Checkpoints(self.folder, f"{_file_name(key)}-ended", keep=1).read(self.warn))
 
     def now(self, key: str) -> Any:
-        return self._now(key).read(self.warn)
+        return ranks.told(lambda: self._now(key).read(self.warn))
 
     def end(self, key: str, state: dict[str, Any]) -> None:
+        if ranks.number():
+            return
         self._try(lambda: Checkpoints(self.folder, f"{_file_name(key)}-ended", keep=1).write(state))
         if not self._failed:
             self._now(key).clear()
 
     def keep(self, key: str, state: Callable[[], dict[str, Any]]) -> None:
         begun = time.monotonic()
-        if not self.always and begun < self._ready:
+        if ranks.told(lambda: not self.always and begun < self._ready):
             return
-        self._try(lambda: self._now(key).write(state()))
+        kept = state()
+        if ranks.number():
+            return
+        self._try(lambda: self._now(key).write(kept))
         done = time.monotonic()
         self._ready = done + (done - begun) / _SHARE
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
-from graftkit import training
+from graftkit import ranks, training
 from graftkit.contracts import Inputs, Rows
 from graftkit.core.values import Spending
 from graftkit.costs import Budget
@@ -45,7 +45,7 @@ def trial(
     worths = training.attribute(fitter.model, _batches(fitter.data.validation), fitter.criterion, first=first)
     fitter.put_back(fitter.given_plan, fitter.given)
     epochs = sum(phase.epochs for phase in arm.history)
-    grafts, spending = spend(fitter.model, worths, budget, epochs=epochs)
+    grafts, spending = ranks.told(lambda: spend(fitter.model, worths, budget, epochs=epochs))  # it may take times
     fitter.journal.end(key, {"plan": GraftPlan(grafts).to_json(), "spending": spending.to_json()})
     return arm, grafts, spending
 

@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from graftkit import surgery
+from graftkit import ranks, surgery
 from graftkit.contracts import Data, GrowthSchedule, Observer
 from graftkit.core import options
 from graftkit.core.errors import PlanError, RunError, TrainingError
 from graftkit.core.records import PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.folding import DEFAULT_OPSET
-from graftkit.growing import ranks, telling
+from graftkit.growing import telling
 from graftkit.growing.grown import Grown
 from graftkit.growing.in_loop import InLoop
 from graftkit.growing.making import growable

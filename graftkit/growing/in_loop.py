@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
+from graftkit import ranks
 from graftkit.core.errors import TrainingError
-from graftkit.growing import ranks
 from graftkit.growing.users_optimizer import UsersOptimizer
 from graftkit.model import GraftedModel
 from graftkit.training import Growth, Step

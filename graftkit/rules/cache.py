@@ -59,6 +59,12 @@ class Cache:
         self._batches[-1] += kept
         return True
 
+    def take_back(self, count: int) -> None:
+        """Forget the last so many tensors, which were added together."""
+        del self._batches[-1][-count:]
+        if not self._batches[-1]:
+            self._batches.pop()
+
     def join_last(self) -> None:
         """Make the last two batches one."""
         last = self._batches.pop()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from graftkit import surgery
+from graftkit import ranks, surgery
 from graftkit.contracts import Build, Criterion, Dendrite, Inputs
 from graftkit.core.sites import Site
 from graftkit.model import GraftedModel, SiteDendrites
@@ -106,11 +106,18 @@ class CandidatePool:
         left = self.study.rows - self.seen
         if self.full or left <= 0:
             return False
-        rows = min(left, len(targets))
-        lessons = self.lessons(tuple(tensor[:rows] for tensor in inputs), targets[:rows])
+        all_rows = round(ranks.total(len(targets), self.like.device))  # over all processes, of which each has a share
+        rows = min(left, all_rows)
+        # the first rows of the batch, of which each process has one in so many
+        own = len(targets) if rows == all_rows else max(1, len(range(ranks.number(), rows, ranks.count())))
+        lessons = self.lessons(tuple(tensor[:own] for tensor in inputs), targets[:own])
         begin = not self.seen or self._rows_of_last >= self.study.batch
-        tensors = [tensor for one in lessons.values() for tensor in (one.read, one.felt, *one.earlier)]
-        self.full = not self._cache.add(tensors, begin=begin)
+        share = own / rows  # the loss is the mean over all of them
+        tensors = [tensor for one in lessons.values() for tensor in (one.read, one.felt * share, *one.earlier)]
+        kept = self._cache.add(tensors, begin=begin)
+        self.full = ranks.total(not kept, self.like.device) > 0
+        if self.full and kept:  # where another process has no room
+            self._cache.take_back(len(tensors))
         if not self.full:
             self.seen += rows
             self._rows_of_last = rows if begin else self._rows_of_last + rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graftkit import ranks
 from graftkit.core.sites import Site
 
 _TINY = 1e-12
@@ -16,12 +17,19 @@ def each_neuron(tensor: Tensor, channel_dim: int) -> Tensor:
 
 
 def correlation(activity: Tensor, error: Tensor) -> Tensor:
-    """Pearson's r for each neuron, [neurons], of two tensors [neurons, rows and positions]."""
-    v = activity - activity.mean(1, keepdim=True)
+    """Pearson's r for each neuron, [neurons], of two tensors [neurons, rows and positions].
+
+    Of several processes each has some of the rows, and r is that over all of them.
+    """
+    count = torch.full_like(error[:, 0], error.shape[1])
+    # that the mean moves with the activity changes nothing: what is multiplied with it sums up to zero
+    v_sum, e_sum, all_rows = ranks.added(torch.stack([activity.detach().sum(1), error.sum(1), count]))
+    v = activity - (v_sum / all_rows)[:, None]
     # errors are tiny at a converged layer: bring them to unit length before anything is squared
-    e = error - error.mean(1, keepdim=True)
-    e = e / (e.abs().amax(1, keepdim=True) + torch.finfo(e.dtype).tiny)
-    return (v * e).sum(1) / ((v * v).sum(1) * (e * e).sum(1) + _TINY).sqrt()
+    e = error - (e_sum / all_rows)[:, None]
+    e = e / (ranks.largest(e.abs().amax(1, keepdim=True)) + torch.finfo(e.dtype).tiny)
+    products = ranks.added(torch.stack([(v * e).sum(1), (v * v).sum(1), (e * e).sum(1)]))
+    return products[0] / (products[1] * products[2] + _TINY).sqrt()
 
 
 class PairedSums:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 import torch
 from torch import Tensor, nn
 
+from graftkit import ranks
 from graftkit.contracts import Criterion, Inputs
 from graftkit.core.errors import TrainingError
 from graftkit.core.sites import Site
@@ -47,7 +49,8 @@ def attribute(
     All strengths are brought from zero to what they are along a straight line, and each number's share of the change in
     loss is its own way times the mean gradient along the line (the Aumann-Shapley value; as Integrated Gradients,
     Sundararajan et al. 2017). The shares add up to all that the dendrites do together, also where the gradient is
-    zero at the end of the line, as at a converged layer. The model is in evaluation mode and ends as it was.
+    zero at the end of the line, as at a converged layer. The model is in evaluation mode and ends as it was. Of several
+    processes each takes some of the batches, and all have all of what is found.
 
     Args:
         model: with its dendrites trained.
@@ -65,24 +68,23 @@ def attribute(
     ends = [p.detach().clone() for p in numbers]
     training = model.training
     model.eval()
-    samples: list[list[Tensor]] = [[] for _ in grafts]
-    weights: list[int] = []
+    own: list[tuple[int, list[Tensor]]] = []  # of each batch: rows, and what each dendrite takes away for each neuron
     try:
-        for inputs, targets in rows:
+        for inputs, targets in islice(rows, ranks.number(), None, ranks.count()):
             shares = _shares(model, numbers, ends, inputs, targets, criterion, steps)
-            if shares is None:  # as where every label of a batch is ignored
-                continue
-            weights.append(len(targets))
-            for sample, own in zip(samples, strengths, strict=True):
-                mine, shares = shares[: len(own)], shares[len(own) :]
-                sample.append(torch.stack([share.reshape(len(share), -1).sum(1) for share in mine]).sum(0))
+            if shares is not None:  # as where every label of a batch is ignored
+                own.append((len(targets), _by_dendrite(shares, strengths)))
     finally:
         _set(numbers, ends)
         model.train(training)
-    if not weights:
+    found = [one for turn in zip_longest(*ranks.gathered(own)) for one in turn if one is not None]
+    if not found:
         raise TrainingError("no batch of rows gives a loss that is a number, so nothing can be valued")
+    weights, samples = [rows for rows, _ in found], zip(*(shares for _, shares in found), strict=True)
     sites = [model.traced.site(graft.site) for graft in grafts]
-    return tuple(_worth(*one, weights) for one in zip(grafts, sites, samples, strict=True))
+    return tuple(
+        _worth(graft, site, sample, weights) for graft, site, sample in zip(grafts, sites, samples, strict=True)
+    )
 
 
 def _shares(
@@ -110,15 +112,24 @@ def _shares(
     return [-end * sum_ / steps for end, sum_ in zip(ends, total, strict=True)]
 
 
+def _by_dendrite(shares: list[Tensor], strengths: Sequence[Sequence[nn.Parameter]]) -> list[Tensor]:
+    """Of each dendrite, [neurons], on the CPU."""
+    left, found = list(shares), []
+    for own in strengths:
+        mine, left = left[: len(own)], left[len(own) :]
+        found.append(torch.stack([share.reshape(len(share), -1).sum(1) for share in mine]).sum(0).cpu())
+    return found
+
+
 def _set(numbers: list[nn.Parameter], values: list[Tensor]) -> None:
     with torch.no_grad():
         for p, value in zip(numbers, values, strict=True):
             p.copy_(value)
 
 
-def _worth(graft: Graft, site: Site, samples: list[Tensor], weights: list[int]) -> Worth:
+def _worth(graft: Graft, site: Site, samples: Sequence[Tensor], weights: list[int]) -> Worth:
     """Mean and error over batches, spread over all neurons."""
-    found = torch.stack(samples).double().cpu()
+    found = torch.stack(list(samples)).double()
     share = torch.tensor(weights, dtype=torch.float64) / sum(weights)
     mean, error = _mean_and_error(found, share)
     together = float(_mean_and_error(found.sum(1, keepdim=True), share)[1])

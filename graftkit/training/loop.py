@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from torch import Tensor
-from torch.utils.data import DataLoader
-
+from graftkit import ranks
 from graftkit.contracts import Metric, Rows
+from graftkit.training.batches import Batches
 from graftkit.training.evaluate import evaluate
 from graftkit.training.trainer import Trainer
 
 
 def run(
     trainer: Trainer,
-    train: DataLoader[tuple[Tensor, Tensor]],
+    train: Batches,
     validation: Rows,
     metric: Metric,
     *,
-    candidates: DataLoader[Any] | None = None,
+    candidates: Batches | None = None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
     """Train until growth ends, then bring the model to its best state.
 
     `candidates` are the batches of a dendrite phase, without the rows that its test holds out; `after` is called
     after each epoch, and after each dendrite phase. On KeyboardInterrupt the best state is restored, too, and growth
-    ends.
+    ends; where several processes train, it is raised.
     """
     device = next(trainer.model.parameters()).device
     try:
@@ -38,8 +36,11 @@ def run(
                 continue
             for inputs, targets in train:
                 trainer.learn([tensor.to(device) for tensor in trainer.model.arrange(inputs)], targets.to(device))
+            ranks.average_buffers(trainer.model)
             trainer.step(evaluate(trainer.model, validation, metric, device))
             after()
     except KeyboardInterrupt:
+        if ranks.several():  # which are not all at the same place
+            raise
         trainer.interrupt("interrupted by the user")
     trainer.restore_best()

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from graftkit.core.errors import TrainingError
+from graftkit.training.batches import Batches
 
 
-def random_states(*loaders: DataLoader[Any] | None) -> dict[str, Any]:
+def random_states(*loaders: Batches | None) -> dict[str, Any]:
     """The states of all generators that a run draws from, those of the loaders' orders included."""
     found: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -28,7 +28,7 @@ def random_states(*loaders: DataLoader[Any] | None) -> dict[str, Any]:
     return found
 
 
-def set_random_states(states: dict[str, Any], *loaders: DataLoader[Any] | None) -> None:
+def set_random_states(states: dict[str, Any], *loaders: Batches | None) -> None:
     """Draw on from where `random_states` was taken. Raises TrainingError for other loaders."""
     torch.set_rng_state(states["torch"])
     np.random.set_state(tuple(states["numpy"]))
@@ -84,7 +84,7 @@ def deterministic(on: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = searches
 
 
-def _generators(loaders: Iterable[DataLoader[Any] | None]) -> list[torch.Generator]:
+def _generators(loaders: Iterable[Batches | None]) -> list[torch.Generator]:
     """The loaders' own generators and those of their samplers, each once."""
     found: list[torch.Generator] = []
     waiting: list[Any] = [*loaders]

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from graftkit import ranks
 from graftkit.contracts import Build, Criterion, GrowthSchedule, Inputs, Observer
 from graftkit.core.errors import TrainingError
 from graftkit.learning import Rule
@@ -97,7 +98,7 @@ class Trainer(Growth):
         given = self.model.arrange(inputs)
         with self.fabric.autocast():
             output = self.model(*given)
-        return self.criterion(output.float(), targets)
+        return self.criterion(output if output.dtype == torch.float64 else output.float(), targets)
 
     def learn(self, inputs: Inputs, targets: Tensor) -> float:
         """One step on one batch; returns the objective.
@@ -116,7 +117,7 @@ class Trainer(Growth):
             return math.nan  # traced batch norm would take the variance of one row, which is not a number
         self._set_mode()
         with learning(self.model.base.parameters() if self.rule.freeze else (), on=False):
-            return self._descend(self.loss(inputs, targets), len(targets))
+            return self._descend(*ranks.weighed(self.loss(inputs, targets), len(targets)))
 
     def study(self, batches: Iterable[tuple[Inputs, Tensor]], validation: float) -> None:
         """A whole dendrite phase: the network sees the batches once, candidates learn from what is kept of that.
@@ -142,7 +143,7 @@ class Trainer(Growth):
             self._start_optimizer(candidates.parameters(), phase.epochs * candidates.steps())
             while self.phase is phase:
                 for loss in candidates.losses():
-                    if not math.isfinite(self._descend(loss, 1)):
+                    if not math.isfinite(self._descend(loss, float(loss.detach()), 1)):
                         break
                 self.step(validation)
         finally:
@@ -174,14 +175,20 @@ class Trainer(Growth):
         self._total, self._rows = 0.0, 0
         return mean, float(self.lr_scheduler.get_last_lr()[0])
 
-    def _descend(self, loss: Tensor, weight: int) -> float:
-        """One step of the optimizer; returns the loss, and where that is no finite number takes no step."""
-        value = float(loss.detach())
+    def _descend(self, own: Tensor, value: float, weight: int) -> float:
+        """One step of the optimizer; returns the objective, and where that is no finite number takes no step.
+
+        Args:
+            own: this process's part of the objective.
+            value: the objective over all processes.
+            weight: what it counts in the mean of the epoch.
+        """
         if not math.isfinite(value):
             self.diverged = True
             return value
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        self.fabric.backward(own)
+        ranks.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self.optimizer.step()
         self.lr_scheduler.step()
         self._total += value * weight

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from ranks_tools import spread
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -101,31 +100,11 @@ TASKS: dict[str, Callable[[int, int], Said]] = {
 }
 
 
-def work(rank: int, world: int, port: int, tasks: list[str], folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.chdir(folder)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    for task in tasks:
-        torch.save(TASKS[task](rank, world), folder / f"{task}{rank}.pt")
-    distributed.destroy_process_group()
-
-
-def spread(tasks: list[str], world: int, folder: Path) -> dict[str, list[Said]]:
-    """What each process found, by task."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(work, (world, port, tasks, folder), nprocs=world)
-    return {
-        task: [torch.load(folder / f"{task}{rank}.pt", weights_only=False) for rank in range(world)] for task in tasks
-    }
-
-
 @pytest.mark.parametrize(("world", "tasks"), [(2, [*TASKS]), (4, ["whole"])])
 def test_several_processes_give_what_one_gives(world: int, tasks: list[str], tmp_path: Path) -> None:
     alone, said = grown(0, 1)
     assert any("dendrites" in name for name in alone)
-    found = spread(tasks, world, tmp_path)
+    found = spread({task: TASKS[task] for task in tasks}, world, tmp_path)
     for task, rank in [(task, rank) for task in tasks if task != "refused" for rank in range(world)]:
         state, told = found[task][rank]
         if task == "resumed":
