@@ -22,7 +22,7 @@ from graftkit.reporting import report_html
 from graftkit.request import Request, anchored, anchored_data, other_versions
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SOURCE, VALUES, RunFolder
 from graftkit.shipping import ship
-from graftkit.training import DEFAULT_LOSS, usual_metric
+from graftkit.training import DEFAULT_LOSS, seeded, usual_metric
 from graftkit.watching import watched
 
 
@@ -160,7 +160,8 @@ def _fit(
     request: Request, folder: RunFolder | None, observer: Observer
 ) -> tuple[FitResult, Mapping[str, Any], Data, Metric, tuple[str, ...]]:
     observer.on_stage("reading")
-    loaded = preflight.single_precision(sources.load(request.source))
+    with seeded(request.settings.seed):  # an architecture without weights draws some
+        loaded = preflight.single_precision(sources.load(request.source))
     rule = api.find_rule(request.rule)
     budget = _budget(request, rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))

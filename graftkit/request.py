@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -69,6 +70,10 @@ class Request:
             _VERSIONS: versions(),
         }
 
+    def identity(self) -> dict[str, Any]:
+        """What makes its result, JSON-able: the same for the same run on another day, or beside copied data."""
+        return identity(self.to_json())
+
     @staticmethod
     def from_json(value: Mapping[str, Any], out: Path, *, trust: bool, allow: tuple[str, ...]) -> Request:
         """What `to_json` gave, in a run's folder. Raises RunError where it is broken, or the data have changed."""
@@ -101,6 +106,12 @@ class Request:
         if _stamp(found.data) != stamp:
             raise RunError(f"{found.data} has changed since {out} was begun, so it would not go on as it began")
         return found
+
+
+def identity(told: Mapping[str, Any]) -> dict[str, Any]:
+    """`Request.identity` of a request's JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(told))
+    return {name: value for name, value in plain.items() if name not in ("told", "stamp", _VERSIONS)}
 
 
 def versions() -> dict[str, str]:

@@ -132,6 +132,15 @@ class RunFolder:
         """The run came to its end: nothing will go on from here."""
         shutil.rmtree(self.progress, ignore_errors=True)
 
+    def begun_with(self) -> Any:
+        """What a run that is there was asked for; None where none came so far. Raises RunError for strangers' files."""
+        try:
+            return json.loads((self.path / REQUEST).read_text())
+        except (OSError, ValueError):
+            if self.path.is_dir() and (strangers := _strangers(self.path)):
+                raise RunError(f"{self.path} holds files that no run makes ({', '.join(strangers[:3])})") from None
+            return None
+
     def clear(self, name: str) -> None:
         """A folder within the run's goes, if it is there."""
         shutil.rmtree(self.path / name, ignore_errors=True)

@@ -171,6 +171,12 @@ def request_from(given: dict[str, Any], out: Path) -> Any:
     )
 
 
+def check_together(given: dict[str, Any]) -> None:
+    """Raise UsageError for options that contradict each other."""
+    _cycles(given["cycles"], given["budget"])
+    _rule(given)
+
+
 def _rule(given: dict[str, Any]) -> str:
     """The rule with what `--freeze-base` and `--cache-memory` say."""
     rule = str(given["rule"])

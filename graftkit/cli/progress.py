@@ -18,9 +18,9 @@ class Watcher:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[score]}"),
+            TextColumn("{task.fields[score]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from graftkit.cli import options
-from graftkit.cli.augment import augment, default_folder, request_from
+from graftkit.cli.augment import augment, check_together, default_folder, request_from
 from graftkit.cli.stopping import stopping
 
 _DEFAULT_SPACE = (
@@ -20,7 +20,11 @@ _DEFAULT_SPACE = (
     "learning-rate=1e-3..1e-2",
     "cycles=1..2",
 )
-_NOT_SEARCHED = frozenset({"out", "resume", "force", "json", "trust", "allow", "seed", "opset", "device"})
+_NOT_SEARCHED = frozenset({  # what has nothing to do with a network's worth, or decides what that is
+    "out", "resume", "force", "json", "trust", "allow", "seed", "seeds", "opset", "device", "logger", "data", "metric",
+    "loss", "output", "part", "arch-args",
+})  # fmt: skip
+_LEFT_OUT = "none"  # the value of an option that has no default, where it is not given
 _GO_ON = "the same command again goes on with the sweep"
 _ARCH = "arch."  # `arch.hidden` is the argument `hidden` of the architecture
 
@@ -32,7 +36,7 @@ _ARCH = "arch."  # `arch.hidden` is the argument `hidden` of the architecture
 @click.argument("asked", metavar="MODEL [OPTIONS OF augment]", nargs=-1, type=click.UNPROCESSED, required=True)
 @click.option("--search", "searched", multiple=True, metavar="OPTION=VALUES",
               help="What to try for an option of augment, or for an argument of the architecture: values as"
-              " 'dendrites=full|lowrank:rank=2', 'budget=none|parameters=+10%' or 'freeze-base=yes|no', a range as"
+              " 'dendrites=full|lowrank:rank=2', 'max-parameters=none|+10%' or 'freeze-base=yes|no', a range as"
               " cycles=1..3, learning-rate=1e-3..1e-2 or arch.width=4..16. Repeatable."
               "  [default: kinds, learning rate, cycles]")  # fmt: skip
 @click.option("--trials", type=click.IntRange(1), default=20, show_default=True,
@@ -89,7 +93,7 @@ def sweep(
     with SweepWatcher() as observer, options.stdout_kept(), stopping(_GO_ON):
         report = _searched(wanted, observer)
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+        click.echo(json.dumps(report.to_json(), indent=2, allow_nan=False))
         return
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print()
@@ -114,7 +118,7 @@ def _parsed(fixed: tuple[str, ...], settings: Mapping[str, str] | None = None) -
     line = [*fixed]
     for name, value in (settings or {}).items():
         line += _written(name, value)
-    context = augment.make_context("augment", line)
+    context = augment.make_context("graftkit augment", line)
     for name in ("resume", "force"):
         if context.params[name]:
             raise click.UsageError(f"--{name} is not for the runs of a sweep; leave it out")
@@ -130,7 +134,7 @@ def _written(name: str, value: str) -> list[str]:
     option = _options()[name]
     if option.is_flag:
         return option.opts[:1] if value == "yes" else option.secondary_opts[:1]
-    return [] if value == "none" else [option.opts[0], value]
+    return [] if value == _LEFT_OUT else [option.opts[0], value]
 
 
 def _space(searched: tuple[str, ...], given: click.Context) -> dict[str, Any]:
@@ -147,6 +151,8 @@ def _space(searched: tuple[str, ...], given: click.Context) -> dict[str, Any]:
         if name in found:
             raise click.UsageError(f"--search gives {name} twice; give it once")
         _check_name(name)
+        if not searched and name == "cycles" and given.params["budget"]:
+            continue  # a budget is spent in one
         if _is_given(name, given):
             if not searched:
                 continue  # what is given is not searched unless asked
@@ -178,10 +184,15 @@ def _is_given(name: str, given: click.Context) -> bool:
 
 def _check_values(fixed: tuple[str, ...], space: Mapping[str, Any]) -> None:
     """Raise UsageError where `augment` would refuse a value."""
-    first = {name: dimension.ends()[0] for name, dimension in space.items()}
+    first = {name: dimension.samples()[0] for name, dimension in space.items()}
     for name, dimension in space.items():
-        for value in dimension.ends():
-            _parsed(fixed, {**first, name: value})
+        option = _options().get(name)
+        if option is not None and option.is_flag and not {*dimension.samples()} <= {"yes", "no"}:
+            raise click.UsageError(f"--search {name}: it is a flag, so say {name}=yes|no")
+        if option is not None and _LEFT_OUT in dimension.samples() and (option.multiple or option.default is not None):
+            raise click.UsageError(f"--search {name}: without it there is its default, so none is no value of it")
+        for value in dimension.samples():
+            check_together(_parsed(fixed, {**first, name: value}).params)
 
 
 def _options() -> dict[str, click.Option]:

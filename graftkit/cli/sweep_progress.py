@@ -21,10 +21,11 @@ class SweepWatcher:
     def __init__(self) -> None:
         self.watcher = Watcher()
         self.all: TaskID | None = None
+        self.warned: set[str] = set()
 
     def __enter__(self) -> SweepObserver:
         observer = self.watcher.__enter__()
-        run = Observer(on_epoch=observer.on_epoch, on_phase=self.phase)
+        run = Observer(on_epoch=observer.on_epoch, on_phase=self.phase, on_warning=self.warn)
         return SweepObserver(self.begin, self.end, self.wait, run)
 
     def __exit__(
@@ -44,11 +45,12 @@ class SweepWatcher:
         self.watcher.end_task()
         self._count(report)
         what = f"trial {trial.number}, {settings_words(trial.settings)}:"
-        if trial.grafted is None:
+        if trial.state == "failed":
             self.watcher.warning(f"{what} failed: {trial.trouble}")
             return
+        grafted = "nothing grafted" if trial.grafted is None else _numbers(report, trial.grafted)
         control = "" if trial.control is None else f"; control {_numbers(report, trial.control)}"
-        self.watcher.console.print(f"  {what} {_numbers(report, trial.grafted)}{control}", markup=False)
+        self.watcher.console.print(f"  {what} {grafted}{control}", markup=False)
 
     def wait(self, report: SweepReport) -> None:
         """All trials are taken, but not all are done."""
@@ -58,6 +60,12 @@ class SweepWatcher:
     def phase(self, record: PhaseRecord) -> None:
         """A phase of a run ended; that is told with its trial."""
         self.watcher.end_task()
+
+    def warn(self, text: str) -> None:
+        """What a run tells, once."""
+        if text not in self.warned:
+            self.watcher.warning(text)
+        self.warned.add(text)
 
     def _count(self, report: SweepReport) -> None:
         if self.all is not None:

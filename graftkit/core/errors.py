@@ -10,6 +10,7 @@ GraftkitError
 ├── ExportError          the ONNX file that was to be written
 ├── MismatchError        the ONNX file computes something else
 ├── RunError             a run folder
+│   └── BusyError        another process works there
 └── RuntimeMissingError  an optional package that is not installed
 """
 
@@ -59,6 +60,10 @@ class MismatchError(GraftkitError):
 
 class RunError(GraftkitError):
     """A run folder cannot be written, or is not what the command needs."""
+
+
+class BusyError(RunError):
+    """Another process works in the folder."""
 
 
 class RuntimeMissingError(GraftkitError):

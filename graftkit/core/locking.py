@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graftkit.core.errors import RunError
+from graftkit.core.errors import BusyError
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder while inside; nothing is written for it. Raises RunError where another process holds it.
+    """Hold a folder while inside; nothing is written for it. Raises BusyError where another process holds it.
 
     On a system without `flock` (Windows) nothing is held.
     """
@@ -26,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"another process works in {folder}; wait for it, or name another folder") from None
+            raise BusyError(f"another process works in {folder}; wait for it, or name another folder") from None
         except OSError:  # a file system that knows no locks
             pass
         yield

@@ -31,7 +31,7 @@ class Choice:
         """What the trial takes."""
         return trial.suggest_categorical(name, list(self.values))
 
-    def ends(self) -> tuple[str, ...]:
+    def samples(self) -> tuple[str, ...]:
         """Values to try whether they can be read at all."""
         return self.values
 
@@ -55,9 +55,11 @@ class Range:
             return str(trial.suggest_int(name, int(self.low), int(self.high), log=self.log))
         return f"{trial.suggest_float(name, self.low, self.high, log=self.log):.4g}"
 
-    def ends(self) -> tuple[str, ...]:
-        """Values to try whether they can be read at all."""
-        return tuple(f"{end:.0f}" if self.whole else f"{end:.4g}" for end in (self.low, self.high))
+    def samples(self) -> tuple[str, ...]:
+        """Values to try whether they can be read at all: both ends, and one between."""
+        if self.whole:
+            return (f"{self.low:.0f}", f"{self.high:.0f}")
+        return tuple(f"{self.low + share * (self.high - self.low):.4g}" for share in (0, 1, 0.382))
 
 
 Dimension = Choice | Range

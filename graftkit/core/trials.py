@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +17,14 @@ class TrialRecord:
     """One trial: what was set, and what came of it.
 
     Attributes:
-        number: the storage's, 0, 1, ...
+        number: 0, 1, ...; one that goes on after a break keeps it.
         state: "complete", "failed" or "running".
         settings: what was searched, as it would be written on the command line.
-        grafted: the best network with dendrites, mean over seeds; what ships where nothing could be grafted.
+        grafted: the best network with dendrites, mean over seeds; None where nothing was grafted.
         control: the same training without dendrites, mean over seeds.
-        given: the model as given.
+        given: the model as given; None where its weights were drawn at random.
         shipped: "given" or "grafted".
-        folder: the run's folder.
+        folder: the run's folder, within that of the sweep.
         trouble: why it failed.
     """
 
@@ -93,12 +94,12 @@ class SweepReport:
             name: [None if point.trial is None else point.trial.number for point in self.front(grafted=grafted)]
             for name, grafted in (("front", True), ("plain_front", False))
         }
-        return {**asdict(self), "trials": [asdict(trial) for trial in self.trials], **fronts}
+        return {**asdict(self), **fronts}
 
 
 def mean(measured: Sequence[Measurement]) -> Measurement:
-    """The mean of several networks' numbers, sizes rounded."""
-    tests = [m.test for m in measured if m.test is not None]
+    """The mean of several networks' numbers, sizes rounded; no test score where one is no number."""
+    tests = [m.test for m in measured if m.test is not None and math.isfinite(m.test)]
     count = len(measured)
     return Measurement(
         validation=sum(m.validation for m in measured) / count,

@@ -30,9 +30,9 @@ def sweep_words(report: SweepReport) -> Iterator[str]:
     """How many trials there were, what the best are, and that the best of many flatter themselves."""
     states = [trial.state for trial in report.trials]
     failed = [trial for trial in report.trials if trial.state == "failed"]
-    yield f"{states.count('complete')} of {report.wanted} trials came to their end."
+    yield f"Trials that came to their end: {states.count('complete')} of {len(states)}."
     if failed:
-        yield f"{len(failed)} failed, the last one so: {failed[-1].trouble}"
+        yield f"{len(failed)} failed; trial {failed[-1].number}: {failed[-1].trouble}"
     front = report.front(grafted=True)
     if not front:
         return

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftkit.core.errors import RunError, RuntimeMissingError
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-_BEAT, _DEAD = 15, 60  # seconds: how often a worker says that it lives, and when it is taken for dead
+BEAT, DEAD = 15, 60  # seconds: how often a worker says that it lives, and when it is taken for dead
 _ASKED = "asked"
+SETTINGS, TROUBLE = "settings", "trouble"  # what a trial is tried with, and why it failed
+_BEFORE = "before"  # the numbers under which a trial was stopped, the first one first
+_STOPS = 5  # so often a trial may be stopped
 _TRIES = 10  # two workers that begin at once may both want to make the tables
 
 
-def opened(url: str, name: str, asked: Mapping[str, Any], seed: int) -> Study:
+def opened(url: str, name: str, asked: Mapping[str, Any]) -> Study:
     """The study of this name, made if it is not there yet.
 
     Args:
         url: of a database, as SQLAlchemy takes it.
         asked: what the sweep is about; a study that is there has to be about the same.
-        seed: of the sampler, which goes on from the trials that are there.
 
     Raises:
         RuntimeMissingError: Optuna or the database's driver is not installed.
@@ -49,8 +55,21 @@ def opened(url: str, name: str, asked: Mapping[str, Any], seed: int) -> Study:
             raise RunError(
                 f"the sweep {name} in {shown_url(url)} was begun otherwise ({differs}); give the same, or another --out"
             )
-        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials(deepcopy=False)))
     return study
+
+
+def sqlite(path: Path) -> str:
+    """The URL of a database in a file."""
+    _optuna()
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def sampler(seed: int) -> BaseSampler:
+    """What says which settings to try."""
+    found: BaseSampler = _optuna().samplers.TPESampler(seed=seed, multivariate=False)
+    return found
 
 
 @contextmanager
@@ -70,14 +89,45 @@ def told(url: str) -> Iterator[None]:
 
 
 def again(study: Study, trial: FrozenTrial) -> None:
-    """Put a trial that was stopped back into the queue; whoever takes it goes on with it."""
-    _optuna().storages.RetryHeartbeatStaleTrialCallback()(study, trial)
+    """Put a trial that was stopped back into the queue, unless that was done; whoever takes it goes on with it.
+
+    One that was stopped too often is dropped: it may be what kills its workers.
+    """
+    optuna = _optuna()
+    before = [*earlier_numbers(trial), trial.number]
+    taken = any(trial.number in earlier_numbers(other) for other in study.get_trials(deepcopy=False))
+    if taken or len(before) > _STOPS or TROUBLE in trial.user_attrs:
+        return
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            system_attrs={_BEFORE: before},
+        )
+    )
+
+
+def earlier_numbers(trial: FrozenTrial) -> list[int]:
+    """The numbers under which it was begun and stopped before, the first one first."""
+    return list(trial.system_attrs.get(_BEFORE, ()))
 
 
 def first_number(trial: FrozenTrial) -> int:
     """The number of the trial that this one goes on with; its own where it is no such one."""
-    number = _optuna().storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if number is None else int(number)
+    return [*earlier_numbers(trial), trial.number][0]
+
+
+def take_from_the_dead(study: Study) -> None:
+    """Put what workers that died were at back into the queue."""
+    optuna = _optuna()
+    optuna.storages.fail_stale_trials(study)
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        begun = trial.datetime_start
+        never = SETTINGS not in trial.user_attrs  # it died before it could say that it lives
+        if never and begun is not None and (datetime.now() - begun).total_seconds() > 2 * DEAD:
+            with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                again(study, study.tell(trial.number, state=optuna.trial.TrialState.FAIL))
 
 
 def shown_url(url: str) -> str:
@@ -99,16 +149,16 @@ def _storage(optuna: Any, url: str) -> Any:
             return optuna.storages.RDBStorage(
                 url,
                 engine_kwargs=waits,
-                heartbeat_interval=_BEAT,
-                grace_period=_DEAD,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+                heartbeat_interval=BEAT,
+                grace_period=DEAD,
+                heartbeat_stale_trial_callback=again,
             )
         except ImportError as error:
             raise RuntimeMissingError(
                 f"the driver of {shown_url(url)} is not installed: {error.__cause__ or error}"
             ) from error
         except sqlalchemy.exc.DatabaseError as error:
-            if left == 0 or ("already exists" not in str(error) and "UNIQUE" not in str(error)):
+            if left == 0 or not re.search("already exists|unique", str(error), re.IGNORECASE):
                 raise
             time.sleep(0.3)
     raise AssertionError("unreachable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,24 +14,25 @@ from typing import TYPE_CHECKING, Any
 from graftkit import api, augmenting, sources
 from graftkit.contracts import Observer
 from graftkit.core.atomic import write_text
-from graftkit.core.errors import DataError, GraftkitError, RunError, SourceError, TrainingError
+from graftkit.core.errors import BusyError, RunError, TrainingError
 from graftkit.core.records import Measurement
 from graftkit.core.search import Space
 from graftkit.core.trials import SweepReport, TrialRecord, mean
 from graftkit.reopening import input_shape
 from graftkit.reporting import front_svg
-from graftkit.request import Request
-from graftkit.run_folder import METRICS, REQUEST, RunFolder
+from graftkit.request import Request, identity
+from graftkit.run_folder import METRICS, SOURCE, RunFolder
 from graftkit.sweeping import storage
+from graftkit.sweeping.storage import SETTINGS, TROUBLE
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
 TRIALS, RECORDS, FRONT, DATABASE = "trials", "sweep.json", "front.svg", "sweep.db"
-_HOPELESS = 5  # so many trials failed and none came to an end: the rest would fail, too
+_HOPELESS = 5  # so many trials failed here and none came to an end anywhere: the rest would fail, too
 _WAIT = 2.0  # seconds between looks at what other workers do
-_FOUND, _TROUBLE, _SETTINGS = "found", "trouble", "settings"
+_FOUND = "found"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Sweep:
         storage: URL of a database; None for a SQLite file in `out`.
         study: the sweep's name in the storage.
         cost: what accuracy is weighed against, "parameters" or "macs".
-        seed: of the sampler.
+        seed: of what is tried.
     """
 
     request: Callable[[Mapping[str, str], Path], Request]
@@ -60,21 +62,20 @@ class Sweep:
     @property
     def url(self) -> str:
         """Of the storage."""
-        return self.storage or f"sqlite:///{(self.out / DATABASE).resolve()}"
+        return self.storage or storage.sqlite((self.out / DATABASE).resolve())
 
     def first(self) -> Request:
         """With the first of everything that may be set."""
-        return self.request({name: dimension.ends()[0] for name, dimension in self.space.items()}, self.out)
+        return self.request({name: dimension.samples()[0] for name, dimension in self.space.items()}, self.out)
 
-    def asked(self) -> dict[str, Any]:
-        """What has to be the same for all workers, JSON-able."""
-        told = self.first().to_json()
-        told = {name: value for name, value in told.items() if name not in ("told", "versions")}
+    def asked(self, model: str | None) -> dict[str, Any]:
+        """What has to be the same for all workers, JSON-able; `model` is the sha256 of its file."""
+        told = self.first().identity()
         settings = told.pop("settings")
-        told |= {**settings.pop("recipe"), **settings}
         space = {name: [type(value).__name__, asdict(value)] for name, value in self.space.items()}
-        plain: dict[str, Any] = json.loads(json.dumps({**told, "search": space, "cost": self.cost}))
-        return plain
+        plain = {**told, **settings.pop("recipe"), **settings, "search": space, "cost": self.cost, "model": model}
+        made: dict[str, Any] = json.loads(json.dumps(plain))
+        return made
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def sweep(asked: Sweep, observer: SweepObserver) -> SweepReport:
     """Try settings until all trials are done, together with whoever else works on the same storage.
 
     A trial that is stopped, here or with its worker, goes back into the queue, and goes on from its last checkpoint
-    where its folder is at hand.
+    where its folder is at hand. One that fails is told of, and the sweep goes on.
 
     Raises:
         RunError: the folder or the storage cannot be used, or belong to another sweep.
@@ -100,20 +101,21 @@ def sweep(asked: Sweep, observer: SweepObserver) -> SweepReport:
         augmenting.Interrupted: the user stopped it.
     """
     first = asked.first()
-    api.load_data(first.data, seed=first.settings.seed, input_shape=input_shape(sources.load(first.source)))
+    loaded = sources.load(first.source)
+    api.load_data(first.data, seed=first.settings.seed, input_shape=input_shape(loaded))
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{asked.out} cannot be written: {error.strerror or error}") from error
-    study = storage.opened(asked.url, asked.study, asked.asked(), asked.seed)
+    study = storage.opened(asked.url, asked.study, asked.asked(loaded.provenance.get("sha256")))
     worker = _Worker(asked, observer, study)
     with storage.told(asked.url):
         worker.check_folder()
         return worker.work()
 
 
-class _Failed(Exception):
-    """A trial that came to nothing; why is with the trial."""
+class _Ended(Exception):
+    """A trial that does not count, or failed; what is to be said is said."""
 
 
 @dataclass
@@ -122,6 +124,8 @@ class _Worker:
     observer: SweepObserver
     study: Study
     own: int | None = None  # the trial that is on
+    failed: list[str] = field(default_factory=list)  # here, and why
+    written: SweepReport | None = None
 
     def check_folder(self) -> None:
         """Raise RunError where the folder holds the trials of a sweep that the storage does not know."""
@@ -132,6 +136,7 @@ class _Worker:
     def work(self) -> SweepReport:
         waits = False
         while True:
+            storage.take_from_the_dead(self.study)
             report = self.report()
             self.write(report)
             self._look_for_hope(report)
@@ -144,119 +149,140 @@ class _Worker:
                     self.observer.on_wait(report)
                 waits = True
                 time.sleep(_WAIT)
-                self._take_from_the_dead()
             else:
                 return report
 
     def report(self) -> SweepReport:
         """All trials so far."""
-        known = [self._record(trial) for trial in self._trials()]
-        facts: Mapping[str, Any] = next((t.user_attrs[_FOUND] for t in self._trials() if _FOUND in t.user_attrs), {})
+        trials = self._trials()
+        facts: Mapping[str, Any] = next((t.user_attrs[_FOUND] for t in trials if _FOUND in t.user_attrs), {})
         return SweepReport(
             name=facts.get("name", self.asked.out.name),
             metric=facts.get("metric", ""),
             cost=self.asked.cost,
             wanted=self.asked.trials,
-            trials=tuple(record for record in known if record is not None),
+            trials=tuple(_record(trial) for trial in trials if trial.state.name != "WAITING"),
         )
 
     def write(self, report: SweepReport) -> None:
-        """Table and picture of what is there."""
-        write_text(self.asked.out / RECORDS, json.dumps(report.to_json(), indent=2) + "\n")
+        """Table and picture of what is there, where that is new."""
+        if report == self.written:
+            return
+        write_text(self.asked.out / RECORDS, json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
         if any(report.points(grafted=grafted) for grafted in (True, False)):
             write_text(self.asked.out / FRONT, front_svg(report) + "\n")
+        self.written = report
 
     def _trials(self) -> list[FrozenTrial]:
         """Those that count: a trial that was stopped does not, the one that goes on with it does."""
         trials = self.study.get_trials(deepcopy=False)
-        return [t for t in trials if t.state.name != "FAIL" or _TROUBLE in t.user_attrs]
+        return [t for t in trials if t.state.name != "FAIL" or TROUBLE in t.user_attrs]
 
     def _one(self) -> None:
         """Take the next trial of the queue, or a new one, to its end."""
-        try:
-            self.study.optimize(self._objective, n_trials=1, catch=(_Failed,))
-        except BaseException:
-            self._give_back()
-            raise
         self.own = None
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(_Ended,))
+        except BusyError:  # the worker that was taken for dead lives, and will come to the end of it
+            self._give_back()
+            time.sleep(storage.BEAT)
+        except BaseException as error:
+            if self._is_over():  # because this worker was taken for dead: whoever goes on with it has what was found
+                if isinstance(error, Exception):
+                    return
+            else:
+                self._give_back()
+            raise
 
     def _objective(self, trial: Trial) -> tuple[float, float]:
         self.own = trial.number
+        self.study.sampler = storage.sampler(self.asked.seed + trial.number)  # workers try different settings
         settings = {name: dimension.ask(trial, name) for name, dimension in self.asked.space.items()}
+        before = [t for t in self._trials() if t.number < trial.number]
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        folder = self.asked.out / TRIALS / f"{storage.first_number(frozen):04d}"
-        trial.set_user_attr(_SETTINGS, settings)
-        begun = TrialRecord(trial.number, "running", settings, folder=str(folder))
+        first = storage.first_number(frozen)
+        if first == trial.number and len(before) >= self.asked.trials:
+            raise _Ended  # another worker began the last one just before
+        trial.set_user_attr(SETTINGS, settings)
+        begun = TrialRecord(first, "running", settings, folder=f"{TRIALS}/{first:04d}")
         self.observer.on_begin(begun, self.report())
+        same = (t.user_attrs.get(_FOUND) for t in before if t.user_attrs.get(SETTINGS) == settings)
         try:
-            found = self._trained(settings, folder)
-        except (SourceError, DataError, RunError, augmenting.Interrupted):
+            found = next((one for one in same if one), None) or self._trained(settings, self.asked.out / begun.folder)
+            ended = _complete(begun, found)
+        except (RunError, augmenting.Interrupted):
             raise
-        except GraftkitError as error:
-            trial.set_user_attr(_TROUBLE, str(error))
-            self.observer.on_end(replace(begun, state="failed", trouble=str(error)), self.report())
-            raise _Failed from error
+        except Exception as error:  # whatever a model or its code may do with these settings
+            trouble = str(error) if str(error) else type(error).__name__
+            self.failed.append(trouble)
+            trial.set_user_attr(TROUBLE, trouble)
+            self.observer.on_end(replace(begun, state="failed", trouble=trouble), self.report())
+            raise _Ended from error
         trial.set_user_attr(_FOUND, found)
-        ended = _complete(begun, found)
-        assert ended.grafted is not None
         self.observer.on_end(ended, self.report())
-        return ended.grafted.validation, float(getattr(ended.grafted, self.asked.cost))
+        measured = ended.grafted or mean([Measurement(**seed["grafted"]) for seed in found["seeds"]])
+        return measured.validation, float(getattr(measured, self.asked.cost))
 
     def _trained(self, settings: Mapping[str, str], path: Path) -> dict[str, Any]:
         """What a run with these settings found; one that was stopped goes on."""
-        request = self.asked.request(settings, path)
-        folder = RunFolder(path)
-        if (path / REQUEST).is_file():
-            augmenting.resume(path, self.observer.run, trust=request.source.trust, allow=request.source.allow)
-        else:
+        request, folder = self.asked.request(settings, path), RunFolder(path)
+        begun = folder.begun_with()
+        if begun is None:
+            folder.give_up()
             augmenting.augment(request, self.observer.run)
+        elif identity(begun) != request.identity():
+            raise RunError(f"{path} holds a run with other settings; name another --out")
+        else:
+            augmenting.resume(path, self.observer.run, trust=request.source.trust, allow=request.source.allow)
         told = folder.read_json(METRICS)
-        keys = ("name", "metric", "shipped", "baseline", "grafted", "best_grafted", "seeds")
-        return {"folder": str(path), **{key: told[key] for key in keys}}
-
-    def _record(self, trial: FrozenTrial) -> TrialRecord | None:
-        if trial.state.name == "WAITING":
-            return None
-        state = {"COMPLETE": "complete", "FAIL": "failed"}.get(trial.state.name, "running")
-        told = TrialRecord(trial.number, state, trial.user_attrs.get(_SETTINGS, {}))
-        if state == "failed":
-            return replace(told, trouble=trial.user_attrs[_TROUBLE])
-        return _complete(told, trial.user_attrs[_FOUND]) if _FOUND in trial.user_attrs else told
+        trained = folder.read_json(SOURCE)["sha256"] is not None  # an architecture alone has weights drawn at random
+        return {**{key: told[key] for key in ("name", "metric", "shipped", "baseline", "seeds")}, "trained": trained}
 
     def _look_for_hope(self, report: SweepReport) -> None:
-        failed = [trial for trial in report.trials if trial.state == "failed"]
-        if len(failed) >= min(_HOPELESS, self.asked.trials) and not report.points(grafted=True):
+        done = any(trial.state == "complete" for trial in report.trials)
+        if not done and len(self.failed) >= min(_HOPELESS, self.asked.trials):
             raise TrainingError(
-                f"no trial came to its end, and {len(failed)} failed, the last one so: {failed[-1].trouble}"
+                f"no trial came to its end, and {len(self.failed)} failed, the last one so: {self.failed[-1]}"
             )
 
+    def _is_over(self) -> bool:
+        """Whether somebody else ended the trial that is on here."""
+        with suppress(Exception):
+            known = self.study.get_trials(deepcopy=False)
+            return self.own is not None and any(self.own in storage.earlier_numbers(trial) for trial in known)
+        return False
+
     def _give_back(self) -> None:
-        """Put the trial that was on back into the queue, for whoever goes on."""
-        if self.own is None:
-            return
-        trial = self.study.get_trials(deepcopy=False)[self.own]
-        if trial.state.name == "RUNNING":
-            trial = self.study.tell(trial.number, state=type(trial.state).FAIL)
-        if trial.state.name == "FAIL":
-            storage.again(self.study, trial)
+        """Put the trial that was on back into the queue, for whoever goes on; where that fails, others find it."""
+        with suppress(Exception):
+            assert self.own is not None
+            trial = self.study.get_trials(deepcopy=False)[self.own]
+            if trial.state.name == "RUNNING":
+                trial = self.study.tell(trial.number, state=type(trial.state).FAIL)
+            if trial.state.name == "FAIL":
+                storage.again(self.study, trial)
 
-    def _take_from_the_dead(self) -> None:
-        import optuna
 
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):
-            optuna.storages.fail_stale_trials(self.study)
+def _record(trial: FrozenTrial) -> TrialRecord:
+    first, attributes = storage.first_number(trial), trial.user_attrs
+    told = TrialRecord(first, "running", attributes.get(SETTINGS, {}), folder=f"{TRIALS}/{first:04d}")
+    if trial.state.name == "FAIL":
+        return replace(told, state="failed", trouble=attributes[TROUBLE])
+    return _complete(told, attributes[_FOUND]) if _FOUND in attributes else told
 
 
 def _complete(begun: TrialRecord, found: Mapping[str, Any]) -> TrialRecord:
-    """The trial with what its run found, over all seeds."""
+    """The trial with what its run found, over all seeds. Raises TrainingError for scores that are no numbers."""
+    given = Measurement(**found["baseline"])
     grafted = [Measurement(**seed["grafted"]) for seed in found["seeds"]]
     controls = [Measurement(**seed["control"]) for seed in found["seeds"] if seed["control"]]
+    if not all(math.isfinite(m.validation) for m in (given, *grafted, *controls)):
+        raise TrainingError("a validation score is no number")
     return replace(
         begun,
         state="complete",
-        grafted=mean(grafted),
+        grafted=mean(grafted) if any(m.parameters != given.parameters for m in grafted) else None,
         control=mean(controls) if len(controls) == len(grafted) else None,
-        given=Measurement(**found["baseline"]),
+        given=mean([given]) if found["trained"] else None,
         shipped=found["shipped"],
-        folder=found["folder"],
     )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -18,22 +22,27 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from graftkit import augmenting
-from graftkit.cli.augment import augment, request_from
+from graftkit.cli.augment import request_from
+from graftkit.cli.sweep import _parsed, _space, _written
 from graftkit.cli.sweep import sweep as command
 from graftkit.contracts import Observer
 from graftkit.core.errors import PlanError, RunError, RuntimeMissingError, SourceError, TrainingError
-from graftkit.core.records import Measurement
+from graftkit.core.records import EpochRecord, Measurement
 from graftkit.core.search import Choice, Range, read_dimension
 from graftkit.core.trials import SweepReport, TrialRecord, mean
+from graftkit.fitting import FolderJournal
 from graftkit.reporting import front_svg, front_table, sweep_words
 from graftkit.request import Request
 from graftkit.sweeping import RECORDS, Sweep, SweepObserver, storage, sweep
+from graftkit.sweeping.sweep import _Worker
 
 NET = """
 from torch import nn
 
 
 def build(hidden=4):
+    if hidden == 13:
+        raise MemoryError
     return nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 2))
 """
 
@@ -134,7 +143,7 @@ def test_a_sweep_says_which_family_is_better_at_equal_size() -> None:
     alone = words(report((measured(80, 0.9, test=None), None)))
     assert "there is no network without them to compare with" in alone
     failed = SweepReport("n", "accuracy", "macs", 2, (TrialRecord(0, "failed", {}, trouble="no such kind"),))
-    assert "0 of 2 trials" in words(failed) and "1 failed, the last one so: no such kind" in words(failed)
+    assert "came to their end: 0 of 1" in words(failed) and "1 failed; trial 0: no such kind" in words(failed)
 
 
 def test_the_model_as_given_is_on_the_plain_front_where_all_trials_began_with_it() -> None:
@@ -163,47 +172,63 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def wanted(shop: Path, trials: int = 2, search: Mapping[str, str] | None = None, **more: object) -> Sweep:
-    """A sweep over widths, or whatever is said, with runs of one epoch."""
-    space = {name: read_dimension(name, text) for name, text in (search or {"width": "2..6"}).items()}
+LINE = ("sweep_nets:build", "--data", "rows.npz", "--cycles", "1", "--epochs", "1")
+WIDTHS = ("arch.hidden=2..6",)
+
+
+def wanted(shop: Path, trials: int = 2, *search: str, line: tuple[str, ...] = LINE, **more: object) -> Sweep:
+    """A sweep as the command line asks for it; over widths, where nothing else is said."""
+    space = _space(search or WIDTHS, _parsed(line))
 
     def request(settings: Mapping[str, str], out: Path) -> Request:
-        line = ["sweep_nets:build", "--data", "rows.npz", "--cycles", "1", "--epochs", settings.get("epochs", "1")]
-        line += ["--arch-args", f"hidden={settings.get('width', 4)}"]
-        line += ["--dendrites", settings["kind"]] if "kind" in settings else []
-        return request_from(augment.make_context("augment", line).params, out)
+        return request_from(_parsed(line, settings).params, out)
 
     return Sweep(request, space, shop / "out", trials, **more)  # type: ignore[arg-type]
+
+
+def metrics(shop: Path, trial: TrialRecord) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((shop / "out" / trial.folder / "metrics.json").read_text())
+    return found
 
 
 def test_the_same_sweep_again_goes_on_and_at_its_end_trains_nothing(shop: Path) -> None:
     begun: list[int] = []
     seen = SweepObserver(on_begin=lambda trial, report: begun.append(trial.number))
-    first = sweep(wanted(shop), seen)
+    search = ("arch.hidden=20..60", "learning-rate=1e-3..1e-2")
+    first = sweep(wanted(shop, 2, *search), seen)
     assert [trial.state for trial in first.trials] == ["complete"] * 2 and begun == [0, 1]
     told = json.loads((shop / "out" / RECORDS).read_text())
-    for trial in told["trials"]:
-        model = Path(trial["folder"]) / "model.onnx"
-        metrics = json.loads((model.parent / "metrics.json").read_text())
-        assert model.is_file() and metrics["seeds"][0]["grafted"]["validation"] == trial["grafted"]["validation"]
-        assert (
-            str(metrics["settings"]["epochs"]) == "1"
-            and trial["control"]["parameters"] == metrics["baseline"]["parameters"]
-        )
-    more = sweep(wanted(shop, trials=3), seen)
+    for trial, plain in zip(first.trials, told["trials"], strict=True):
+        run, hidden = metrics(shop, trial), int(trial.settings["arch.hidden"])
+        assert (shop / "out" / plain["folder"] / "model.onnx").is_file()
+        assert run["seeds"][0]["grafted"]["validation"] == plain["grafted"]["validation"]
+        assert plain["control"]["parameters"] == 4 * hidden + hidden + 2 * hidden + 2 < plain["grafted"]["parameters"]
+        assert run["settings"]["learning_rate"] == float(trial.settings["learning-rate"])
+        assert trial.given is None  # whose weights were drawn
+    more = sweep(wanted(shop, 3, *search), seen)
     assert begun == [0, 1, 2] and more.trials[:2] == first.trials
-    assert sweep(wanted(shop, trials=3), seen) == more and begun == [0, 1, 2]
+    assert sweep(wanted(shop, 3, *search), seen) == more and begun == [0, 1, 2]
+    assert len({tuple(trial.settings.values()) for trial in more.trials}) == 3
 
 
 def test_another_sweep_in_the_same_place_is_refused(shop: Path) -> None:
-    sweep(wanted(shop, trials=1), SweepObserver())
+    sweep(wanted(shop, 1), SweepObserver())
     with pytest.raises(RunError, match=r"was begun otherwise \(search .* there, .* here\)"):
-        sweep(wanted(shop, trials=1, search={"width": "2..7"}), SweepObserver())
+        sweep(wanted(shop, 1, "arch.hidden=2..7"), SweepObserver())
     with pytest.raises(RunError, match=r"begun otherwise \(cost"):
-        sweep(wanted(shop, trials=1, cost="macs"), SweepObserver())
+        sweep(wanted(shop, 1, cost="macs"), SweepObserver())
+    with pytest.raises(RunError, match=r"begun otherwise \(epochs 1 there, 2 here"):
+        sweep(wanted(shop, 1, line=(*LINE, "--epochs", "2")), SweepObserver())
     with pytest.raises(RunError, match="holds the trials of another sweep"):
-        sweep(wanted(shop, trials=1, storage=f"sqlite:///{shop / 'other.db'}"), SweepObserver())
-    assert len(sweep(wanted(shop, trials=1), SweepObserver()).trials) == 1
+        sweep(wanted(shop, 1, storage=f"sqlite:///{shop / 'another.db'}"), SweepObserver())
+    other = f"sqlite:///{shop / 'other.db'}"
+    (shop / "out" / "trials").rename(shop / "away")
+    (shop / "out" / "trials").mkdir()
+    sweep(wanted(shop, 1, "arch.hidden=70..900", storage=other), SweepObserver())
+    shutil.copytree(shop / "away" / "0000", shop / "out" / "trials" / "0001")
+    with pytest.raises(RunError, match="holds a run with other settings"):
+        sweep(wanted(shop, 2, "arch.hidden=70..900", storage=other), SweepObserver())
+    assert len(sweep(wanted(shop, 1), SweepObserver()).trials) == 1
 
 
 def test_what_cannot_be_read_is_told_before_anything_is_made(shop: Path) -> None:
@@ -214,51 +239,157 @@ def test_what_cannot_be_read_is_told_before_anything_is_made(shop: Path) -> None
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on(shop: Path) -> None:
-    search = {"kind": "full|full:never=1"}
-    found = sweep(wanted(shop, trials=8, search=search), SweepObserver())
-    states = {trial.settings["kind"]: trial.state for trial in found.trials}
-    assert states == {"full": "complete", "full:never=1": "failed"} and len(found.trials) == 8
-    assert all("never" in trial.trouble for trial in found.trials if trial.state == "failed")
+    search = ("dendrites=full|full:never=1", "arch.hidden=4|13")
+    found = sweep(wanted(shop, 12, *search), SweepObserver())
+    by = {(t.settings["dendrites"], t.settings["arch.hidden"]): t for t in found.trials}
+    assert len(found.trials) == 12 and len(by) == 4
+    assert {key: trial.state for key, trial in by.items()} == {
+        ("full", "4"): "complete",
+        ("full", "13"): "failed",
+        ("full:never=1", "4"): "failed",
+        ("full:never=1", "13"): "failed",
+    }
+    assert "never" in by["full:never=1", "4"].trouble and "MemoryError" in by["full", "13"].trouble
+    assert by["full", "13"].grafted is None
+    done = [trial for trial in found.trials if trial.state == "complete"]
+    runs = sum((shop / "out" / trial.folder).exists() for trial in done)
+    assert len(done) > runs == 1  # the same settings are not trained again
 
 
-def test_a_sweep_in_which_all_fails_gives_up(shop: Path) -> None:
-    with pytest.raises(TrainingError, match=r"no trial came to its end, and 5 failed, the last one so: .*never"):
-        sweep(wanted(shop, trials=50, search={"kind": "full:never=1|full:never=2"}), SweepObserver())
+def test_a_sweep_in_which_all_fails_gives_up_and_goes_on_when_asked_again(shop: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"no trial came to its end, and 5 failed, the last one so: .*never"):
+            sweep(wanted(shop, 50, "dendrites=full:never=1|full:never=2"), SweepObserver())
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_a_trial_that_was_stopped_goes_on_where_it_was(shop: Path, stop: type[BaseException]) -> None:
-    def at_epoch(record: object, of: int) -> None:
-        raise stop
+def test_a_trial_that_was_stopped_goes_on_where_it_was(
+    shop: Path, stop: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FolderJournal, "always", True)
+    line = (*LINE[:-2], "--margin", "0")
+    seen: list[EpochRecord] = []
 
-    asked = wanted(shop, trials=2, search={"epochs": "30|40"})
+    def at_epoch(record: EpochRecord, of: int) -> None:
+        seen.append(record)
+        if len(seen) == 35:
+            raise stop
+
+    asked = wanted(shop, 2, "epochs=20|30", line=line)
     with pytest.raises((augmenting.Interrupted, SystemExit)):
         sweep(asked, SweepObserver(run=Observer(on_epoch=at_epoch)))
-    folder = shop / "out" / "trials" / "0000"
-    begun = json.loads((folder / "request.json").read_text())["settings"]["epochs"] if folder.exists() else None
     found = sweep(asked, SweepObserver())
-    assert [trial.state for trial in found.trials] == ["complete"] * 2
-    taken_up = next(trial for trial in found.trials if trial.folder.endswith("0000"))
-    assert taken_up.number == 1
-    if begun is not None:
-        assert taken_up.settings == {"epochs": str(begun)}
+    assert sorted(trial.number for trial in found.trials) == [0, 2]  # the first one went on under another number
+    assert all(trial.state == "complete" and trial.folder.endswith(f"{trial.number:04d}") for trial in found.trials)
+    first = metrics(shop, min(found.trials, key=lambda trial: trial.number))
+    whole = sweep(replace(asked, out=shop / "whole", trials=1), SweepObserver()).trials[0]
+    again = json.loads((shop / "whole" / whole.folder / "metrics.json").read_text())
+    assert first == again  # also the weights that were drawn at first
 
 
-def test_a_worker_that_died_leaves_its_trial_to_the_others(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_BEAT", 1)
-    monkeypatch.setattr(storage, "_DEAD", 2)
-    asked, waits = wanted(shop, trials=2), []
+def test_what_a_worker_left_half_written_is_begun_anew(shop: Path) -> None:
+    folder = shop / "out" / "trials" / "0000"
+
+    def kill(trial: TrialRecord, report: SweepReport) -> None:
+        folder.mkdir(parents=True)
+        (folder / ".request.json.99.tmp").write_text("{")
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        sweep(wanted(shop, 1), SweepObserver(on_begin=kill))
+    assert [trial.state for trial in sweep(wanted(shop, 1), SweepObserver()).trials] == ["complete"]
+    assert not (folder / ".request.json.99.tmp").exists()
+
+
+def test_strangers_files_are_not_touched(shop: Path) -> None:
+    folder = shop / "out" / "trials" / "0000"
+
+    def put(trial: TrialRecord, report: SweepReport) -> None:
+        folder.mkdir(parents=True)
+        (folder / "mine.txt").write_text("mine")
+
+    with pytest.raises(RunError, match=r"holds files that no run makes \(mine.txt\)"):
+        sweep(wanted(shop, 1), SweepObserver(on_begin=put))
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("lived", [True, False])
+def test_a_worker_that_died_leaves_its_trial_to_the_others(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, lived: bool
+) -> None:
+    monkeypatch.setattr(storage, "BEAT", 1)
+    monkeypatch.setattr(storage, "DEAD", 2)
+    asked, waits = wanted(shop), []
     (shop / "out").mkdir()
-    dead = storage.opened(asked.url, asked.study, asked.asked(), 0)
+    dead = storage.opened(asked.url, asked.study, asked.asked(None))
     with pytest.warns(UserWarning, match="Heartbeat"):
         trial = dead.ask()
-    trial.suggest_int("width", 2, 6)
-    dead._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    trial.suggest_int("arch.hidden", 2, 6)
+    if lived:  # until after its first sign of life
+        trial.set_user_attr("settings", {"arch.hidden": str(trial.params["arch.hidden"])})
+        dead._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
     begun = time.monotonic()
     found = sweep(asked, SweepObserver(on_wait=lambda report: waits.append(len(report.trials))))
-    assert len(found.trials) == 2 and all(trial.state == "complete" for trial in found.trials)
-    assert trial.params["width"] in {int(trial.settings["width"]) for trial in found.trials}
-    assert waits in ([2], []) and time.monotonic() - begun > 2
+    assert [t.state for t in found.trials] == ["complete"] * 2 and {t.number for t in found.trials} == {0, 1}
+    (taken,) = (t for t in found.trials if t.number == 0)
+    assert taken.settings == {"arch.hidden": str(trial.params["arch.hidden"])}
+    assert time.monotonic() - begun > 2
+
+
+def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_whoever_took_it(shop: Path) -> None:
+    asked = wanted(shop, 1)
+
+    def take(trial: TrialRecord, report: SweepReport) -> None:
+        other = storage.opened(asked.url, asked.study, asked.asked(None))
+        storage.again(other, other.tell(trial.number, state=optuna.trial.TrialState.FAIL))
+
+    ends: list[int] = []
+
+    def end(trial: TrialRecord, report: SweepReport) -> None:
+        ends.append(trial.number)
+        if len(ends) == 1:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                take(trial, report)
+
+    found = sweep(asked, SweepObserver(on_end=end))
+    assert [trial.state for trial in found.trials] == ["complete"] and ends == [0, 0]
+
+
+def test_the_last_trial_is_not_begun_twice(shop: Path) -> None:
+    asked, begun = wanted(shop, 1), []
+
+    def another(trial: TrialRecord, report: SweepReport) -> None:
+        begun.append(trial.number)
+        if len(begun) == 1:  # a worker that looked just before
+            _Worker(
+                asked, SweepObserver(on_begin=another), storage.opened(asked.url, asked.study, asked.asked(None))
+            )._one()
+
+    found = sweep(asked, SweepObserver(on_begin=another))
+    assert begun == [0] and len(found.trials) == 1
+
+
+def test_without_a_control_or_a_dendrite_nothing_is_claimed(shop: Path) -> None:
+    found = sweep(wanted(shop, 1, line=(*LINE, "--no-control", "--seeds", "2")), SweepObserver())
+    assert found.trials[0].control is None and "there is no network without them" in words(found)
+    assert found.trials[0].grafted is not None
+    runs = [seed["grafted"]["validation"] for seed in metrics(shop, found.trials[0])["seeds"]]
+    assert len(runs) == 2 and found.trials[0].grafted.validation == pytest.approx(sum(runs) / 2)
+    shutil.rmtree(shop / "out")
+    bare = sweep(wanted(shop, 1, line=(*LINE, "--max-parameters", "+1%")), SweepObserver())
+    assert bare.trials[0].grafted is None and bare.trials[0].control is not None
+    assert bare.front(grafted=True) == [] and "With dendrites" not in words(bare)
+
+
+def test_flags_and_options_that_are_left_out(shop: Path) -> None:
+    assert _written("control", "no") == ["--no-control"] and _written("control", "yes") == ["--control"]
+    assert _written("freeze-base", "yes") == ["--freeze-base"] and _written("freeze-base", "no") == []
+    assert _written("max-parameters", "none") == [] and _written("epochs", "3") == ["--epochs", "3"]
+    assert _written("arch.hidden", "[4,6]") == ["--arch-args", "hidden=[4,6]"]
+    line = ("m.pt", "--budget", "parameters=+10%")
+    assert set(_space((), _parsed(line))) == {"dendrites", "learning-rate"}
+    assert set(_space((), _parsed(("m.pt", "--learning-rate", "1e-3")))) == {"dendrites", "cycles"}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +404,7 @@ def test_a_storage_that_is_none_is_told_without_its_password(
     shop: Path, url: str, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said) as caught:
-        sweep(wanted(shop, storage=url), SweepObserver())
+        sweep(wanted(shop, 1, storage=url), SweepObserver())
     assert "secret" not in str(caught.value)
 
 
@@ -290,6 +421,12 @@ def test_a_storage_that_is_none_is_told_without_its_password(
         ("m.pt --search epochs=1|2 --epochs 3", "contradict each other"),
         ("m.pt --search arch.width=1|2 --arch-args width=3", "contradict each other"),
         ("m.pt --search out=a|b", "out is the same in all trials"),
+        ("m.pt --search batch-size=16..1e2", "is not a valid integer"),
+        ("m.pt --search freeze-base=true|false", "it is a flag, so say freeze-base=yes|no"),
+        ("m.pt --search dendrites=none|full", "none is no value of it"),
+        ("m.pt --search metric=accuracy|r2", "metric is the same in all trials"),
+        ("m.pt --search cycles=1..2 --budget macs=+5%", "--budget is spent in one cycle"),
+        ("m.pt --cache-memory 1GB", "--cache-memory is for"),
         ("m.pt --force", "--force is not for the runs of a sweep"),
         ("--search epochs=1|2", "Missing argument 'MODEL"),
         ("--epochs 3", "Missing argument 'MODEL'"),
