@@ -85,6 +85,8 @@ def fit(
 ) -> FitResult:
     """Grow dendrites, train, and keep the best validated state, which may be the model as given.
 
+    Where `torch.distributed` was begun, all its processes train one model: call it in all of them, with the same rows.
+
     Args:
         model: a traced model; or a grafted one, which then counts as given.
         rows: training, validation and test rows.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,11 +43,12 @@ def augment(request: Request, observer: Observer) -> RunReport | None:
             is kept in it, and `resume` goes on from there.
         Interrupted: the user stopped it; the best state so far is in the folder, without an ONNX file.
     """
-    if ranks.number():
-        _fit(request, None, Observer())
-        return None
     folder = RunFolder(request.out.resolve())
-    with folder.begun(force=request.force):
+    with ExitStack() as held:
+        ranks.told(lambda: held.enter_context(folder.begun(force=request.force)))
+        if ranks.number():
+            _fit(request, None, Observer())
+            return None
         try:
             folder.write_json(REQUEST, request.to_json())
             return _run(request, folder, observer)
@@ -69,25 +71,29 @@ def resume(path: Path, observer: Observer, *, trust: bool = False, allow: tuple[
         GraftkitError, Interrupted: as `augment`.
     """
     folder = RunFolder(path.resolve())
-    if ranks.number():
-        asked: Request | None = ranks.told(_nothing)
-        if asked is not None:
-            _fit(asked, None, Observer())
-        return None
-    with folder.reopened():
-        told = folder.read_json(REQUEST)
-        request = None if folder.ended else Request.from_json(told, path, trust=trust, allow=allow)
-        ranks.told(lambda: request)
+    with ExitStack() as held:
+        request = ranks.told(lambda: _reopened(folder, held, observer, trust=trust, allow=allow))
         if request is None:
             return None
-        others = other_versions(told)
-        if others:
-            observer.on_warning(f"{others}: the result may differ from that of a run without a break")
+        if ranks.number():
+            _fit(request, None, Observer())
+            return None
         return _run(request, folder, observer)
 
 
-def _nothing() -> None:
-    """For a process that is told by another one."""
+def _reopened(
+    folder: RunFolder, held: ExitStack, observer: Observer, *, trust: bool, allow: tuple[str, ...]
+) -> Request | None:
+    """Hold the folder, and what was asked for; None for a run that has ended."""
+    held.enter_context(folder.reopened())
+    told = folder.read_json(REQUEST)
+    if folder.ended:
+        return None
+    request = Request.from_json(told, folder.path, trust=trust, allow=allow)
+    others = other_versions(told)
+    if others:
+        observer.on_warning(f"{others}: the result may differ from that of a run without a break")
+    return request
 
 
 def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:

@@ -159,8 +159,15 @@ class GraftedModel(nn.Module):
         return {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put a snapshot back in place; the dendrites must be those it was taken with."""
-        self.load_state_dict(dict(state), strict=True)
+        """Put a snapshot back in place; the dendrites must be those it was taken with.
+
+        A tensor that was expanded, whose elements share their place in memory, is as it was: nothing can write there.
+        """
+        fixed = {name for name, tensor in self.state_dict().items() if _expanded(tensor)}
+        found = self.load_state_dict({name: state[name] for name in state if name not in fixed}, strict=False)
+        wrong = {*found.missing_keys, *found.unexpected_keys} - fixed
+        if wrong:
+            raise RuntimeError(f"the snapshot is of another model or plan: {', '.join(sorted(wrong))}")
 
     def silence(self, site: str) -> list[Tensor]:
         """Set a site's strengths to zero; returns what `unsilence` needs."""
@@ -244,3 +251,7 @@ def _tree(tensors: Mapping[str, Tensor]) -> nn.Module:
         else:
             owner.register_buffer(leaf, tensor)
     return root
+
+
+def _expanded(tensor: Tensor) -> bool:
+    return any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import Parameter
+
+from graftkit.core.errors import GraftkitError, RunError
 
 Value = TypeVar("Value")
 
@@ -30,24 +34,41 @@ def number() -> int:
     return distributed.get_rank() if several() else 0
 
 
+def here() -> int:
+    """How many processes there are on this machine, as far as that is known."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", count())) if several() else 1
+
+
 @contextmanager
 def launched(device: str) -> Iterator[None]:
     """A context in which the processes that torchrun started know each other; where it started none, nothing is done.
 
     Args:
         device: of all of them, as "cuda".
+
+    Raises:
+        RunError: there is no such device for each, or another process was lost.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not distributed.is_torchelastic_launched():
         yield
         return
+    kind, _, index = device.partition(":")
+    if index:
+        raise RunError(f"the device {device} would be that of all processes; name {kind}, of which each takes its own")
+    if kind not in ("auto", "cpu") and not torch.accelerator.is_available():
+        raise RunError(f"there is no {kind} here; cpu always is")
     from lightning_fabric import Fabric
 
     world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # which tells of each process
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    kind = device.partition(":")[0]
-    Fabric(accelerator=kind, devices=local, num_nodes=world // local, strategy="ddp").launch()
-    yield
+    for name in ("lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # which would tell of each process
+    try:
+        Fabric(accelerator=kind, devices=local, num_nodes=world // local, strategy="ddp").launch()
+        yield
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or re.search("gloo|nccl|peer", str(error), re.IGNORECASE):
+            raise RunError(f"another process was lost ({str(error).splitlines()[0]})") from error
+        raise
     distributed.destroy_process_group()
 
 
@@ -55,15 +76,22 @@ def own_device(device: torch.device) -> torch.device:
     """Of several devices of a kind the one of this process."""
     if not several() or device.type == "cpu" or device.index is not None:
         return device
-    return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device(device.type, int(os.environ.get("LOCAL_RANK", torch.accelerator.current_device_index())))
 
 
 def told(make: Callable[[], Value]) -> Value:
-    """What the first process makes, in all of them."""
+    """What the first process makes, in all of them; where it raises an error, that, in all of them."""
     if not several():
         return make()
-    found: list[Any] = [make() if number() == 0 else None]
+    found: list[Any] = [None, None]
+    if number() == 0:
+        try:
+            found[0] = make()
+        except GraftkitError as error:
+            found[1] = error
     distributed.broadcast_object_list(found)
+    if found[1] is not None:
+        raise found[1]
     value: Value = found[0]
     return value
 
@@ -87,21 +115,23 @@ def total(value: float, device: torch.device) -> float:
     return float(_sum(torch.tensor([value], dtype=torch.float64), device)) if several() else value
 
 
-def weighed(loss: Tensor, rows: int) -> tuple[Tensor, float, int]:
-    """This process's part of the mean loss over all processes' rows, that mean, and how many rows those are.
+def weighed(loss: Tensor, labels: int) -> tuple[Tensor, float, int]:
+    """This process's part of the mean loss over all processes' labels, that mean, and how many labels those are.
 
     Args:
-        loss: the mean over this process's own rows, which may be those of all the others where they are few.
+        loss: the mean over this process's own labels, which may be those of all the others where they are few.
+        labels: how many; one that has none has no part in the mean, but needs a gradient of zero.
     """
     if not several():
-        return loss, float(loss.detach()), rows
+        return loss, float(loss.detach()), labels
     table = torch.zeros(count(), 2, dtype=torch.float64)
-    table[number()] = torch.tensor([float(loss.detach()), rows])
+    table[number()] = torch.tensor([float(loss.detach()), labels])
     table = _sum(table, loss.device)
     losses, counts = table.unbind(1)
     whole = float(counts.sum())
-    copies = count() if rows < 2 * count() and bool((table == table[0]).all()) else 1  # all have the same rows
-    return loss * (rows / whole), float(losses @ counts) / whole, round(whole) // copies
+    copies = count() if bool((table == table[0]).all()) else 1  # all have the same rows; the mean is the same
+    mean = float(losses[counts > 0] @ counts[counts > 0]) / whole if whole else math.nan
+    return loss * (labels / max(whole, 1)), mean, round(whole) // copies
 
 
 def added(own: Tensor) -> Tensor:
@@ -148,21 +178,38 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
 
 
 def average_buffers(model: nn.Module) -> None:
-    """Buffers that are no whole numbers, such as running statistics, become their mean over all processes."""
+    """Buffers that are other ones in another process, such as running statistics, become the mean over all."""
     if not several():
         return
     for buffer in model.buffers():
-        if buffer.is_floating_point():
-            distributed.all_reduce(buffer)
-            buffer.div_(count())
+        if buffer.is_floating_point() and not _alike(buffer):
+            mean = buffer.detach().clone(memory_format=torch.contiguous_format).div_(count())
+            distributed.all_reduce(mean)
+            buffer.copy_(mean)
 
 
 def make_alike(model: nn.Module) -> None:
-    """Parameters and buffers become those of the first process."""
+    """Parameters and buffers become those of the first process, where they are other ones."""
     if not several():
         return
-    for tensor in (*model.parameters(), *model.buffers()):
-        distributed.broadcast(tensor.detach(), 0)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if not _alike(tensor):
+                tensor.copy_(_of_first(tensor))
+
+
+def _of_first(tensor: Tensor) -> Tensor:
+    """The first process's, in memory of its own without gaps, whatever its type."""
+    found = tensor.detach().clone(memory_format=torch.contiguous_format)
+    if found.numel():
+        distributed.broadcast(found.reshape(-1).view(torch.uint8), 0)
+    return found
+
+
+def _alike(tensor: Tensor) -> bool:
+    """Whether all processes have the same numbers."""
+    same = torch.equal(torch.nan_to_num(_of_first(tensor)), torch.nan_to_num(tensor.detach()))
+    return total(not same, tensor.device) == 0
 
 
 class _Added(torch.autograd.Function):

@@ -49,7 +49,8 @@ class LazyGroup(click.Group):
             click.echo(f"{processes.name()}: ended by SIGTERM; {ended}", err=True)
             ctx.exit(EXIT_CODE)
         except KeyboardInterrupt:
-            click.echo("graftkit: stopped by the user before anything was finished", err=True)
+            if processes.number() == 0:
+                click.echo("graftkit: stopped by the user before anything was finished", err=True)
             ctx.exit(130)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,11 @@ def augment(context: click.Context, /, **given: Any) -> None:
         options.started()
     from graftkit import augmenting, ranks
     from graftkit.cli.progress import Watcher
+    from graftkit.contracts import Observer
 
     out: Path = given["resume"] or given["out"] or default_folder(given["model"])
-    with Watcher() as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM), ranks.launched(given["device"]):
+    watcher = Watcher() if processes.number() == 0 else nullcontext(Observer())
+    with watcher as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM), ranks.launched(given["device"]):
         if given["resume"]:
             report = augmenting.resume(out, observer, trust=given["trust"], allow=given["allow"])
         else:

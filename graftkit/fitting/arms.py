@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 from graftkit import ranks, surgery, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
+from graftkit.core.errors import DataError
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting.journal import Journal
@@ -99,6 +102,7 @@ class Fitter:
         self.model, self.data, self.criterion, self.metric = model, data, criterion, metric
         self.settings, self.journal = settings, journal
         self.device = next(model.parameters()).device
+        _check_alike(data)
         ranks.make_alike(model)
         self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
         self.given_plan, self.given = model.plan, model.snapshot()
@@ -188,9 +192,9 @@ class Fitter:
         if ended is not None:
             return self._remembered(ended)
         size = self.settings.batch_size
-        train = training.batches(self.data.train, size, seed=seed, shared=True)
+        train = training.batches(self.data.train, size, seed=seed, shared=2)
         parts = training.hold_out(self.data.train, share=0.25, seed=seed) if "dendrite" in rule.phases else None
-        candidates = training.batches(parts[0], size, seed=seed, shared=True) if parts else None
+        candidates = training.batches(parts[0], size, seed=seed, shared=1) if parts else None
         with training.seeded(seed):
             trainer = Trainer(
                 self.model,
@@ -271,3 +275,16 @@ class Fitter:
             observer.on_phase(record)
 
         return see
+
+
+def _check_alike(data: Data) -> None:
+    """Raise DataError where processes that share rows have other ones."""
+    if not ranks.several():
+        return
+    own = []
+    for rows in (data.train, data.validation, data.test):
+        if rows is not None and not isinstance(rows, DataLoader):
+            first = tree_leaves(next(iter(training.batches(rows, 8))))
+            own.append((len(rows), [float(t.double().nan_to_num().sum()) for t in first]))  # type: ignore[arg-type]
+    if any(other != own for other in ranks.gathered(own)):
+        raise DataError("the processes were given different data; read or make the same rows in all of them")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from graftkit import training
+from graftkit import ranks, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
 from graftkit.core.errors import PlanError, TrainingError
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord, SeedRecord
@@ -148,7 +148,8 @@ def _give_back_unsure(fitter: Fitter, arm: Arm) -> float | None:
     if not arm.best.cycle:
         return None
     given = fitter.answers(fitter.given_plan, fitter.given)
-    error = difference_error(fitter.metric, fitter.answers(arm.best.plan, arm.best.state), given)
+    ours = fitter.answers(arm.best.plan, arm.best.state)
+    error = ranks.told(lambda: difference_error(fitter.metric, ours, given))
     if not _sure(fitter, arm.best.validation - fitter.baseline.validation, error):
         fitter.put_back(fitter.given_plan, fitter.given)
         arm.best = _as_given(fitter)

@@ -29,11 +29,12 @@ class Cache:
 
     Args:
         memory: bytes that may be held in memory. The file lies where the system keeps temporary files (TMPDIR), and
-            takes no more than half of what is free there.
+            takes no more than a share of what is free there.
+        share: that share.
     """
 
-    def __init__(self, memory: int):
-        self.memory, self.held, self.spilled = memory, 0, 0
+    def __init__(self, memory: int, share: float = SHARE):
+        self.memory, self.share, self.held, self.spilled = memory, share, 0, 0
         self._batches: list[list[Tensor | _Spilled]] = []
         self._file: IO[bytes] | None = None
         self._room = 0
@@ -61,6 +62,9 @@ class Cache:
 
     def take_back(self, count: int) -> None:
         """Forget the last so many tensors, which were added together."""
+        for tensor in self._batches[-1][-count:]:
+            if isinstance(tensor, Tensor):
+                self.held -= tensor.nbytes
         del self._batches[-1][-count:]
         if not self._batches[-1]:
             self._batches.pop()
@@ -86,7 +90,7 @@ class Cache:
             if self._file is None:
                 # unbuffered, so that a full disk is met here and not later
                 self._file = tempfile.TemporaryFile(prefix="graftkit-", buffering=0)  # noqa: SIM115 (`close` closes it)
-                self._room = int(SHARE * shutil.disk_usage(tempfile.gettempdir()).free)
+                self._room = int(self.share * shutil.disk_usage(tempfile.gettempdir()).free)
             if self.spilled + size > self._room:
                 return None
             return [self._write(self._file, tensor) for tensor in tensors]

@@ -16,9 +16,10 @@ from graftkit.contracts import Build, Criterion, Dendrite, Inputs
 from graftkit.core.sites import Site
 from graftkit.model import GraftedModel, SiteDendrites
 from graftkit.plan import Graft
-from graftkit.rules.cache import Cache
+from graftkit.rules.cache import SHARE, Cache
 from graftkit.rules.points import Points, fewer, point_of
-from graftkit.rules.statistics import PairedSums, correlation, each_neuron
+from graftkit.rules.statistics import PairedSums, correlations, each_neuron
+from graftkit.training.criteria import counted
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class CandidatePool:
             self.pools = {graft.site: [self._candidate(graft) for _ in range(study.size)] for graft in grafts}
         self.seen = self._rows_of_last = 0
         self.full = False
-        self._cache = Cache(study.memory)
+        self._cache = Cache(study.memory // ranks.here(), share=SHARE / ranks.here())
         self._order, self._draw = (torch.Generator().manual_seed(seed + each) for each in (0, 1))
 
     def parameters(self) -> list[nn.Parameter]:
@@ -108,11 +109,16 @@ class CandidatePool:
             return False
         all_rows = round(ranks.total(len(targets), self.like.device))  # over all processes, of which each has a share
         rows = min(left, all_rows)
+        if rows < ranks.count():  # there is not one for each
+            return False
         # the first rows of the batch, of which each process has one in so many
-        own = len(targets) if rows == all_rows else max(1, len(range(ranks.number(), rows, ranks.count())))
+        own = len(targets) if rows == all_rows else len(range(ranks.number(), rows, ranks.count()))
         lessons = self.lessons(tuple(tensor[:own] for tensor in inputs), targets[:own])
         begin = not self.seen or self._rows_of_last >= self.study.batch
-        share = own / rows  # the loss is the mean over all of them
+        labels = counted(targets[:own])
+        share = labels / max(1.0, ranks.total(labels, self.like.device))  # the loss is the mean over all of them
+        if not share:
+            lessons = {key: replace(one, felt=torch.zeros_like(one.felt)) for key, one in lessons.items()}
         tensors = [tensor for one in lessons.values() for tensor in (one.read, one.felt * share, *one.earlier)]
         kept = self._cache.add(tensors, begin=begin)
         self.full = ranks.total(not kept, self.like.device) > 0
@@ -135,14 +141,14 @@ class CandidatePool:
 
     def loss(self, batch: Sequence[Lessons]) -> Tensor:
         """Minus the mean |r| of all candidates on one batch, which may be in parts."""
-        scores = []
+        pairs = []
         for key, pool in self.pools.items():
             neurons = (self.points[key] or self.sites[key]).channel_dim
             felt = torch.cat([each_neuron(part[key].felt, neurons) for part in batch], 1)
             for dendrite in pool:
-                told = [each_neuron(dendrite.activity(part[key].read, part[key].earlier), neurons) for part in batch]
-                scores.append(correlation(torch.cat(told, 1), felt).abs().mean())
-        return -torch.stack(scores).mean()
+                said = [each_neuron(dendrite.activity(part[key].read, part[key].earlier), neurons) for part in batch]
+                pairs.append((torch.cat(said, 1), felt))
+        return -torch.stack([r.abs().mean() for r in correlations(pairs)]).mean()
 
     def lessons(self, inputs: tuple[Tensor, ...], targets: Tensor, *, whole: bool = False) -> Lessons:
         """What the candidates of each site learn from in one batch, with the network as it stands.
@@ -197,12 +203,12 @@ class CandidatePool:
             return f"too few held-out rows to test anything: {2 * shuffles + 2} are needed at such a rate of chance"
         winners: dict[str, Dendrite] = {}
         grafts, lines = [], []
+        found = ranks.told(
+            lambda: {graft.site: self._chosen(choosing[graft.site], testing[graft.site]) for graft in self.grafts}
+        )
         for graft in self.grafts:
-            best = max(range(self.study.size), key=lambda i: choosing[graft.site][i].strength())
-            test = testing[graft.site][best]
-            served = tuple(torch.nonzero(test.beats_chance()).flatten().tolist())
-            lines.append(f"{graft.site} {len(served)}/{self.sites[graft.site].out_channels} (r {test.strength():.3f}")
-            lines[-1] += f", chance {test.chance():.3f})"
+            best, served, told = found[graft.site]
+            lines.append(f"{graft.site} {len(served)}/{self.sites[graft.site].out_channels} {told}")
             if served:
                 winners[graft.site] = _silent(joining[graft.site][best])
                 grafts.append(replace(graft, neurons=served))
@@ -212,6 +218,14 @@ class CandidatePool:
 
     def close(self) -> None:
         self._cache.close()
+
+    @staticmethod
+    def _chosen(choosing: Sequence[PairedSums], testing: Sequence[PairedSums]) -> tuple[int, tuple[int, ...], str]:
+        """Which candidate of a site is best, the neurons that it serves, and what tells that, in words."""
+        best = max(range(len(choosing)), key=lambda index: choosing[index].strength())
+        test = testing[best]
+        served = tuple(torch.nonzero(test.beats_chance()).flatten().tolist())
+        return best, served, f"(r {test.strength():.3f}, chance {test.chance():.3f})"
 
     def _points(self, graft: Graft) -> Site | None:
         """The site as one position sees it, where positions are taken; None where all are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,19 +19,25 @@ def each_neuron(tensor: Tensor, channel_dim: int) -> Tensor:
 
 
 def correlation(activity: Tensor, error: Tensor) -> Tensor:
-    """Pearson's r for each neuron, [neurons], of two tensors [neurons, rows and positions].
+    """Pearson's r for each neuron, [neurons], of two tensors [neurons, rows and positions]."""
+    return correlations([(activity, error)])[0]
 
-    Of several processes each has some of the rows, and r is that over all of them.
-    """
-    count = torch.full_like(error[:, 0], error.shape[1])
+
+def correlations(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """`correlation` of each pair. Of several processes each has some of the rows, and r is that over all of them."""
+    sizes = [len(error) for _, error in pairs]
+    sums = [torch.stack([a.detach().sum(1), e.sum(1), torch.full_like(e[:, 0], e.shape[1])]) for a, e in pairs]
+    means = torch.split(ranks.added(torch.cat(sums, 1)), sizes, 1)
     # that the mean moves with the activity changes nothing: what is multiplied with it sums up to zero
-    v_sum, e_sum, all_rows = ranks.added(torch.stack([activity.detach().sum(1), error.sum(1), count]))
-    v = activity - (v_sum / all_rows)[:, None]
+    centred = [(a - (m[0] / m[2])[:, None], e - (m[1] / m[2])[:, None]) for (a, e), m in zip(pairs, means, strict=True)]
     # errors are tiny at a converged layer: bring them to unit length before anything is squared
-    e = error - (e_sum / all_rows)[:, None]
-    e = e / (ranks.largest(e.abs().amax(1, keepdim=True)) + torch.finfo(e.dtype).tiny)
-    products = ranks.added(torch.stack([(v * e).sum(1), (v * v).sum(1), (e * e).sum(1)]))
-    return products[0] / (products[1] * products[2] + _TINY).sqrt()
+    largest = torch.split(ranks.largest(torch.cat([e.abs().amax(1) for _, e in centred])), sizes)
+    products = []
+    for (v, e), most in zip(centred, largest, strict=True):
+        unit = e / (most[:, None] + torch.finfo(e.dtype).tiny)
+        products.append(torch.stack([(v * unit).sum(1), (v * v).sum(1), (unit * unit).sum(1)]))
+    found = torch.split(ranks.added(torch.cat(products, 1)), sizes, 1)
+    return [ve / (vv * ee + _TINY).sqrt() for ve, vv, ee in found]
 
 
 class PairedSums:

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
 from graftkit import ranks
 from graftkit.contracts import Rows
+from graftkit.core.errors import DataError
 
 
-def batches(rows: Rows, batch_size: int, *, seed: int | None = None, shared: bool = False) -> Batches:
+def batches(rows: Rows, batch_size: int, *, seed: int | None = None, shared: int = 0) -> Batches:
     """A loader over the rows: shuffled by `seed`, in order without one. A loader is taken as it is.
 
-    A last batch of one row is dropped when shuffling: batch norm cannot learn from it. Where they are `shared`, each of
-    several processes gets its share of each batch.
+    A last batch of one row is dropped when shuffling: batch norm cannot learn from it. Of several processes each gets
+    its share of each batch where they are `shared`: so many rows at least.
+
+    Raises DataError for a loader that shares its rows itself.
     """
-    shared = shared and ranks.several()
+    shared = shared if ranks.several() else 0
     if isinstance(rows, DataLoader):
-        return Shared(rows) if shared else rows
+        if ranks.several() and isinstance(rows.sampler, DistributedSampler):
+            raise DataError("the loader has a DistributedSampler; leave it out: each process gets its share of a batch")
+        return Shared(rows, shared) if shared else rows
     size = len(rows)  # type: ignore[arg-type]
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = SequentialSampler(rows) if generator is None else RandomSampler(rows, generator=generator)  # type: ignore[arg-type]
     lonely = seed is not None and size > batch_size and size % batch_size == 1
     sampler: Any = BatchSampler(order, batch_size, drop_last=lonely)
-    sampler = Shared(sampler) if shared else sampler
+    sampler = Shared(sampler, shared) if shared else sampler
     if _whole(rows):
         # one indexing a batch instead of one a row
         return DataLoader(rows, sampler=sampler, batch_size=None)
@@ -39,24 +45,32 @@ def batches(rows: Rows, batch_size: int, *, seed: int | None = None, shared: boo
 class Shared:
     """This process's share of each batch: of a sampler's lists of rows, or of what a loader gives.
 
-    Of a batch that leaves a process fewer than two rows, which batch norm cannot learn from, all take all.
+    Of a batch with fewer than `least` rows for each, which may be too few for batch norm, all take all.
     """
 
     sampler: BatchSampler | DataLoader[Any]
+    least: int
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.sampler:
-            yield _share(batch) if isinstance(batch, list) and isinstance(batch[0], int) else tree_map(_share, batch)
+            size = len(batch) if isinstance(batch, list) and isinstance(batch[0], int) else len(batch[1])
+            yield _share(batch, size) if size >= self.least * ranks.count() else batch
 
 
 Batches = DataLoader[Any] | Shared
 
 
-def _share(batch: Any) -> Any:
-    return batch[ranks.number() :: ranks.count()] if len(batch) >= 2 * ranks.count() else batch
+def _share(batch: Any, size: int) -> Any:
+    """This process's rows of whatever has that many."""
+    if isinstance(batch, Mapping):
+        return {name: _share(value, size) for name, value in batch.items()}
+    if isinstance(batch, list | tuple) and not (batch and isinstance(batch[0], int)):
+        return [_share(value, size) for value in batch]
+    rows = isinstance(batch, list) or (isinstance(batch, Tensor) and batch.ndim and len(batch) == size)
+    return batch[ranks.number() :: ranks.count()] if rows else batch
 
 
 def hold_out(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows] | None:

@@ -22,6 +22,11 @@ from graftkit.model import GraftedModel
 IGNORED = -100  # a label that counts for nothing, as torch's cross entropy has it
 
 
+def counted(targets: Tensor) -> int:
+    """What a mean loss is the mean over: labels that count, or rows where targets are no labels."""
+    return len(targets) if targets.is_floating_point() else int((targets != IGNORED).sum())
+
+
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Share of labels that the largest score, or the sign if there is only one, names; labels of -100 do not count."""
     if outputs.numel() == targets.numel():

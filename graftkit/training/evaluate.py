@@ -13,6 +13,7 @@ from graftkit import ranks
 from graftkit.contracts import Inputs, Metric, Rows
 from graftkit.model import GraftedModel
 from graftkit.training.batches import batches
+from graftkit.training.randomness import align
 
 BATCH = 512
 Pair = tuple[Tensor, Tensor]
@@ -30,6 +31,7 @@ def answers(model: GraftedModel, rows: Rows, device: torch.device) -> tuple[Tens
     """
     training = model.training
     model.eval()
+    align(rows)
     try:
         mine = islice(batches(rows, BATCH), ranks.number(), None, ranks.count())
         own = _answered(lambda inputs: model(*(x.to(device) for x in model.arrange(inputs))), mine)
@@ -51,4 +53,4 @@ def _joined(pairs: Iterable[Pair]) -> Pair:
 def evaluate(model: GraftedModel, rows: Rows, metric: Metric, device: torch.device) -> float:
     """The metric of the model over rows, NaN where an output is not finite; the model's mode stays as it was."""
     outputs, targets = answers(model, rows, device)
-    return metric(outputs, targets) if torch.isfinite(outputs).all() else math.nan
+    return ranks.told(lambda: metric(outputs, targets)) if torch.isfinite(outputs).all() else math.nan

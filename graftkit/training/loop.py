@@ -8,6 +8,7 @@ from graftkit import ranks
 from graftkit.contracts import Metric, Rows
 from graftkit.training.batches import Batches
 from graftkit.training.evaluate import evaluate
+from graftkit.training.randomness import align
 from graftkit.training.trainer import Trainer
 
 
@@ -34,6 +35,7 @@ def run(
                 trainer.study(candidates, evaluate(trainer.model, validation, metric, device))
                 after()
                 continue
+            align(train)
             for inputs, targets in train:
                 trainer.learn([tensor.to(device) for tensor in trainer.model.arrange(inputs)], targets.to(device))
             ranks.average_buffers(trainer.model)

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
+from graftkit import ranks
 from graftkit.core.errors import TrainingError
-from graftkit.training.batches import Batches
+from graftkit.training.batches import Batches, Shared
 
 
 def random_states(*loaders: Batches | None) -> dict[str, Any]:
@@ -42,6 +44,15 @@ def set_random_states(states: dict[str, Any], *loaders: Batches | None) -> None:
         generator.set_state(state)
     if "cuda" in states:
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def align(rows: object) -> None:
+    """Where several processes are given a loader, whose order may be anyone's: draw on from where the first one is."""
+    if not ranks.several() or not isinstance(rows, DataLoader | Shared):
+        return
+    states = ranks.told(random_states)
+    states.pop("cuda", None)
+    set_random_states({**states, "loaders": []})
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from graftkit.core.errors import TrainingError
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel, learning
 from graftkit.plan import Graft
+from graftkit.training.criteria import counted
 from graftkit.training.growth import Growth
 from graftkit.training.recipe import Recipe
 from graftkit.training.shrinking import check_shrink, shrink
@@ -117,7 +118,9 @@ class Trainer(Growth):
             return math.nan  # traced batch norm would take the variance of one row, which is not a number
         self._set_mode()
         with learning(self.model.base.parameters() if self.rule.freeze else (), on=False):
-            return self._descend(*ranks.weighed(self.loss(inputs, targets), len(targets)))
+            labels = counted(targets)
+            loss = self.loss(inputs, targets) if labels or not ranks.several() else self._nothing(inputs)
+            return self._descend(*ranks.weighed(loss, labels))
 
     def study(self, batches: Iterable[tuple[Inputs, Tensor]], validation: float) -> None:
         """A whole dendrite phase: the network sees the batches once, candidates learn from what is kept of that.
@@ -174,6 +177,11 @@ class Trainer(Growth):
         mean = self._total / self._rows if self._rows else math.nan
         self._total, self._rows = 0.0, 0
         return mean, float(self.lr_scheduler.get_last_lr()[0])
+
+    def _nothing(self, inputs: Inputs) -> Tensor:
+        """Zero, with a gradient of zero: for a share in which no label counts."""
+        output: Tensor = self.model(*self.model.arrange(inputs))
+        return output.sum() * 0.0
 
     def _descend(self, own: Tensor, value: float, weight: int) -> float:
         """One step of the optimizer; returns the objective, and where that is no finite number takes no step.
