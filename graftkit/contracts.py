@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.core.records import EpochRecord, PhaseRecord, StepRecord
 from graftkit.core.signature import Signature
 from graftkit.core.sites import Site
 from graftkit.plan import Graft
@@ -264,6 +264,7 @@ class Observer:
     on_epoch: Callable[[EpochRecord, int], None] = field(default=lambda record, of: None)  # of: epochs in phase
     on_phase: Callable[[PhaseRecord], None] = field(default=lambda record: None)
     on_warning: Callable[[str], None] = field(default=lambda text: None)
+    on_step: Callable[[StepRecord], None] | None = None  # asked after each step; None costs nothing
 
 
 class LoggerKind(Protocol):

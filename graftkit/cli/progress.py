@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from graftkit.contracts import Observer
-from graftkit.core.records import EpochRecord, PhaseRecord
+from graftkit.core.records import EpochRecord, PhaseRecord, StepRecord
 
 
 class Watcher:
@@ -31,7 +31,8 @@ class Watcher:
 
     def __enter__(self) -> Observer:
         self.progress.start()
-        return Observer(self.stage, self.epoch, self.phase, self.warning)
+        step = self.step if self.console.is_terminal else None
+        return Observer(self.stage, self.epoch, self.phase, self.warning, step)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -43,14 +44,17 @@ class Watcher:
         self.end_task()
         self.console.print(f"[dim]·[/dim] {text}" if self.console.is_terminal else f"- {text}")
 
+    def step(self, record: StepRecord) -> None:
+        """A step was taken."""
+        done = record.epoch - 1 + record.step / record.steps
+        self.progress.update(self._bar(_label(record.arm, record.cycle, "neuron"), record.epochs), completed=done)
+
     def epoch(self, record: EpochRecord, of: int) -> None:
         """An epoch ended, of so many in its phase."""
-        if self.task is None:
-            self.done = 0
-            self.task = self.progress.add_task(_label(record.arm, record.cycle, record.phase), total=of, score="")
+        task = self._bar(_label(record.arm, record.cycle, record.phase), of)
         self.done += 1
-        score = f"validation {record.validation:.4f}  loss {record.loss:.4f}"
-        self.progress.update(self.task, completed=self.done, score=score)
+        score = f"epoch {self.done}/{of}  validation {record.validation:.4f}  loss {record.loss:.4f}"
+        self.progress.update(task, completed=self.done, score=score)
 
     def phase(self, record: PhaseRecord) -> None:
         """A phase ended."""
@@ -66,6 +70,13 @@ class Watcher:
     def warning(self, text: str) -> None:
         """Something the user has to know."""
         self.console.print(f"  note: {text}", markup=False, style="yellow")
+
+    def _bar(self, label: str, epochs: int) -> TaskID:
+        """The bar of the phase that is on."""
+        if self.task is None:
+            self.done = 0
+            self.task = self.progress.add_task(label, total=epochs, score="")
+        return self.task
 
     def end_task(self) -> None:
         """Take the bar of a phase away."""

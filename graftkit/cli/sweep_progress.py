@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 
 from rich.progress import TaskID
 
 from graftkit.cli.progress import Watcher
-from graftkit.contracts import Observer
 from graftkit.core.records import Measurement, PhaseRecord
 from graftkit.core.trials import SweepReport, TrialRecord
 from graftkit.reporting import settings_words
@@ -25,7 +25,7 @@ class SweepWatcher:
 
     def __enter__(self) -> SweepObserver:
         observer = self.watcher.__enter__()
-        run = Observer(on_epoch=observer.on_epoch, on_phase=self.phase, on_warning=self.warn)
+        run = replace(observer, on_stage=lambda text: None, on_phase=self.phase, on_warning=self.warn)
         return SweepObserver(self.begin, self.end, self.wait, run)
 
     def __exit__(

@@ -26,6 +26,18 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRecord:
+    """How far a neuron phase has come within an epoch."""
+
+    arm: str
+    cycle: int
+    epoch: int  # of this phase, 1, 2, ...
+    epochs: int  # at most, in this phase
+    step: int  # 1, 2, ...
+    steps: int  # in each epoch
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseRecord:
     """One finished phase: a line of history.jsonl."""
 

@@ -110,9 +110,7 @@ class Fitter:
         self.phases: list[PhaseRecord] = []
         self.epochs: list[EpochRecord] = []
         self._told: list[dict[str, Any]] = []  # what this arm told the observer
-        self.observer = Observer(
-            observer.on_stage, self._see_epoch(observer), self._see_phase(observer), observer.on_warning
-        )
+        self.observer = replace(observer, on_epoch=self._see_epoch(observer), on_phase=self._see_phase(observer))
         self.baseline = self.measure()
 
     def measure(self) -> Measurement:

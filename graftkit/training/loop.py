@@ -36,8 +36,9 @@ def run(
                 after()
                 continue
             align(train)
-            for inputs, targets in train:
+            for number, (inputs, targets) in enumerate(train, 1):
                 trainer.learn([tensor.to(device) for tensor in trainer.model.arrange(inputs)], targets.to(device))
+                trainer.tell_step(number)
             ranks.average_buffers(trainer.model)
             trainer.step(evaluate(trainer.model, validation, metric, device))
             after()

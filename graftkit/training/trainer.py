@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graftkit import ranks
 from graftkit.contracts import Build, Criterion, GrowthSchedule, Inputs, Observer
 from graftkit.core.errors import TrainingError
+from graftkit.core.records import StepRecord
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel, learning
 from graftkit.plan import Graft
@@ -121,6 +122,13 @@ class Trainer(Growth):
             labels = counted(targets)
             loss = self.loss(inputs, targets) if labels or not ranks.several() else self._nothing(inputs)
             return self._descend(*ranks.weighed(loss, labels))
+
+    def tell_step(self, number: int) -> None:
+        """Tell the observer that so many steps of this epoch are done."""
+        tell, phase = self.observer.on_step, self.phase
+        if tell is not None and phase is not None:
+            epoch = self._progress.epochs + 1
+            tell(StepRecord(self.arm, phase.cycle, epoch, phase.epochs, number, self.steps_per_epoch))
 
     def study(self, batches: Iterable[tuple[Inputs, Tensor]], validation: float) -> None:
         """A whole dendrite phase: the network sees the batches once, candidates learn from what is kept of that.

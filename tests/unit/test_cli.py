@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from graftkit.cli import options
 from graftkit.cli.augment import _stem
 from graftkit.cli.example import example_of, shapes
+from graftkit.cli.progress import Watcher
 from graftkit.contracts import SourceRequest
+from graftkit.core.records import EpochRecord, StepRecord
 
 
 @pytest.mark.parametrize(
@@ -128,3 +130,23 @@ def test_options_without_a_value_are_wrong_usage(words: tuple[str, ...]) -> None
 )
 def test_a_run_is_called_after_its_model(model: str, name: str) -> None:
     assert _stem(model) == name
+
+
+def test_the_bar_moves_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    watcher = Watcher()
+    with watcher as observer:
+        assert observer.on_step is not None
+        observer.on_step(StepRecord("grafted", 1, 1, 4, 3, 6))
+        (task,) = watcher.progress.tasks
+        assert task.completed == 0.5 and task.total == 4 and task.description == "grafted, cycle 1"
+        observer.on_epoch(EpochRecord("grafted", 0, 1, "neuron", 1, 0.5, 0.75, 1e-3), 4)
+        assert task.completed == 1 and "epoch 1/4  validation 0.7500" in task.fields["score"]
+        observer.on_step(StepRecord("grafted", 1, 2, 4, 3, 6))
+        assert task.completed == 1.5
+
+
+def test_piped_output_asks_for_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with Watcher() as observer:
+        assert observer.on_step is None

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from graftkit import api, fitting, surgery, tracing
 from graftkit.contracts import Data, Observer
 from graftkit.core.errors import DataError, PlanError, TrainingError
-from graftkit.core.records import EpochRecord
+from graftkit.core.records import EpochRecord, StepRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult
 from graftkit.model import GraftedModel
@@ -405,3 +405,10 @@ def test_what_may_differ_each_time_is_refused_where_that_is_wanted(model: Grafte
         fit(model, loss=one_that_may_differ, epochs=1, deterministic=True)
     assert not torch.are_deterministic_algorithms_enabled()
     assert fit(model, epochs=1, deterministic=True).epochs == fit(model, epochs=1).epochs
+
+
+def test_every_step_is_told_to_whoever_asks(model: GraftedModel) -> None:
+    seen: list[StepRecord] = []
+    fit(model, epochs=2, cycles=1, control=False, observer=Observer(on_step=seen.append))
+    assert [(step.epoch, step.step) for step in seen] == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3)]
+    assert {(step.arm, step.cycle, step.epochs, step.steps) for step in seen} == {("grafted", 1, 2, 3)}
