@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from graftkit.learning import Rule
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
-from graftkit.reporting import report_html
+from graftkit.reporting import metrics, report_html
 from graftkit.request import Request, anchored, anchored_data, other_versions
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SOURCE, VALUES, RunFolder
 from graftkit.shipping import ship
@@ -98,7 +98,7 @@ def _reopened(
 
 def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
     try:
-        with watched(observer, folder, request.loggers, _settings(request)) as all_told:
+        with watched(observer, folder, request.loggers, request.told_settings()) as all_told:
             result, facts, rows, metric, notes = _fit(request, folder, all_told)
     except KeyboardInterrupt:
         if not folder.worth_keeping:
@@ -134,7 +134,7 @@ def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
         inspection=found,
         warnings=(*notes, *result.troubles),
         stopped=result.stopped,
-        settings=_settings(request),
+        settings=request.told_settings(),
         margin=result.margin,
         spending=result.spending,
     )
@@ -280,48 +280,9 @@ def _keep(folder: RunFolder, model: GraftedModel) -> None:
     folder.write_json(INSPECTION, inspection.inspect_grafted(model, {}).to_json())
 
 
-def _settings(request: Request) -> dict[str, Any]:
-    plain = asdict(request.settings)
-    recipe = plain.pop("recipe")
-    asked = {
-        "data": request.told or request.data,
-        "rule": request.rule,
-        "dendrites": list(request.dendrites),
-        "sites": list(request.sites),
-        "max_parameters": request.max_parameters,
-        "label_smoothing": request.label_smoothing,
-        "budget": request.budget,
-        "join": request.join,
-        "opset": request.opset,
-        "loggers": list(request.loggers),
-    }
-    return {**asked, **{k: v for k, v in plain.items() if k not in asked}, **recipe}
-
-
 def _write(folder: RunFolder, report: RunReport, *, interrupted: bool) -> None:
-    keys = ("name", "metric", "seed", "shipped", "margin", "stopped")
-    metrics = {key: getattr(report, key) for key in keys}
-    rows = ("baseline", "control", "grafted", "best_grafted")
-    metrics |= {key: asdict(value) if (value := getattr(report, key)) else None for key in rows}
-    metrics |= {
-        "interrupted": interrupted,
-        "parity": dict(report.parity),
-        "runtime_metric": dict(report.runtime_metric),
-        "seeds": [asdict(seed) for seed in report.seeds],
-        "warnings": list(report.warnings),
-        "settings": dict(report.settings),
-        "budget": _budget_spent(report),
-    }
-    folder.write_json(METRICS, metrics)
+    folder.write_json(METRICS, {**metrics(report), "interrupted": interrupted})
     folder.write_text(REPORT, report_html(report))
-
-
-def _budget_spent(report: RunReport) -> dict[str, Any] | None:
-    """What the budget was and what it went to, without each neuron's worth: that is in values.json."""
-    if report.spending is None:
-        return None
-    plain = report.spending.to_json()
-    return {key: value for key, value in plain.items() if key != "values"}
 
 
 def _what_is_kept(report: RunReport, request: Request) -> str:

@@ -70,6 +70,24 @@ class Request:
             _VERSIONS: versions(),
         }
 
+    def told_settings(self) -> dict[str, Any]:
+        """The options in force, for reports, JSON-able."""
+        plain = asdict(self.settings)
+        recipe = plain.pop("recipe")
+        asked = {
+            "data": self.told or self.data,
+            "rule": self.rule,
+            "dendrites": list(self.dendrites),
+            "sites": list(self.sites),
+            "max_parameters": self.max_parameters,
+            "label_smoothing": self.label_smoothing,
+            "budget": self.budget,
+            "join": self.join,
+            "opset": self.opset,
+            "loggers": list(self.loggers),
+        }
+        return {**asked, **{key: value for key, value in plain.items() if key not in asked}, **recipe}
+
     def identity(self) -> dict[str, Any]:
         """What makes its result, JSON-able: the same for the same run on another day, or beside copied data."""
         return identity(self.to_json())

@@ -3,6 +3,7 @@
 from graftkit.reporting.dot import network_dot
 from graftkit.reporting.front_picture import front_svg
 from graftkit.reporting.fronts import front_table, settings_words, sweep_words
+from graftkit.reporting.metrics import metrics
 from graftkit.reporting.page import report_html
 from graftkit.reporting.picture import network_svg
 from graftkit.reporting.tables import inspection_table, result_table
@@ -13,6 +14,7 @@ __all__ = [
     "front_svg",
     "front_table",
     "inspection_table",
+    "metrics",
     "network_dot",
     "network_svg",
     "report_html",
