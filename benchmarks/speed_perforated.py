@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 
 Parts = dict[str, float]  # seconds of processor time, and megabytes
 NETS: dict[str, tuple[tuple[int, ...], int, int, int]] = {  # channels, height, rows, epochs of each half
-    "8 convolutions, 64 to 256 channels, 3x32x32": ((64, 64, 128, 128, 128, 256, 256, 256), 32, 128, 2),
+    "8 convolutions, 64 to 256 channels, 3x32x32": ((64, 64, 128, 128, 128, 256, 256, 256), 32, 64, 2),
     "4 convolutions, 8 to 16 channels, 3x16x16": ((8, 8, 16, 16), 16, 1024, 8),
 }
 BATCH = 32
@@ -78,7 +78,7 @@ def ours(name: str) -> Parts:
         grew = grower.step(0.1 + epoch / 100).grew
         told.end("scores and growth")
         assert grew == (epoch + 1 == epochs)
-    return told.parts | {"memory": peak() - before, "parameters": float(sum(p.numel() for p in model.parameters()))}
+    return told.parts | {"memory": peak() - before, "parameters": float(grower.model.grafted.parameter_count())}
 
 
 def theirs(name: str) -> Parts:
@@ -177,7 +177,7 @@ def main() -> None:
     """Run one side, or all of them in turn."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--perforated", type=Path, help="a Python with perforatedai 3.2.9")
-    made.add_argument("--pairs", type=int, default=5)
+    made.add_argument("--pairs", type=int, default=3)
     made.add_argument("--side", choices=[*SIDES], help=argparse.SUPPRESS)
     made.add_argument("--net", choices=[*NETS], help=argparse.SUPPRESS)
     options = made.parse_args()
