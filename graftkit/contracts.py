@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from lightning_fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
@@ -20,6 +19,9 @@ from graftkit.core.records import EpochRecord, PhaseRecord, StepRecord
 from graftkit.core.signature import Signature
 from graftkit.core.sites import Site
 from graftkit.plan import Graft
+
+if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]  # a batch: of one input, of several in order, or by name
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (model output, targets) -> scalar loss, to be made small

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
@@ -104,7 +103,7 @@ class Fitter:
         self.device = next(model.parameters()).device
         _check_alike(data)
         ranks.make_alike(model)
-        self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
+        self.fabric = training.one_process(self.device.type, settings.precision)
         self.given_plan, self.given = model.plan, model.snapshot()
         self.trains = any(p.requires_grad for p in model.parameters())
         self.phases: list[PhaseRecord] = []

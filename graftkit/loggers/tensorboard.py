@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
-
-from lightning_fabric.loggers.logger import Logger
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from typing import TYPE_CHECKING, ClassVar
 
 from graftkit.core.errors import RuntimeMissingError
+
+if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
 
 
 class TensorBoard:
@@ -21,6 +21,8 @@ class TensorBoard:
     @contextmanager
     def open(self, folder: Path, title: str, key: str) -> Iterator[Logger]:
         """A context with a logger whose files lie in the folder itself. Raises RuntimeMissingError."""
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
         try:
             logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
         except ModuleNotFoundError as error:

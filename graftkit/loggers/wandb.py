@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
-
-from lightning_fabric.loggers.logger import Logger
+from typing import TYPE_CHECKING, ClassVar
 
 from graftkit.core.errors import RunError, RuntimeMissingError
+
+if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
 
 _PROJECT = "graftkit"
 

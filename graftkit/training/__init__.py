@@ -11,7 +11,7 @@ from graftkit.training.loop import run
 from graftkit.training.progress import Step
 from graftkit.training.randomness import deterministic, random_states, seeded, set_random_states
 from graftkit.training.recipe import Recipe
-from graftkit.training.trainer import Trainer
+from graftkit.training.trainer import Trainer, one_process
 
 __all__ = [
     "DEFAULT_LOSS",
@@ -35,6 +35,7 @@ __all__ = [
     "find_metric",
     "hold_out",
     "may_keep",
+    "one_process",
     "predict",
     "random_states",
     "run",

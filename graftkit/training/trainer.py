@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from graftkit import ranks
@@ -21,6 +20,16 @@ from graftkit.training.criteria import counted
 from graftkit.training.growth import Growth
 from graftkit.training.recipe import Recipe
 from graftkit.training.shrinking import check_shrink, shrink
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def one_process(device: str, precision: str = "32-true") -> Fabric:
+    """Lightning Fabric for one process on one device: how precise it computes, and its backward pass."""
+    from lightning_fabric import Fabric  # which takes two seconds and 120 MB, and a Grower has no need of it
+
+    return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
 
 
 class Trainer(Growth):
@@ -75,7 +84,7 @@ class Trainer(Growth):
             raise TrainingError(f"the model as given scores {baseline} on the validation rows; look at its weights")
         check_shrink(model, recipe.shrink, rule)
         self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
-        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.fabric = fabric or one_process("cpu")
         self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
         self._total, self._rows = 0.0, 0  # the objective summed over the rows of this epoch
         self._course = 0  # steps of the learning rate's course

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -704,3 +706,10 @@ def test_what_cannot_be_is_refused_and_leaves_everything_as_it_was() -> None:
     with pytest.raises(TrainingError, match="scores nan"):
         grower(model, optimizer, score=math.nan)
     assert same(everything(model), before) and optimizer.state_dict() == groups
+
+
+def test_growing_takes_no_package_that_it_has_no_need_of() -> None:
+    code = "import sys, graftkit.growing; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ("lightning_fabric", "matplotlib", "sklearn", "scipy", "transformers", "onnxruntime")
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
