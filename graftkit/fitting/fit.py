@@ -195,8 +195,8 @@ def _about_chance(fitter: Fitter) -> list[str]:
         return []
     return [
         f"the model as given is right for {fitter.baseline.validation:.0%} of the validation rows, no better than"
-        f" chance for {classes} classes: it was probably trained on inputs of another scale, or classes in"
-        " another order"
+        f" chance for {classes} classes: if it was trained, then probably on inputs of another scale, or with"
+        " classes in another order"
     ]
 
 

@@ -2,5 +2,6 @@
 
 from graftkit.growing.grower import Grower
 from graftkit.growing.making import growable
+from graftkit.growing.telling import told
 
-__all__ = ["Grower", "growable"]
+__all__ = ["Grower", "growable", "told"]

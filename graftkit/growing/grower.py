@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from graftkit import ranks, surgery
 from graftkit.contracts import Data, GrowthSchedule, Observer
 from graftkit.core import options
-from graftkit.core.errors import PlanError, RunError, TrainingError
+from graftkit.core.errors import DataError, PlanError, RunError, TrainingError
 from graftkit.core.records import PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.folding import DEFAULT_OPSET
@@ -166,10 +166,10 @@ class Grower:
         """The phases that have ended."""
         return tuple(telling.signed(record, self._sign) for record in self._growth.history)
 
-    def finish(self) -> None:
+    def finish(self, why: str = "ended by the caller") -> None:
         """End growth, if it has not, with the model in its best state."""
         if not self._growth.finished:
-            self._growth.interrupt("ended by the caller")
+            self._growth.interrupt(why)
             self._growth.close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -243,12 +243,18 @@ class Grower:
 
         Args:
             path: where to write.
-            rows: data whose validation rows are compared, besides the example and random ones.
+            rows: what `graftkit.load_data` gives, whose validation rows are compared, besides the example and random
+                ones; None for those alone.
             opset: 17 to 25.
 
         Raises:
+            DataError: the rows are something else.
             ExportError, MismatchError: then nothing is written.
         """
+        if rows is not None and not isinstance(rows, Data):
+            raise DataError(
+                f"rows are what graftkit.load_data gives, not {type(rows).__name__}; leave them out, or load them so"
+            )
         self.finish()
         return export(self._growth.model, path, rows=rows, opset=opset)
 

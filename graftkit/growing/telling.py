@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -29,16 +30,15 @@ def signed_observer(observer: Observer, sign: float) -> Observer:
 def to_logging() -> Observer:
     """Phases and troubles go to Python's logging."""
     log = logging.getLogger("graftkit")
+    return told(log.info, log.warning)
+
+
+def told(info: Callable[[str], None], warn: Callable[[str], None]) -> Observer:
+    """Phases and troubles go to these, in words."""
 
     def phase(record: PhaseRecord) -> None:
         score = "no score" if record.validation is None else f"best score {record.validation:.4g}"
-        log.info(
-            "cycle %d ended after %d epochs: %s, %d dendrites, %d parameters",
-            record.cycle,
-            record.epochs,
-            score,
-            record.dendrites,
-            record.parameters,
-        )
+        size = f"{record.dendrites} dendrites, {record.parameters:,} parameters"
+        info(f"growth: phase {record.cycle} ended after {record.epochs} epochs: {score}, {size}")
 
-    return Observer(on_phase=phase, on_warning=log.warning)
+    return Observer(on_phase=phase, on_warning=warn)

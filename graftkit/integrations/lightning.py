@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from graftkit.core.errors import RuntimeMissingError, TrainingError
-from graftkit.growing import Grower
+from graftkit.growing import Grower, told
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 else:
     try:
         from lightning.pytorch import Callback
+        from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
     except ImportError:
         try:
             from pytorch_lightning import Callback
+            from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
         except ImportError as error:
             raise RuntimeMissingError(
                 "Lightning is not installed; pip install 'graftkit[lightning]' brings it"
@@ -37,11 +41,11 @@ class Growth(Callback):
 
     The part called `attribute` is replaced by one that is called in the same way, over the same parameters, and takes
     dendrites in. A checkpoint of the Trainer holds the part without dendrites under its own names, so that it loads
-    into the module as it is written; the dendrites come with the callback's own state, and `ckpt_path` goes on with
-    them.
+    into the module as it is written; the dendrites come with the callback's own state, and `fit` with `ckpt_path` goes
+    on with them, also where nothing is left to train. After `fit` the module is in its best state.
 
     Args:
-        example_inputs: what the part takes, at least two rows.
+        example_inputs: what the part (not the whole module) takes, at least two rows.
         attribute: the part of the LightningModule that grows.
         monitor: the metric that was logged, once a validation.
         mode: "max" where a higher score is better, "min" for a loss.
@@ -49,6 +53,9 @@ class Growth(Callback):
 
     Attributes:
         grower: the `Grower`, once training has begun.
+
+    Raises TrainingError, from the Trainer: there is no such part or metric, several optimizers, or a checkpoint is to
+    be validated or tested, which holds the part without dendrites.
     """
 
     def __init__(
@@ -70,19 +77,48 @@ class Growth(Callback):
         )
         self.grower: Grower
         self._restored: Mapping[str, Any] | None = None
+        self._guard: RemovableHandle | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse to load what would be the network without its dendrites."""
+        if stage == "fit":
+            return
+
+        what = str(getattr(stage, "value", stage))
+
+        def refuse(*_: Any) -> None:
+            self.teardown(trainer, pl_module, stage)
+            raise TrainingError(
+                f"a checkpoint holds {self.attribute!r} without its dendrites, so {what} would not see them; leave"
+                " ckpt_path out (after fit the module is in its best state), or let fit go on from it first"
+            )
+
+        self._guard = pl_module.register_load_state_dict_pre_hook(refuse)  # type: ignore[no-untyped-call]
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """From here on anything may be loaded."""
+        if self._guard is not None:
+            self._guard.remove()
+        self._guard = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take hold of the part, the optimizer and its schedules."""
+        part = dict(pl_module.named_children()).get(self.attribute)
+        if part is None:
+            there = ", ".join(name for name, _ in pl_module.named_children()) or "none"
+            raise TrainingError(
+                f"the module has no part {self.attribute!r} that could grow (attribute=); there are {there}"
+            )
         if len(trainer.optimizers) != 1:
             raise TrainingError(f"the module has {len(trainer.optimizers)} optimizers, and growth works with one")
         example = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(pl_module.device), self.example_inputs)
         self.grower = Grower(
-            getattr(pl_module, self.attribute),
+            part,
             example,
             trainer.optimizers[0],
             lr_scheduler=[config.scheduler for config in trainer.lr_scheduler_configs],
             mode=self.mode,
-            **self.how,
+            **{"observer": told(rank_zero_info, rank_zero_warn), **self.how},
         )
         setattr(pl_module, self.attribute, self.grower.model)
         if self._restored is not None:
@@ -101,7 +137,13 @@ class Growth(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the module in its best state."""
-        self.grower.finish()
+        self.grower.finish("the Trainer ended")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where there was nothing left to train, come to where the checkpoint was."""
+        if not hasattr(self, "grower") and self._restored is not None:
+            self.on_train_start(trainer, pl_module)
+            self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Growth, for the Trainer's checkpoints."""

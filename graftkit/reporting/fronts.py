@@ -11,6 +11,16 @@ from graftkit.reporting import wording
 from graftkit.reporting.tables import Line, Lines
 from graftkit.reporting.wording import metric_value
 
+_OF_DENDRITES = (
+    "dendrites",
+    "sites",
+    "budget",
+    "max-parameters",
+    "join",
+    "rule",
+    "freeze-base",
+)  # nothing to a control
+
 
 def front_table(report: SweepReport) -> RenderableType:
     """The networks that no smaller one beats: those with dendrites, then those without."""
@@ -22,7 +32,9 @@ def front_table(report: SweepReport) -> RenderableType:
         for point in front:
             lines.append(Line((f"  {point_name(point)}", *_cells(report, point))))
             if point.trial is not None:
-                lines.append(Line(text=settings_words(point.trial.settings), indent=4))
+                settings = point.trial.settings
+                own = settings if grafted else {k: v for k, v in settings.items() if k not in _OF_DENDRITES}
+                lines.append(Line(text=settings_words(own), indent=4))
     return Lines(tuple(lines))
 
 

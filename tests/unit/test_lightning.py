@@ -47,6 +47,9 @@ class Module(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self.log("val_loss", cross_entropy(self.net(batch[0]), batch[1]))
 
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.validation_step(batch, index)
+
     def configure_optimizers(self) -> Any:
         made = [torch.optim.AdamW(self.parameters(), lr=0.05) for _ in range(self.count)]
         return made, [torch.optim.lr_scheduler.LambdaLR(optimizer, Falling(0.9)) for optimizer in made]
@@ -127,3 +130,39 @@ def test_without_the_framework_the_extra_is_named(name: str, extra: str, monkeyp
     monkeypatch.delitem(sys.modules, f"graftkit.integrations.{name}", raising=False)
     with pytest.raises(RuntimeMissingError, match=rf"graftkit\[{extra}\]"):
         importlib.import_module(f"graftkit.integrations.{name}")
+
+
+def test_a_checkpoint_of_a_finished_run_comes_back_with_its_dendrites(tmp_path: Path) -> None:
+    first, module = growth(), Module()
+    trainer(tmp_path, first, 6).fit(module, *loaders())
+    again, other = growth(), Module()
+    trainer(tmp_path / "again", again, 6).fit(other, *loaders(), ckpt_path=tmp_path / "last.ckpt")
+    assert again.grower.plan == first.grower.plan and again.grower.plan.grafts
+    assert again.grower.best == first.grower.best and again.grower.finished
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in module.state_dict().items())
+    assert again.grower.export(tmp_path / "net.onnx").is_file()
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_checkpoint_without_its_dendrites_is_not_scored(tmp_path: Path, stage: str) -> None:
+    module = Module()
+    made = trainer(tmp_path, growth(), 3)
+    made.fit(module, *loaders())
+    made.validate(module, loaders()[1])  # which is in its best state
+    for own, scored in ((made, module), (trainer(tmp_path / "again", growth(), 3), Module())):
+        with pytest.raises(TrainingError, match=f"without its dendrites, so {stage} would not see them"):
+            getattr(own, stage)(scored, loaders()[1], ckpt_path=tmp_path / "last.ckpt")
+        scored.load_state_dict(scored.state_dict())  # anything else may be loaded
+
+
+def test_what_grows_has_to_be_a_part(tmp_path: Path) -> None:
+    for attribute in ("nett", "", "automatic_optimization"):
+        with pytest.raises(TrainingError, match=r"has no part .* that could grow .*; there are net"):
+            trainer(tmp_path, growth(attribute=attribute), 1).fit(Module(), *loaders())
+
+
+def test_growth_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, growing := growth(), 6).fit(Module(), *loaders())
+    told = [record.message for record in caplog.records if record.message.startswith("growth: phase 1 ended after")]
+    assert len(told) == 1 and "dendrites" in told[0] and growing.grower.history

@@ -48,7 +48,7 @@ class PythonFactory:
             arguments, taken = _arguments(found, order)
             model = _make(found, arguments, order.spec)
         if order.weights is None:
-            untrained = "no --weights were given: the weights that the factory makes are taken as trained"
+            untrained = "no --weights were given: training begins with the weights that the factory makes"
             return Made(model, factory, None, (untrained,))
         said = fill(model, order.weights, order.spec)
         return Made(model, factory, order.weights, (*taken, *said))
