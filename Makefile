@@ -27,8 +27,8 @@ zoo: .venv/.installed-zoo ## try 467 architectures, and write docs/coverage.md (
 fuzz: .venv/.installed-test ## give every reader 10,000 broken and hostile files (half an hour)
 	$(BIN)/python -m tests.fuzz --cases 10000
 
-soak: .venv/.installed-test ## kill runs at 50 random moments, and see each go on to the same file (a quarter of an hour)
-	$(BIN)/pytest tests/e2e/test_resume.py --kills 50
+soak: .venv/.installed-test ## kill runs at 50 random moments, and workers of runs of two, and see each go on (20 minutes)
+	$(BIN)/pytest tests/e2e/test_resume.py tests/e2e/test_torchrun.py --kills 50
 
 # Where the data of the benchmarks lie, or are fetched to, and how many processes share the work.
 DATA ?= data

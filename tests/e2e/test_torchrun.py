@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from e2e_tools import environment, run_cli
 
 ASKED = ("weak.pt", "--data", "rows.npz", "--margin", "0", "--cycles", "1")
@@ -41,21 +43,30 @@ def test_what_is_wrong_is_told_by_each_process(workshop: Path) -> None:
     assert not (workshop / "none").exists()
 
 
-def test_a_worker_that_is_lost_ends_the_run_which_goes_on_later(workshop: Path) -> None:
-    process = torchrun(workshop, *ASKED, "--epochs", 40, "--out", "lost")
+def test_a_worker_that_is_lost_ends_the_run_which_goes_on_later(workshop: Path, pytestconfig: pytest.Config) -> None:
+    chance = random.Random(0)
+    for number in range(max(1, pytestconfig.getoption("kills") // 10)):
+        lose_one(workshop, f"lost{number}", then=chance.uniform(0, 1))
+
+
+def lose_one(workshop: Path, name: str, *, then: float) -> None:
+    """Kill the second process so long after a checkpoint, and go on."""
+    run = workshop / name
+    process = torchrun(workshop, *ASKED, "--epochs", 100, "--out", name)
     end = time.monotonic() + 120
-    while not any((workshop / "lost").glob("checkpoint/progress/*.json")):
+    while not any(run.glob("checkpoint/progress/*.json")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
+    time.sleep(then)
     os.kill(second(process.pid), signal.SIGKILL)
     process.communicate(timeout=120)
     assert process.returncode != 0
-    assert not (workshop / "lost/model.onnx").exists()
-    _, stderr = (again := torchrun(workshop, "--resume", "lost")).communicate(timeout=240)
+    assert not (run / "model.onnx").exists()
+    _, stderr = (again := torchrun(workshop, "--resume", name)).communicate(timeout=240)
     assert again.returncode == 0, stderr
-    phases = [json.loads(line) for line in (workshop / "lost/history.jsonl").read_text().splitlines()]
-    assert [(phase["arm"], phase["epochs"]) for phase in phases] == [("grafted", 40), ("control", 40)]
-    assert (workshop / "lost/model.onnx").exists()
+    phases = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [(phase["arm"], phase["epochs"]) for phase in phases] == [("grafted", 100), ("control", 100)]
+    assert (run / "model.onnx").exists()
 
 
 def second(parent: int) -> int:
