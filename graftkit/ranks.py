@@ -67,7 +67,8 @@ def launched(device: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or re.search("gloo|nccl|peer", str(error), re.IGNORECASE):
-            raise RunError(f"another process was lost ({str(error).splitlines()[0]})") from error
+            why = str(error).splitlines()[0]
+            raise RunError(f"another process was lost ({why}); `graftkit augment --resume RUN` goes on") from error
         raise
     distributed.destroy_process_group()
 

@@ -61,8 +61,9 @@ def sweep_words(report: SweepReport) -> Iterator[str]:
         yield "So nothing is won by dendrites at this size: take the plain network."
     else:
         gain = wording.metric_difference(report.metric, best.measured.validation - plain.measured.validation)
-        tests = (best.measured.test, plain.measured.test)
-        kept = "" if None in tests else f", {wording.metric_difference(report.metric, tests[0] - tests[1])} on test"  # type: ignore[operator]
+        ours, theirs, kept = best.measured.test, plain.measured.test, ""
+        if ours is not None and theirs is not None:
+            kept = f", {wording.metric_difference(report.metric, ours - theirs)} on test"
         yield f"So at this size the network with dendrites scores {gain} on validation{kept}."
     yield (
         "The best of many trials look better on validation than they are; test rows decided nothing. Repeat what you"

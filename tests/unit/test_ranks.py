@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from ranks_tools import spread
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -31,13 +34,27 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
 
 
-def grown(rank: int, world: int, *, accumulate: int = 1, stop: int | None = None, folder: Path | None = None) -> Said:
+def grown(
+    rank: int,
+    world: int,
+    *,
+    accumulate: int = 1,
+    stop: int | None = None,
+    folder: Path | None = None,
+    fabric: Fabric | None = None,
+) -> Said:
     """Train and grow on this process's share of each batch; the state in the end and what `step` said."""
     inputs, targets = rows()
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
     grower = gk.Grower(model, inputs[:2], optimizer, schedule="rounds:epochs=2,dendrites=2", dendrites="full")
-    trained: nn.Module = DistributedDataParallel(grower.model) if world > 1 else grower.model
+    trained: nn.Module = grower.model
+    stepped: Any = optimizer
+    if fabric is not None:
+        trained, stepped = fabric.setup(grower.model, optimizer)
+    elif world > 1:
+        trained = DistributedDataParallel(grower.model)
+    backward = Tensor.backward if fabric is None else fabric.backward
     said: list[object] = []
     torch.manual_seed(rank)
     begin = 0 if folder is None else grower.resume(folder)
@@ -47,10 +64,10 @@ def grown(rank: int, world: int, *, accumulate: int = 1, stop: int | None = None
         grower.model.train()
         for batch in torch.arange(ROWS).split(16):
             own = batch[rank::world]
-            optimizer.zero_grad()
+            stepped.zero_grad()
             for part in own.split(len(own) // accumulate):
-                (cross_entropy(trained(inputs[part]), targets[part]) / accumulate).backward()
-            optimizer.step()
+                backward(cross_entropy(trained(inputs[part]), targets[part]) / accumulate)
+            stepped.step()
         # each process validates rows of its own, as a DistributedSampler would have it
         with torch.no_grad():
             score = -float(cross_entropy(grower.model.eval()(inputs[rank::world]), targets[rank::world]))
@@ -92,11 +109,22 @@ def accumulated(rank: int, world: int) -> Said:
     return grown(rank, world, accumulate=2)
 
 
+def in_fabric(rank: int, world: int) -> Said:
+    """With Lightning Fabric, as torchrun would start it."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0}
+    os.environ.update({name: str(value) for name, value in told.items()}, TORCHELASTIC_RUN_ID="one")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="1")  # nobody asks there: the group is there already
+    fabric = Fabric(accelerator="cpu", devices=world, strategy="ddp", precision="64-true")
+    fabric.launch()
+    return grown(rank, world, fabric=fabric)
+
+
 TASKS: dict[str, Callable[[int, int], Said]] = {
     "whole": grown,
     "accumulated": accumulated,
     "refused": refused,
     "resumed": resumed,
+    "fabric": in_fabric,
 }
 
 
