@@ -243,13 +243,26 @@ class GrowthSchedule(Protocol):
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]  # inputs by name -> all outputs in the file's order
 
 
+class Session(Protocol):
+    """A file that a runtime has loaded; a `Run`. What it holds goes with `close`, or with the last reference to it."""
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs of one batch, in the file's order. Raises MismatchError where the runtime fails on it."""
+
+    def seconds(self, inputs: Mapping[str, np.ndarray], times: int) -> list[float]:
+        """How long each of so many runs of one batch takes, measured where the runtime is."""
+
+    def close(self) -> None:
+        """Let go of the file; closing twice does no harm."""
+
+
 class Runtime(Protocol):
     """An inference runtime that loads an ONNX file."""
 
     name: ClassVar[str]
 
-    def open(self, model: bytes | Path, *, threads: int | None = None) -> Run:
-        """A function that runs one batch. A model with external data has to be given as its path.
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
+        """Load a file. A model with external data has to be given as its path; `threads` None leaves it to the runtime.
 
         Raises RuntimeMissingError, or ExportError where the file is not loaded.
         """

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graftkit.contracts import Run
 from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
-from graftkit.runtimes.ports import check_names, first_line, shapes
+from graftkit.runtimes.here import Here
+from graftkit.runtimes.ports import first_line, shapes
 
 _LARGE = 2**28  # bytes; packing such weights anew for speed would double them
 
@@ -22,7 +22,7 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
 
-    def open(self, model: bytes | Path, *, threads: int | None = None) -> Run:
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Here:
         try:
             import onnxruntime
         except ImportError:
@@ -36,13 +36,12 @@ class OnnxRuntime:
         names = [value.name for value in session.get_inputs()]
 
         def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-            check_names(inputs, names, self.name)
             try:
                 return list(session.run(None, dict(inputs)))
             except Exception as error:
                 raise MismatchError(f"onnxruntime fails on {shapes(inputs)}: {first_line(error)}") from error
 
-        return run
+        return Here(run, names, self.name)
 
 
 def _options(onnxruntime: Any, threads: int | None, *, spare_memory: bool) -> Any:

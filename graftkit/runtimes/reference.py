@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from graftkit.contracts import Run
 from graftkit.core.errors import ExportError, MismatchError
-from graftkit.runtimes.ports import check_names, first_line, shapes
+from graftkit.runtimes.here import Here
+from graftkit.runtimes.ports import first_line, shapes
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Reference:
 
     name: ClassVar[str] = "reference"
 
-    def open(self, model: bytes | Path, *, threads: int | None = None) -> Run:
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Here:
         import onnx
         from onnx.reference import ReferenceEvaluator
 
@@ -33,7 +33,6 @@ class Reference:
         names = [name for name in evaluator.input_names if name not in {t.name for t in proto.graph.initializer}]
 
         def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-            check_names(inputs, names, self.name)
             try:
                 with np.errstate(all="ignore"):  # infinity and NaN are compared, not warned of
                     return [np.asarray(value) for value in evaluator.run(None, dict(inputs))]
@@ -41,4 +40,4 @@ class Reference:
                 reason = first_line(error)
                 raise MismatchError(f"onnx's reference evaluator fails on {shapes(inputs)}: {reason}") from error
 
-        return run
+        return Here(run, names, self.name)
