@@ -142,7 +142,7 @@ def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
         _write(folder, report, interrupted=True)
         raise Interrupted(_what_is_kept(report, request))
     try:
-        report = _ship(folder, report, model, rows, metric, facts, request.opset, observer)
+        report = _ship(folder, report, model, rows, metric, facts, request, observer)
     except KeyboardInterrupt:
         _write(folder, report, interrupted=True)
         raise Interrupted(_what_is_kept(report, request)) from None
@@ -257,12 +257,15 @@ def _ship(
     rows: Data,
     metric: Metric,
     facts: Mapping[str, Any],
-    opset: int,
+    request: Request,
     observer: Observer,
 ) -> RunReport:
     """Write model.onnx once it has proved to compute the same; the report with that proof."""
     own = {"source_sha256": facts["sha256"] or "", "inspection": report.inspection.to_json()}
-    shipped = ship(model, folder.model, rows, opset=opset, facts=own, metric=metric, on_stage=observer.on_stage)
+    tell = observer.on_stage
+    shipped = ship(
+        model, folder.model, rows, opset=request.opset, layout=request.layout, facts=own, metric=metric, on_stage=tell
+    )
     for line in shipped.notes:
         observer.on_warning(line)
     return replace(

@@ -45,6 +45,7 @@ class Request:
     budget: str | None = None
     join: str = "activation"
     opset: int = folding.DEFAULT_OPSET
+    layout: str = "portable"
     settings: Settings = field(default_factory=Settings)
     loggers: tuple[str, ...] = ()
     force: bool = False
@@ -84,6 +85,7 @@ class Request:
             "budget": self.budget,
             "join": self.join,
             "opset": self.opset,
+            "layout": self.layout,
             "loggers": list(self.loggers),
         }
         return {**asked, **{key: value for key, value in plain.items() if key not in asked}, **recipe}

@@ -63,6 +63,7 @@ from graftkit.cli.stopping import stopping
 )  # fmt: skip
 @click.option("--deterministic", is_flag=True, help="Refuse operations that may give other numbers each time.")
 @options.opset
+@options.layout
 @options.model
 @click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN",
@@ -168,6 +169,7 @@ def request_from(given: dict[str, Any], out: Path) -> Any:
         budget=given["budget"],
         join=given["join"],
         opset=given["opset"],
+        layout=given["layout"],
         settings=settings,
         loggers=given["loggers"],
         force=given["force"],

@@ -69,6 +69,14 @@ opset: Decorator = click.option(
     "--opset", type=click.IntRange(17, 25), default=20, show_default=True, help="ONNX opset."
 )  # the limits are folding.OPSETS, which takes torch to import
 
+layout: Decorator = click.option(
+    "--layout",
+    type=click.Choice(["portable", "auto", "branches", "wide", "depthwise"]),
+    default="portable",
+    show_default=True,
+    help="How sites with dendrites are written: by rule; as measures fastest here, in onnxruntime; or all alike.",
+)  # the choices are shipping.CHOICES, which takes torch to import
+
 
 def started() -> None:
     """Say so before torch is imported, which takes seconds."""

@@ -21,8 +21,8 @@ _DEFAULT_SPACE = (
     "cycles=1..2",
 )
 _NOT_SEARCHED = frozenset({  # what has nothing to do with a network's worth, or decides what that is
-    "out", "resume", "force", "json", "trust", "allow", "seed", "seeds", "opset", "device", "logger", "data", "metric",
-    "loss", "output", "part", "arch-args",
+    "out", "resume", "force", "json", "trust", "allow", "seed", "seeds", "opset", "layout", "device", "logger", "data",
+    "metric", "loss", "output", "part", "arch-args",
 })  # fmt: skip
 _LEFT_OUT = "none"  # the value of an option that has no default, where it is not given
 _GO_ON = "the same command again goes on with the sweep"

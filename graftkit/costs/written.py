@@ -18,7 +18,7 @@ from graftkit.costs.cost import Counts, Prices
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel, SiteDendrites, TracedModel
 from graftkit.plan import Graft
-from graftkit.shipping import to_onnx
+from graftkit.shipping import one_row, row_of, to_onnx
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pair:
 def plain(model: GraftedModel) -> Pair:
     """The model as it stands, twice."""
     written = to_onnx(model).SerializeToString()
-    return Pair(written, written, _one_row(model.traced))
+    return Pair(written, written, one_row(model))
 
 
 def with_grafts(
@@ -46,7 +46,7 @@ def with_grafts(
         before: the model as it stands, where it is written already.
         row: what its only input is for one row of data, where that is not the first of its example.
     """
-    inputs = _one_row(model.traced) if row is None else {model.traced.signature.input_names[0]: row.numpy()}
+    inputs = one_row(model) if row is None else {model.traced.signature.input_names[0]: row.numpy()}
     before = before or to_onnx(model).SerializeToString()
     plan = model.plan
     surgery.graft(model, grafts, build_dendrite, seed=0)
@@ -132,16 +132,6 @@ def _sound(model: GraftedModel, key: str, first: int) -> None:
                 p.copy_(torch.rand(p.shape, generator=generator) + 0.5)
 
 
-def _one_row(traced: TracedModel) -> dict[str, np.ndarray]:
-    ports = traced.signature.inputs
-    return {p.name: _row(x, p.shape).numpy() for p, x in zip(ports, traced.inputs, strict=True)}
-
-
-def _row(x: Tensor, shape: Sequence[int | str]) -> Tensor:
-    """One row, or all of them where their number is fixed."""
-    return x[:1].detach().cpu() if shape and isinstance(shape[0], str) else x.detach().cpu()
-
-
 def _seen(model: GraftedModel, sites: Sequence[str]) -> dict[str, Tensor]:
     """What each site reads for one row of the example."""
     plan, found = model.plan, dict[str, Tensor]()
@@ -153,7 +143,7 @@ def _seen(model: GraftedModel, sites: Sequence[str]) -> dict[str, Tensor]:
     ports = model.traced.signature.inputs
     try:
         with torch.no_grad():
-            rows = [_row(x, p.shape) for x, p in zip(model.traced.inputs, ports, strict=True)]
+            rows = [row_of(x, p.shape) for x, p in zip(model.traced.inputs, ports, strict=True)]
             model.eval()(*(row.to(device) for row in rows))
     finally:
         for handle in handles:

@@ -11,6 +11,7 @@ import onnx
 from graftkit.core.sites import Site
 from graftkit.folding import surgeon
 from graftkit.folding.export import DEFAULT_OPSET, OPSETS, check_standard, to_onnx
+from graftkit.folding.layouts import BRANCHES, LAYOUTS, arrange
 from graftkit.folding.names import mark_sites, rename, restore_scopes, scopes_of
 from graftkit.folding.reading import PREFIX, OnnxFile, open_onnx, read_description, read_onnx
 from graftkit.folding.rewrites import REWRITES
@@ -18,12 +19,15 @@ from graftkit.folding.storing import data_files, is_data_file, staged
 from graftkit.folding.written import LARGE, ONE_FILE, Written
 
 __all__ = [
+    "BRANCHES",
     "DEFAULT_OPSET",
     "LARGE",
+    "LAYOUTS",
     "ONE_FILE",
     "OPSETS",
     "OnnxFile",
     "Written",
+    "arrange",
     "data_files",
     "describe",
     "fold",
@@ -32,6 +36,7 @@ __all__ = [
     "read_description",
     "read_onnx",
     "staged",
+    "tell",
     "to_onnx",
 ]
 
@@ -79,6 +84,11 @@ def describe(
     for name, value in (own or {}).items():
         if not name.startswith(PREFIX):
             model.metadata_props.add(key=name, value=value)
-    for name, value in {"version": version, **facts}.items():
+    tell(model, version=version, **facts)
+
+
+def tell(model: onnx.ModelProto, **facts: Any) -> None:
+    """Add facts, as JSON by name, to the model's metadata, in place."""
+    for name, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
         model.metadata_props.add(key=PREFIX + name, value=text)

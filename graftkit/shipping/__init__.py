@@ -2,16 +2,22 @@
 
 from graftkit.folding import ONE_FILE, read_onnx, staged
 from graftkit.shipping.building import build, fresh_graph, to_onnx
+from graftkit.shipping.layouts import CHOICES, Target
+from graftkit.shipping.probes import one_row, row_of
 from graftkit.shipping.shipment import Shipped, export, ship
 from graftkit.shipping.verifying import runtime_metric, verify
 
 __all__ = [
+    "CHOICES",
     "ONE_FILE",
     "Shipped",
+    "Target",
     "build",
     "export",
     "fresh_graph",
+    "one_row",
     "read_onnx",
+    "row_of",
     "runtime_metric",
     "ship",
     "staged",

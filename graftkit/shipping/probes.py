@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,17 @@ def few_probes(model: GraftedModel, ports: Sequence[Port]) -> list[Probe]:
     example = _example(model)
     batch, _ = _batch_size(ports, example)
     return [Probe(example)] if batch is None else [Probe(example), Probe(tracing.resized(example, ports, batch, 1))]
+
+
+def one_row(model: GraftedModel) -> dict[str, np.ndarray]:
+    """The first row of the example by input name; all rows where their number is fixed."""
+    ports = model.traced.signature.inputs
+    return {port.name: row_of(x, port.shape).numpy() for port, x in zip(ports, model.traced.inputs, strict=True)}
+
+
+def row_of(x: Tensor, shape: Sequence[int | str]) -> Tensor:
+    """One row, or all of them where their number is fixed."""
+    return x[:1].detach().cpu() if shape and isinstance(shape[0], str) else x.detach().cpu()
 
 
 def on_device(model: GraftedModel, batch: Batch) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from graftkit import folding
 from graftkit.contracts import Data, Metric
 from graftkit.core.errors import ExportError
 from graftkit.core.signature import Port, Signature
-from graftkit.folding import ONE_FILE, staged
+from graftkit.folding import ONE_FILE, Written, staged
 from graftkit.model import GraftedModel
 from graftkit.shipping.building import build
+from graftkit.shipping.layouts import AUTO, PORTABLE, Target, layouts_for
+from graftkit.shipping.probes import one_row
 from graftkit.shipping.verifying import SizeMismatch, runtime_metric, verify
 
 
@@ -29,6 +31,7 @@ class Shipped:
         parity: the largest relative difference to the trained model, by runtime.
         metric: the validation metric through onnxruntime alone, where it was asked for.
         signature: inputs and outputs as the file has them.
+        layouts: by site key, how a grafted site is written that is not written as branches.
         notes: what a user has to know about it, one line each.
     """
 
@@ -36,6 +39,7 @@ class Shipped:
     parity: Mapping[str, float]
     metric: float | None
     signature: Signature
+    layouts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -47,6 +51,8 @@ def ship(
     opset: int = folding.DEFAULT_OPSET,
     facts: Mapping[str, Any] | None = None,
     metric: Metric | None = None,
+    layout: str = PORTABLE,
+    target: Target | None = None,
     one_file: int = ONE_FILE,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> Shipped:
@@ -62,6 +68,8 @@ def ship(
         opset: 17 to 25.
         facts: written as JSON into the file's metadata, beside the plan.
         metric: to be computed on the validation rows.
+        layout: how grafted sites are written: "portable" by rule, "auto" as it measures fastest, or a name in LAYOUTS.
+        target: where "auto" measures; onnxruntime on one thread where it is None.
         one_file: a model of more bytes has its weights in a file of their own beside `path`; 2 GiB at most.
         on_stage: told what happens.
 
@@ -69,7 +77,7 @@ def ship(
         ExportError, MismatchError: then nothing is written.
         RunError: the folder cannot be written to.
     """
-    signature, notes = model.traced.signature, []
+    signature, notes, layouts = model.traced.signature, [], None
     while True:
         on_stage("exporting")
         try:
@@ -82,6 +90,10 @@ def ship(
                 signature = with_fixed(signature, size, model)
             notes.append(f"{' and '.join(others)} fixed in the ONNX file: {error}")
             continue
+        if layouts is None:
+            on_stage("choosing layouts" if layout == AUTO else "exporting")
+            layouts = layouts_for(layout, written, one_row(model), target or Target())
+        layouts = _arranged(written, layouts)
         try:
             with staged(written, path, one_file=min(one_file, ONE_FILE)) as draft:
                 on_stage("verifying")
@@ -91,7 +103,7 @@ def ship(
             signature = with_fixed(signature, error.size, model)
             notes.append(f"{error.size} is fixed in the ONNX file, which would be wrong at another: {error}")
         else:
-            return Shipped(Path(path), parity, score, signature, tuple(notes))
+            return Shipped(Path(path), parity, score, signature, layouts, tuple(notes))
 
 
 def export(
@@ -101,10 +113,19 @@ def export(
     rows: Data | None = None,
     opset: int = folding.DEFAULT_OPSET,
     facts: Mapping[str, Any] | None = None,
+    layout: str = PORTABLE,
     one_file: int = ONE_FILE,
 ) -> Path:
     """`ship`, and the path alone."""
-    return ship(model, path, rows, opset=opset, facts=facts, one_file=one_file).path
+    return ship(model, path, rows, opset=opset, facts=facts, layout=layout, one_file=one_file).path
+
+
+def _arranged(model: Written, layouts: Mapping[str, str]) -> Mapping[str, str]:
+    """Write the sites so, in place, and say so in the file; returns those that changed."""
+    changed = folding.arrange(model.proto, layouts)
+    found = {site: layouts[site] for site in changed}
+    folding.tell(model.proto, layouts=found)
+    return found
 
 
 def _free_sizes(signature: Signature) -> list[str]:

@@ -108,6 +108,32 @@ conv = node("Conv", ["x", "w", "b"], "h")
 branch = [node("Conv", ["x", "v", "c"], "d"), node("Tanh", ["d"], "a")]
 joined = [conv, *branch, node("Mul", ["s", "a"], "m"), node("Add", ["h", "m"], "j")]
 
+gated = [
+    conv, node("Relu", ["h"], "r"), node("ReduceMean", ["r", "axes"], "m"), node("Tanh", ["m"], "t"),
+    node("Add", ["t", "one"], "p"), node("Mul", ["h", "p"], "g"),
+]  # fmt: skip
+ONE = {"axes": np.array([2, 3]), "one": np.float32(1)}
+KEY_SIZES = {
+    "whole": np.array([-1]), "-1": np.array([-1]), "-2": np.array([-2]), "start": np.array([-(2**63)]),
+    "end": np.array([2**63 - 1]),
+}  # fmt: skip
+
+
+def turned_keys(*, order: tuple[str, str, str] = ("lead", "last", "before"), last: str = "-1") -> Nodes:
+    """As the exporter turns the keys of an attention; `order` is that of the sizes behind the turn."""
+    return [
+        node("Shape", ["x"], "sizes"),
+        node("Slice", ["sizes", last, "end"], "last"),
+        node("Slice", ["sizes", "-2", "-1"], "before"),
+        node("Slice", ["sizes", "start", "-2"], "lead"),
+        node("Concat", ["whole", "before", "last"], "flat", axis=0),
+        node("Concat", list(order), "parted", axis=0),
+        node("Reshape", ["x", "flat"], "f"),
+        node("Transpose", ["f"], "t", perm=[0, 2, 1]),
+        node("Reshape", ["t", "parted"], "y"),
+    ]
+
+
 APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     "norm behind a conv": ("batch_norm", model_of([conv, norm("h", "y")], CONV | norm_of(4)), "BatchNormalization"),
     "a weight that is turned": (
@@ -201,6 +227,59 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
         model_of([conv, node("Transpose", ["h"], "y", perm=[0, 1, 2, 3])], CONV),
         "Transpose",
     ),
+    "strength behind a conv": ("scale", model_of([conv, node("Mul", ["s", "h"], "y")], CONV | {"s": -STRENGTH["s"]}),
+                               "Mul"),
+    "strength behind a product": (
+        "scale",
+        model_of([node("MatMul", ["x", "w"], "h"), node("Mul", ["h", "s"], "y")], {
+            "w": numbers(6, 4), "s": STRENGTH["s"].reshape(4)
+        }, shape=("n", 5, 6)),
+        "Mul",
+    ),
+    "a gate": ("gate", model_of([*gated, node("Relu", ["g"], "y")], CONV | ONE), "Relu"),
+    "a sigmoid gate": (
+        "gate",
+        model_of([conv, node("Relu", ["h"], "r"), node("Sigmoid", ["r"], "s"), node("Mul", ["s", "h"], "g"),
+                  node("Relu", ["g"], "y")], CONV),
+        "Relu",
+    ),
+    "two calls alike": (
+        "shared",
+        model_of([conv, node("Conv", ["x", "w", "b"], "k"), node("Tanh", ["k"], "t"), node("Add", ["h", "t"], "y")],
+                 CONV),
+        "Conv",
+    ),
+    "two small constants alike": (
+        "shared",
+        model_of([node("Add", ["x", "c"], "h"), node("Add", ["x", "d"], "k"), node("Mul", ["h", "k"], "y")],
+                 {"c": numbers(3, 1, 1), "d": numbers(3, 1, 1)}),
+        "Add",
+    ),
+    "two turns": (
+        "turns",
+        model_of([node("Transpose", ["x"], "t", perm=[0, 2, 3, 1]), node("Transpose", ["t"], "y", perm=[0, 2, 1, 3])],
+                 {}),
+        "Transpose",
+    ),
+    "two reshapes": (
+        "turns",
+        model_of([node("Reshape", ["x", "first"], "f"), node("Reshape", ["f", "second"], "y")],
+                 {"first": np.array([0, 75]), "second": np.array([-1, 5, 15])}),
+        "Reshape",
+    ),
+    "a reshape of a flat input": (
+        "turns",
+        model_of([node("Flatten", ["x"], "f"), node("Reshape", ["f", "second"], "y")],
+                 {"second": np.array([-1, 5, 15])}),
+        "Flatten",
+    ),
+    "an axis that comes and goes": (
+        "turns",
+        model_of([node("Unsqueeze", ["x", "0"], "u"), node("Transpose", ["u"], "t", perm=[3, 1, 2, 0, 4]),
+                  node("Squeeze", ["t", "-2"], "y")], {"0": np.array([0]), "-2": np.array([-2])}),
+        "Unsqueeze",
+    ),
+    "keys that are turned": ("turns", model_of(turned_keys(), KEY_SIZES, shape=("n", 3, 5, 4)), "Reshape"),
 }  # fmt: skip
 
 
@@ -211,9 +290,8 @@ def test_every_rewrite_has_a_place_where_it_applies() -> None:
 @pytest.mark.parametrize("case", APPLIES)
 def test_it_applies(case: str) -> None:
     name, before, gone = APPLIES[case]
-    assert gone in operators(before)
     after, changed = rewritten(before, name)
-    assert changed == 1 and gone not in operators(after)
+    assert changed == 1 and operators(after).count(gone) < operators(before).count(gone)
     assert_same(before, after)
     again, more = rewritten(after, name)
     assert more == 0 and operators(again) == operators(after)
@@ -395,6 +473,70 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     "an identity between two outputs": (
         "idle",
         model_of([conv, node("Identity", ["h"], "y")], CONV, outputs=("h", "y")),
+    ),
+    "a strength of a call that somebody else reads": (
+        "scale",
+        model_of([conv, node("Mul", ["s", "h"], "m"), node("Add", ["m", "h"], "y")], CONV | STRENGTH),
+    ),
+    "a strength of a call that is an output": (
+        "scale", model_of([conv, node("Mul", ["s", "h"], "y")], CONV | STRENGTH, outputs=("h", "y")),
+    ),
+    "a strength along the width": (
+        "scale", model_of([conv, node("Mul", ["s", "h"], "y")], CONV | {"s": numbers(4)}, shape=("n", 3, 6, 6)),
+    ),
+    "a strength of a product with a stack": (
+        "scale",
+        model_of([node("MatMul", ["x", "w"], "h"), node("Mul", ["h", "s"], "y")], {
+            "w": numbers(2, 6, 4), "s": numbers(4)
+        }, shape=("n", 2, 5, 6)),
+    ),
+    "a gate that may be negative": (
+        "gate",
+        model_of([conv, node("Relu", ["h"], "r"), node("Tanh", ["r"], "t"), node("Mul", ["t", "h"], "g"),
+                  node("Relu", ["g"], "y")], CONV),
+    ),
+    "a gate with less than one added": (
+        "gate", model_of([*gated, node("Relu", ["g"], "y")], CONV | ONE | {"one": np.float32(0.5)}),
+    ),
+    "a gate of what is not rectified": (
+        "gate",
+        model_of([conv, node("Sigmoid", ["h"], "s"), node("Mul", ["s", "h"], "g"), node("Relu", ["g"], "y")], CONV),
+    ),
+    "a gate that somebody else reads": (
+        "gate",
+        model_of([*gated, node("Relu", ["g"], "k"), node("Add", ["g", "k"], "y")], CONV | ONE),
+    ),
+    "a gate that is an output": (
+        "gate", model_of([*gated, node("Relu", ["g"], "y")], CONV | ONE, outputs=("g", "y")),
+    ),
+    "two calls with other settings": (
+        "shared",
+        model_of([node("Softmax", ["x"], "h", axis=1), node("Softmax", ["x"], "k", axis=2),
+                  node("Add", ["h", "k"], "y")], {}),
+    ),
+    "two calls alike of which the second is an output": (
+        "shared",
+        model_of([node("Tanh", ["x"], "h"), node("Tanh", ["x"], "y"), node("Relu", ["h"], "z")], {},
+                 outputs=("z", "y")),
+    ),
+    "two draws": (
+        "shared",
+        model_of([node("RandomNormal", [], "r", shape=[1]), node("RandomNormal", [], "q", shape=[1]),
+                  node("Sub", ["r", "q"], "d"), node("Mul", ["d", "zero"], "z"), node("Add", ["x", "z"], "y")],
+                 {"zero": np.zeros(1, np.float32)}),
+    ),
+    "a reshape that keeps a size": (
+        "turns",
+        model_of([node("Reshape", ["x", "first"], "f"), node("Reshape", ["f", "second"], "y")],
+                 {"first": np.array([0, 25, 3]), "second": np.array([0, 0, 3])}),
+    ),
+    "an axis that comes where another goes": (
+        "turns",
+        model_of([node("Unsqueeze", ["x", "0"], "u"), node("Transpose", ["u"], "t", perm=[1, 0, 2, 3, 4]),
+                  node("Squeeze", ["t", "2"], "y")], {"0": np.array([0]), "2": np.array([2])}, shape=("n", 1, 5, 5)),
+    ),
+    "keys whose sizes come back in the old order": (
+        "turns", model_of(turned_keys(order=("lead", "before", "last")), KEY_SIZES, shape=("n", 3, 5, 4)),
     ),
     "an identity from input to output": ("idle", model_of([node("Identity", ["x"], "y")], {})),
 }  # fmt: skip

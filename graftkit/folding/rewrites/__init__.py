@@ -8,9 +8,13 @@ import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.batch_norm import fold_batch_norm
 from graftkit.folding.rewrites.constants import fold_constants
+from graftkit.folding.rewrites.gate import share_gate
 from graftkit.folding.rewrites.idle import drop_idle
+from graftkit.folding.rewrites.scale import fold_scale
+from graftkit.folding.rewrites.shared import share_equal
 from graftkit.folding.rewrites.silent import drop_silent
 from graftkit.folding.rewrites.strength import fold_strength
+from graftkit.folding.rewrites.turns import merge_turns
 from graftkit.folding.rewrites.zero_padding import keep_zero_padding
 from graftkit.folding.rewrites.zero_state import drop_zero_state
 
@@ -21,6 +25,10 @@ REWRITES: Mapping[str, Rewrite] = {
     "batch_norm": fold_batch_norm,
     "silent": drop_silent,
     "strength": fold_strength,
+    "scale": fold_scale,
+    "gate": share_gate,
+    "shared": share_equal,
+    "turns": merge_turns,
     "zero_state": drop_zero_state,
     "idle": drop_idle,
     "zero_padding": keep_zero_padding,

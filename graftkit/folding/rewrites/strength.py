@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from functools import partial
+from collections.abc import Set
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graftkit.folding.rewrites.calls import one_a_channel, own_weights, scale
 from graftkit.folding.rewrites.tensors import held, nodes_of
-from graftkit.folding.surgeon import changed, peek
+from graftkit.folding.surgeon import peek
 
 
 def fold_strength(graph: gs.Graph) -> int:
@@ -25,12 +25,12 @@ def fold_strength(graph: gs.Graph) -> int:
             continue
         (activity,) = [t for t in mul.inputs if t is not constants[0]]
         call = _rectified_call(outputs, activity)
-        if call is None or not _one_a_channel(constants[0].shape, call):
+        if call is None or not one_a_channel(constants[0].shape, call):
             continue
         strength = peek(constants[0])
         if np.any(strength < 0):
             continue
-        _scale(call, strength.reshape(-1))
+        scale(call, strength.reshape(-1))
         relu = activity.inputs[0]
         relu.outputs[0] = mul.outputs[0]
         mul.inputs.clear()
@@ -49,22 +49,4 @@ def _rectified_call(outputs: Set[str], activity: gs.Tensor) -> gs.Node | None:
     if activity.name in outputs or drive.name in outputs:
         return None
     call = drive.inputs[0]
-    own = all(isinstance(t, gs.Constant) and len(t.outputs) == 1 for t in call.inputs[1:])
-    return call if own and call.attrs.get("alpha", 1.0) == 1.0 and call.attrs.get("beta", 1.0) == 1.0 else None
-
-
-def _one_a_channel(strength: Sequence[int], call: gs.Node) -> bool:
-    weight = call.inputs[1].shape
-    inner = len(weight) - 2 if call.op == "Conv" else 0
-    return tuple(strength) == (weight[_axis(call)],) + (1,) * inner
-
-
-def _axis(call: gs.Node) -> int:
-    return 0 if call.op == "Conv" or call.attrs.get("transB", 0) else 1
-
-
-def _scale(call: gs.Node, factor: np.ndarray) -> None:
-    shape = [1] * len(call.inputs[1].shape)
-    shape[_axis(call)] = -1
-    for constant, factors in zip(call.inputs[1:], (factor.reshape(shape), factor), strict=False):
-        constant.values = changed(constant, partial(np.multiply, factors))
+    return call if own_weights(call) else None

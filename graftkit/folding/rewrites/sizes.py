@@ -1,0 +1,52 @@
+"""What a list of sizes that a graph computes is made of: numbers, and sizes of other tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from graftkit.folding.surgeon import peek
+
+
+@dataclass(frozen=True)
+class Dim:
+    """The size of a tensor's dimension, which nobody knows before it runs."""
+
+    tensor: str
+    at: int
+
+
+def sizes_of(tensor: gs.Tensor) -> list[int | Dim] | None:
+    """The numbers in a one-dimensional tensor of sizes, None where they come from something else."""
+    if isinstance(tensor, gs.Constant):
+        return [int(value) for value in peek(tensor).reshape(-1)] if tensor._values.nbytes <= 256 else None
+    if not tensor.inputs:
+        return None
+    node = tensor.inputs[0]
+    match node.op:
+        case "Shape":
+            return _shape(node)
+        case "Slice":
+            return _slice(node)
+        case "Concat":
+            parts = [sizes_of(part) for part in node.inputs]
+            return None if None in parts else [size for part in parts for size in part or ()]
+    return None
+
+
+def _shape(node: gs.Node) -> list[int | Dim] | None:
+    source = node.inputs[0]
+    if source.shape is None:
+        return None
+    dims = [size if isinstance(size, int) else Dim(source.name, at) for at, size in enumerate(source.shape)]
+    return dims[node.attrs.get("start", 0) : node.attrs.get("end", len(dims))]
+
+
+def _slice(node: gs.Node) -> list[int | Dim] | None:
+    source, *ends = (sizes_of(tensor) for tensor in node.inputs[:3])
+    steps = sizes_of(node.inputs[4]) if len(node.inputs) > 4 else [1]
+    if source is None or steps != [1] or not all(end is not None and len(end) == 1 for end in ends):
+        return None
+    first, last = (end[0] for end in ends if end)
+    return source[first:last] if isinstance(first, int) and isinstance(last, int) else None
