@@ -52,8 +52,8 @@ class Described:
         return [np.ascontiguousarray(given[value.name]).reshape(given[value.name].shape) for value in self.inputs]
 
     def typed(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs in the types of the file: some runtimes know fewer."""
-        return [array.astype(value.dtype, copy=False) for value, array in zip(self.outputs, outputs, strict=True)]
+        """Outputs in the types of the file, of which some runtimes know fewer, without further axes of one element."""
+        return [_as(value, array) for value, array in zip(self.outputs, outputs, strict=True)]
 
     def _taken(self) -> str:
         return "; ".join(value.text() for value in self.inputs)
@@ -98,3 +98,9 @@ def _fits(value: Value, array: np.ndarray, sizes: dict[str, int]) -> bool:
         if isinstance(wanted, int) and wanted != found:
             return False
     return True
+
+
+def _as(value: Value, array: np.ndarray) -> np.ndarray:
+    rank = array.ndim if value.shape is None else len(value.shape)
+    further = array.shape[rank:]
+    return (array.reshape(array.shape[:rank]) if set(further) == {1} else array).astype(value.dtype, copy=False)
