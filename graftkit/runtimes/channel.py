@@ -84,6 +84,7 @@ def opened(channel: Channel, file: Described, threads: int | None) -> Elsewhere:
     """A session, once the other side has loaded the file. Raises ExportError, and ends the other side."""
     asked = {
         "do": "open",
+        "name": file.name,
         "threads": threads,
         "inputs": [_told(value) for value in file.inputs],
         "outputs": [value.name for value in file.outputs],

@@ -35,12 +35,14 @@ class Described:
     Attributes:
         content: the model, serialized.
         runtime: who is to run it, for messages.
+        name: the graph's.
     """
 
     content: bytes
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     runtime: str
+    name: str
 
     def check(self, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The inputs in the file's order. Raises MismatchError where one is not what the file takes."""
@@ -66,7 +68,8 @@ def described(model: bytes | Path, runtime: str) -> Described:
         constants = {tensor.name for tensor in proto.graph.initializer}  # older files list them as inputs, too
         taken = tuple(_value(value) for value in proto.graph.input if value.name not in constants)
         given = tuple(_value(value) for value in proto.graph.output)
-        return Described(model if isinstance(model, bytes) else _serialized(proto), taken, given, runtime)
+        content = model if isinstance(model, bytes) else _serialized(proto)
+        return Described(content, taken, given, runtime, proto.graph.name)
     except ExportError:
         raise
     except Exception as error:  # protobuf, onnx and the file system each have their own

@@ -282,7 +282,7 @@ def test_help(tmp_path, words):
         (("export", "x", "--opset", "16"), "Invalid value for '--opset': 16"),
         (("inspect", "x.pt", "--format", "jpeg"), "Invalid value for '--format'"),
         (("export",), "Missing argument 'RUN'"),
-        (("verify",), "Missing argument 'RUN'"),
+        (("verify",), "Missing argument 'RUN|MODEL'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
