@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option("--against", metavar="RUN", type=click.Path(path_type=Path),
               help="The run whose trained model MODEL, an ONNX file, has to compute.")  # fmt: skip
 @click.option("--runtime", "runtimes", multiple=True, default=("onnxruntime",), show_default=True,
-              help="onnxruntime, reference (onnx's own evaluator), openvino, tract, mnn, or all that are installed."
+              help="onnxruntime, reference (onnx's own evaluator), openvino, tract, mnn, ncnn, node,"
+              " browser (onnxruntime-web in both), or all that are installed."
               " Repeatable.")  # fmt: skip
 @options.trust
 @options.allow

@@ -18,7 +18,7 @@ from graftkit.runtimes import RUNTIMES
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3) - 6
 
 
-# Runtimes that are wrong where an output is read by a ReLU, too.
+# Runtimes that are wrong where an output is read by another node, too.
 MERGES = {"mnn"}
 
 
