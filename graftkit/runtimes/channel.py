@@ -42,15 +42,16 @@ def reply(frame: Frame) -> Frame:
     """An answer, or the Refused that it is. What a package printed counts where it says more than its exception."""
     header, _ = frame
     if "error" in header:
-        printed = [line for line in str(header.get("said", "")).splitlines() if _says_why(line)]
-        why = printed[0].strip() if printed else telling_line(header["error"])
+        why = why_of(str(header.get("said", ""))) or telling_line(header["error"])
         raise Refused(why, missing=bool(header.get("missing")))
     return frame
 
 
-def _says_why(line: str) -> bool:
-    lower = line.lower()
-    return any(word in lower for word in ("not support", "error", "unsupported", "can't", "cannot", "not implemented"))
+def why_of(printed: str) -> str:
+    """The line of what a package printed that says why it fails, empty where none does."""
+    words = ("not support", "error", "unsupported", "can't", "cannot", "not implemented", "unwrap()")
+    telling = (line for line in printed.splitlines() if any(word in line.lower() for word in words))
+    return next(telling, "").strip()
 
 
 @dataclass(eq=False)

@@ -57,6 +57,26 @@ class Described:
         """Outputs in the types of the file, of which some runtimes know fewer, without further axes of one element."""
         return [_as(value, array) for value, array in zip(self.outputs, outputs, strict=True)]
 
+    def free(self) -> list[str | None]:
+        """The free sizes, each once."""
+        sizes = (size for value in self.inputs for size in value.shape or ())
+        return list(dict.fromkeys(size for size in sizes if not isinstance(size, int)))
+
+    def sizes(self, given: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """What each named free size is in these inputs."""
+        pairs = (pair for v in self.inputs for pair in zip(v.shape or (), given[v.name].shape, strict=False))
+        return {size: found for size, found in pairs if isinstance(size, str)}
+
+    def at(self, sizes: Mapping[str, int]) -> Described:
+        """The same file with free sizes fixed."""
+        proto = onnx.load_model_from_string(self.content)
+        del proto.graph.value_info[:]  # which name sizes, too, and can be told again
+        for info in (*proto.graph.input, *proto.graph.output):
+            for size in info.type.tensor_type.shape.dim:
+                if size.dim_param in sizes:
+                    size.dim_value = sizes[size.dim_param]
+        return described(proto.SerializeToString(), self.runtime)
+
     def _taken(self) -> str:
         return "; ".join(value.text() for value in self.inputs)
 

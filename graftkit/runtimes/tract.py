@@ -1,61 +1,43 @@
-"""The `tract` runtime: inference in plain Rust, for small devices."""
+"""The `tract` runtime: inference in plain Rust, for small devices, in a process of its own."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
+from graftkit.contracts import Session
+from graftkit.core.errors import ExportError
+from graftkit.runtimes.channel import Elsewhere, opened
 from graftkit.runtimes.described import Described, described
-from graftkit.runtimes.here import Here
-from graftkit.runtimes.ports import shapes, telling_line
+from graftkit.runtimes.interpreters import Interpreter
+from graftkit.runtimes.sized import Sized
 
 
 @dataclass(frozen=True)
 class Tract:
-    """tract's optimised plan on the CPU; it has one thread, whatever is asked for."""
+    """tract's optimised plan on the CPU; it has one thread, whatever is asked for.
+
+    Of some operators it has to know all sizes: then a file with free ones is planned anew for each that it is given.
+    """
 
     name: ClassVar[str] = "tract"
+    interpreter: ClassVar[Interpreter] = Interpreter("tract", "tract", "with_tract.py", "GRAFTKIT_TRACT_PYTHON")
 
     def version(self) -> str:
-        _package()
-        return version("tract")
+        worker, version = self.interpreter.start()
+        worker.close()
+        return version
 
-    def open(self, model: bytes | Path, *, threads: int | None = None) -> Here:
-        tract = _package()
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
         file = described(model, self.name)
         try:
-            plan = _plan(tract, file)
-        except Exception as error:  # what ctypes and the library raise
-            raise ExportError(f"tract does not load the file: {telling_line(error)}") from error
+            return self._opened(file)
+        except ExportError as error:
+            if not file.free():
+                raise
+            return Sized(file, self._opened, error)
 
-        def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-            given = file.check(inputs)
-            try:
-                return file.typed([tensor.to_numpy() for tensor in plan.run(given)])
-            except Exception as error:
-                raise MismatchError(f"tract fails on {shapes(inputs)}: {telling_line(error)}") from error
-
-        return Here(run, [value.name for value in file.inputs], self.name)
-
-
-def _plan(tract: Any, file: Described) -> Any:
-    """It reads files alone, and any other that a model names: so it is given one that names none."""
-    with tempfile.TemporaryDirectory(prefix="graftkit-") as folder:
-        path = Path(folder, "model.onnx")
-        path.write_bytes(file.content)
-        return tract.onnx().load(path).into_model().into_runnable()
-
-
-def _package() -> Any:
-    try:
-        import tract
-    except ImportError:
-        raise RuntimeMissingError("tract is not installed: pip install 'graftkit[tract]'") from None
-    return tract
+    def _opened(self, file: Described) -> Elsewhere:
+        worker, _ = self.interpreter.start()
+        return opened(worker, file, None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graftkit.runtimes.channel import Frame, Lost, reply
+from graftkit.runtimes.channel import Frame, Lost, reply, why_of
 from graftkit.runtimes.workers import frames
 from graftkit.runtimes.workers.frames import SAID
 
@@ -75,8 +75,8 @@ class Worker:
         kill(self.process)
         code = self.process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        lines = self.said.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        said = self.said.read_text(errors="replace")
+        last = why_of(said) or next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "")
         return f"its process ended ({how}){': ' if last else ''}{last}"
 
 
