@@ -30,12 +30,12 @@ from tests.zoo.cases import find
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 ZOO = (
-    "torchvision/resnet18", "torchvision/mobilenet_v3_small", "torchvision/shufflenet_v2_x0_5",
-    "torchvision/squeezenet1_1", "torchvision/efficientnet_b0", "timm/regnetx_002", "timm/convnext_atto",
-    "timm/ghostnet_050", "timm/vit_tiny_patch16_224", "timm/mobilevit_xxs", "timm/efficientvit_b0",
+    "classic/rnn", "classic/lstm", "classic/gru_stacked_both_ways", "classic/conv1d", "classic/unet",
     "hf/BertForSequenceClassification", "hf/GPT2LMHeadModel", "hf/T5ForConditionalGeneration",
     "hf/LlamaForCausalLM", "hf/ViTForImageClassification", "hf/Wav2Vec2ForSequenceClassification",
-    "classic/rnn", "classic/lstm", "classic/gru_stacked_both_ways",
+    "timm/convnext_atto", "timm/vit_tiny_patch16_224", "timm/mobilevit_xxs", "timm/regnetx_002",
+    "timm/ghostnet_050", "timm/efficientvit_b0", "torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small",
+    "torchvision/shufflenet_v2_x0_5", "torchvision/efficientnet_b0", "torchvision/resnet18",
 )  # fmt: skip
 BEGIN, END = "<!-- table: benchmarks/runtimes.py -->", "<!-- end of table -->"
 TOLERANCE = 1e-4

@@ -44,4 +44,4 @@ for (;;) {
   if (!question.ok) break;
   await fetch("answer", { method: "POST", body: await answer(new Uint8Array(await question.arrayBuffer())) });
 }
-show("runtime", "graftkit has closed this session");
+show("session", "closed by graftkit");
