@@ -9,7 +9,7 @@ NEEDS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check zoo fuzz soak bench
+.PHONY: help demo test check zoo fuzz soak bench runtimes
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,30 @@ fuzz: .venv/.installed-test ## give every reader 10,000 broken and hostile files
 
 soak: .venv/.installed-test ## kill runs at 50 random moments, and workers of runs of two, and see each go on (20 minutes)
 	$(BIN)/pytest tests/e2e/test_resume.py tests/e2e/test_torchrun.py --kills 50
+
+# Where graftkit finds what is not in .venv; it looks into no folder by itself.
+FOREIGN = GRAFTKIT_MNN_PYTHON=$(CURDIR)/.venv-mnn/bin/python GRAFTKIT_NCNN_PYTHON=$(CURDIR)/.venv-ncnn/bin/python \
+	GRAFTKIT_ONNXRUNTIME_WEB=$(CURDIR)/.node/node_modules/onnxruntime-web
+
+runtimes: .venv/.installed-zoo .venv-mnn/.installed .venv-ncnn/.installed .node/.installed ## run files in all runtimes, and write docs/runtimes.md (an hour; needs node and chromium)
+	$(FOREIGN) GRAFTKIT_ALL_RUNTIMES=1 $(BIN)/pytest tests/conformance/test_runtimes.py tests/unit/test_workers.py tests/unit/test_web.py
+	$(FOREIGN) $(BIN)/python -W ignore benchmarks/runtimes.py --raw runs/bench/runtimes.jsonl --write docs/runtimes.md
+
+.venv-mnn/.installed: constraints.txt
+	'$(PYTHON)' -m venv .venv-mnn
+	.venv-mnn/bin/python -m pip install --quiet --constraint constraints.txt numpy mnn
+	@touch $@
+
+# pnnx asks for torch, which its program for ONNX files does without.
+.venv-ncnn/.installed: constraints.txt
+	'$(PYTHON)' -m venv .venv-ncnn
+	.venv-ncnn/bin/python -m pip install --quiet --constraint constraints.txt numpy ncnn
+	.venv-ncnn/bin/python -m pip install --quiet --no-deps --constraint constraints.txt pnnx
+	@touch $@
+
+.node/.installed: Makefile
+	npm install --prefix .node --no-audit --no-fund --silent onnxruntime-web@1.30.0
+	@touch $@
 
 # Where the data of the benchmarks lie, or are fetched to, and how many processes share the work.
 DATA ?= data

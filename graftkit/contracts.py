@@ -261,6 +261,9 @@ class Runtime(Protocol):
 
     name: ClassVar[str]
 
+    def version(self) -> str:
+        """Of what would run. Raises RuntimeMissingError where that is not installed."""
+
     def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
         """Load a file. A model with external data has to be given as its path; `threads` None leaves it to the runtime.
 

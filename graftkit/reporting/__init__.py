@@ -6,6 +6,7 @@ from graftkit.reporting.fronts import front_table, settings_words, sweep_words
 from graftkit.reporting.metrics import metrics
 from graftkit.reporting.page import report_html
 from graftkit.reporting.picture import network_svg
+from graftkit.reporting.runtimes import runtimes_table
 from graftkit.reporting.tables import inspection_table, result_table
 from graftkit.reporting.values import spending_words, value_table
 from graftkit.reporting.verdict import verdict
@@ -19,6 +20,7 @@ __all__ = [
     "network_svg",
     "report_html",
     "result_table",
+    "runtimes_table",
     "settings_words",
     "spending_words",
     "sweep_words",

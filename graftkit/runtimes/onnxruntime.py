@@ -22,11 +22,11 @@ class OnnxRuntime:
 
     name: ClassVar[str] = "onnxruntime"
 
+    def version(self) -> str:
+        return str(_package().__version__)
+
     def open(self, model: bytes | Path, *, threads: int | None = None) -> Here:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise RuntimeMissingError("onnxruntime is not installed: pip install onnxruntime") from None
+        onnxruntime = _package()
         options = _options(onnxruntime, threads, spare_memory=_size(model) > _LARGE)
         content = model if isinstance(model, bytes) else str(model)
         try:
@@ -42,6 +42,14 @@ class OnnxRuntime:
                 raise MismatchError(f"onnxruntime fails on {shapes(inputs)}: {first_line(error)}") from error
 
         return Here(run, names, self.name)
+
+
+def _package() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RuntimeMissingError("onnxruntime is not installed: pip install onnxruntime") from None
+    return onnxruntime
 
 
 def _options(onnxruntime: Any, threads: int | None, *, spare_memory: bool) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graftkit.core.errors import MismatchError
+from graftkit.core.errors import MismatchError, shown
 
 
 def check_names(given: Mapping[str, np.ndarray], wanted: Sequence[str], runtime: str) -> None:
@@ -26,3 +26,13 @@ def shapes(given: Mapping[str, np.ndarray]) -> str:
 def first_line(error: Exception) -> str:
     """An error's first line, not too long."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def telling_line(error: object) -> str:
+    """The first line of a long report that says something: where in a library it was raised tells nobody anything."""
+    lines = (line.strip(" -") for line in str(error).splitlines())
+    telling = (line for line in lines if line and not line.startswith(_EMPTY))
+    return shown(next(telling, type(error).__name__), 300)
+
+
+_EMPTY = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,9 @@ class Reference:
     """onnx.reference.ReferenceEvaluator: every operator as the standard's text says, in numpy."""
 
     name: ClassVar[str] = "reference"
+
+    def version(self) -> str:
+        return version("onnx")
 
     def open(self, model: bytes | Path, *, threads: int | None = None) -> Here:
         import onnx

@@ -4,6 +4,7 @@ from graftkit.folding import ONE_FILE, read_onnx, staged
 from graftkit.shipping.building import build, fresh_graph, to_onnx
 from graftkit.shipping.layouts import CHOICES, Target
 from graftkit.shipping.probes import one_row, row_of
+from graftkit.shipping.runtime_checks import check_runtimes
 from graftkit.shipping.shipment import Shipped, export, ship
 from graftkit.shipping.verifying import runtime_metric, verify
 
@@ -13,6 +14,7 @@ __all__ = [
     "Shipped",
     "Target",
     "build",
+    "check_runtimes",
     "export",
     "fresh_graph",
     "one_row",

@@ -15,13 +15,21 @@ from torch import Tensor
 from graftkit import checking, tracing, training
 from graftkit.checking import Batch
 from graftkit.contracts import Data, Inputs, Metric, Run, Runtime
-from graftkit.core.errors import MismatchError
-from graftkit.core.signature import Port
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.core.signature import Port, Signature
 from graftkit.folding import OnnxFile, open_onnx
 from graftkit.model import GraftedModel, arranged
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.building import fresh_graph
 from graftkit.shipping.probes import Probe, few_probes, on_device, probes
+
+
+class Differs(MismatchError):
+    """A runtime gives other outputs, by `found` of their scale."""
+
+    def __init__(self, message: str, found: float):
+        super().__init__(message)
+        self.found = found
 
 
 class SizeMismatch(MismatchError):
@@ -51,6 +59,16 @@ def verify(
             does not give what its graph gives.
         ExportError: the file is not ONNX, or a runtime does not load it.
     """
+    with questions(file, model, rows, tolerance) as (opened, asked):
+        comparisons = (Comparison(opened, model, RUNTIMES.find(name), tolerance) for name in runtimes)
+        return {each.runtime.name: each.worst(asked) for each in comparisons}
+
+
+@contextmanager
+def questions(
+    file: str | Path | onnx.ModelProto, model: GraftedModel, rows: Data | None, tolerance: float
+) -> Iterator[tuple[OnnxFile, list[Probe]]]:
+    """The file and what it is asked, while the model is in evaluation; raises as `verify` does."""
     opened = open_onnx(file)
     ports = _ports(opened, model)
     training_mode = model.training
@@ -58,7 +76,7 @@ def verify(
     try:
         asked = few_probes(model, ports) if opened.folder else probes(model, ports, rows)
         _check_live(model, asked[min(2, len(asked) - 1)].inputs, tolerance)
-        return {name: _Comparison(opened, model, RUNTIMES.find(name), tolerance).worst(asked) for name in runtimes}
+        yield opened, asked
     finally:
         model.train(training_mode)
 
@@ -68,8 +86,11 @@ def runtime_metric(
 ) -> float:
     """The validation metric, computed through a runtime alone."""
     opened = open_onnx(file)
-    signature = opened.signature()
-    run = RUNTIMES.find(runtime).open(opened.content)
+    return metric_of(RUNTIMES.find(runtime).open(opened.content), opened.signature(), rows, metric)
+
+
+def metric_of(run: Run, signature: Signature, rows: Data, metric: Metric) -> float:
+    """The validation metric of what a runtime has opened."""
     at = signature.output_names.index(signature.output)
 
     def forward(inputs: Inputs) -> Tensor:
@@ -87,7 +108,7 @@ def _ports(opened: OnnxFile, model: GraftedModel) -> tuple[Port, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Comparison:
+class Comparison:
     """One file, one model, one runtime."""
 
     opened: OnnxFile
@@ -95,12 +116,12 @@ class _Comparison:
     runtime: Runtime
     tolerance: float
 
-    def worst(self, asked: Sequence[Probe]) -> float:
-        """The largest difference. Raises MismatchError."""
+    def worst(self, asked: Sequence[Probe], session: Run | None = None) -> float:
+        """The largest difference, in a session that is there already or one of its own. Raises MismatchError."""
         ours, theirs = len(self.opened.outline.graph.output), len(self.model.traced.signature.outputs)
         if ours != theirs:
             raise MismatchError(f"the file gives {ours} outputs, but the model {theirs}")
-        run = self.runtime.open(self.opened.content)
+        run = session or self.runtime.open(self.opened.content)
         usual = self._of(run, [probe.inputs for probe in asked if probe.size is None])
         sizes = dict.fromkeys(probe.size for probe in asked if probe.size is not None)
         others = (self._at(run, size, [probe.inputs for probe in asked if probe.size == size]) for size in sizes)
@@ -113,9 +134,10 @@ class _Comparison:
         wrong = (batch for batch in batches if not self._compared(run, [batch]) <= self.tolerance)
         site = self._first_site(next(wrong, batches[-1]))
         where = f"; the outputs first part at site {site!r}" if site else ""
-        raise MismatchError(
+        raise Differs(
             f"{self.runtime.name} gives outputs that differ by {found:.2g} of their scale from the trained model"
-            f" (tolerance {self.tolerance:g}){where}"
+            f" (tolerance {self.tolerance:g}){where}",
+            found,
         )
 
     def _at(self, run: Run, size: str, batches: Sequence[Batch]) -> float:
@@ -138,7 +160,8 @@ class _Comparison:
     def _first_site(self, batch: Batch) -> str | None:
         names = self.model.traced.signature.input_names
         inputs = dict(zip(names, on_device(self.model, batch), strict=True))
-        with suppress(OSError):  # a folder that cannot be written to: then the site stays unknown
+        # where the folder cannot be written to, or the runtime takes no file with more outputs, the site stays unknown
+        with suppress(OSError, ExportError, MismatchError):
             return checking.first_difference(
                 self.opened.complete(),
                 fresh_graph(self.model),

@@ -14,6 +14,8 @@ import pytest
 from e2e_tools import Lane, run_cli
 from onnx import numpy_helper
 
+from graftkit.runtimes import RUNTIMES
+
 COMMANDS = ("augment", "inspect", "export", "verify")
 
 # Name of a command line -> its words; "weak" is a run's folder and "cnn.pt" a model file.
@@ -36,13 +38,26 @@ LINES: dict[str, tuple[str, ...]] = {
     "foreign table": ("inspect", "foreign.onnx"),
     "verify": ("verify", "weak", "--json"),
     "verify both": ("verify", "weak", "--runtime", "onnxruntime", "--runtime", "reference"),
-    "verify broken": ("verify", "weak", "--model", "corrupted.onnx"),
+    "verify all": ("verify", "weak/model.onnx", "--against", "weak", "--runtime", "all", "--json"),
+    "verify broken": ("verify", "corrupted.onnx", "--against", "weak", "--runtime", "onnxruntime"),
+    "verify broken in two": (
+        "verify",
+        "corrupted.onnx",
+        "--against",
+        "weak",
+        "--runtime",
+        "reference",
+        "--runtime",
+        "onnxruntime",
+    ),
+    "verify a file": ("verify", "weak/model.onnx"),
+    "verify in an unknown one": ("verify", "weak", "--runtime", "onxruntime"),
     "export again": ("export", "weak", "--opset", "22", "--out", "again.onnx", "--json"),
     "export over": ("export", "weak", "--opset", "22"),
     "changed source": ("verify", "moved"),
     "changed export": ("export", "moved", "--out", "no.onnx"),
     "no run": ("verify", "images"),
-    "no onnx": ("verify", "weak", "--model", "nowhere.onnx"),
+    "no onnx": ("verify", "nowhere.onnx", "--against", "weak"),
 }
 
 
@@ -188,16 +203,52 @@ def test_export_with_force_replaces_the_file(runs, workshop):
 def test_verify_passes_on_what_augment_wrote(lines, workshop):
     text, both = good(lines, "verify", "verify both")
     found = json.loads(text)
+    ours = found["runtimes"].pop("onnxruntime")
     metrics = json.loads((workshop / "weak/metrics.json").read_text())
-    assert found["metric"] == "accuracy" and found["parity"]["onnxruntime"] < 1e-4
-    assert found["validation"]["onnxruntime"] == pytest.approx(metrics["grafted"]["validation"])
-    assert [line.split(":")[0] for line in both.splitlines()] == ["onnxruntime", "reference"]
+    assert (found["model"], found["against"], found["runtimes"]) == ("weak/model.onnx", "weak", {})
+    assert found["metric"] == "accuracy" and ours["difference"] < found["tolerance"] == 1e-4
+    assert ours["metric"] == pytest.approx(metrics["grafted"]["validation"])
+    assert (ours["version"], ours["loads"], ours["trouble"]) == (onnxruntime.__version__, True, None)
+    assert 0 < ours["latency_ms"] < 1000
+    header, *rows = both.splitlines()
+    assert header.split() == ["runtime", "version", "loads", "difference", "accuracy", "one", "row"]
+    assert [row.split()[0] for row in rows] == ["onnxruntime", "reference"]
+    assert all(row.split()[2] == "yes" and row.endswith(" ms") for row in rows)
 
 
 @pytest.mark.runs("weak")
-@pytest.mark.lines("verify broken")
+@pytest.mark.lines("verify all")
+def test_all_runtimes_are_told_of_and_those_that_are_not_there_are_no_failure(lines):
+    found = json.loads(good(lines, "verify all")[0])["runtimes"]
+    assert list(found) == list(RUNTIMES)
+    for name in ("onnxruntime", "reference", "openvino", "tract"):
+        assert found[name]["loads"] and found[name]["difference"] < 1e-4
+    assert len({round(one["metric"], 3) for one in found.values() if one["installed"]}) == 1
+    for one in found.values():
+        assert one["installed"] == (one["trouble"] is None)
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("verify broken", "verify broken in two")
 def test_verify_names_the_site_that_was_tampered_with(lines):
-    assert "first part at site '4'" in refused(lines, "verify broken")
+    one, two = lines["verify broken"], lines["verify broken in two"]
+    assert one.returncode == two.returncode == 1
+    assert one.last.startswith("graftkit: onnxruntime gives") and "first part at site '4'" in one.last
+    assert two.last == "graftkit: 2 runtimes do not compute it: reference, onnxruntime"
+    names = [line.split()[0] for line in two.stdout.splitlines() if not line.startswith(" ")]
+    assert names == ["runtime", "reference", "onnxruntime"]
+    assert two.stdout.count("first part at site '4'") == 2 and "\x1b" not in two.stdout
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("verify in an unknown one", "verify a file")
+def test_a_runtime_that_was_named_has_to_be_there(lines, workshop, monkeypatch):
+    monkeypatch.setenv("GRAFTKIT_MNN_PYTHON", "/nowhere")
+    done = run_cli("verify", "weak", "--runtime", "mnn", "--runtime", "onnxruntime", cwd=workshop)
+    assert done.returncode == 1 and "GRAFTKIT_MNN_PYTHON names /nowhere" in done.last
+    assert "mnn" in done.stdout and "not installed" in done.stdout and "yes" in done.stdout
+    assert "Did you mean onnxruntime" in refused(lines, "verify in an unknown one")
+    assert "--against RUN" in refused(lines, "verify a file")
 
 
 @pytest.mark.runs("weak")
@@ -231,7 +282,7 @@ def test_help(tmp_path, words):
         (("export", "x", "--opset", "16"), "Invalid value for '--opset': 16"),
         (("inspect", "x.pt", "--format", "jpeg"), "Invalid value for '--format'"),
         (("export",), "Missing argument 'RUN'"),
-        (("verify",), "Missing argument 'RUN'"),
+        (("verify",), "Missing argument 'RUN|MODEL'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -141,7 +141,7 @@ def test_a_run_can_be_opened_again(made: Lane, shop: Path, form: str) -> None:
     assert made[form].returncode == 0, made[form]
     done = run_cli("verify", form, "--json", cwd=shop)
     assert done.returncode == 0, done
-    assert json.loads(done.stdout)["parity"]["onnxruntime"] < 1e-4
+    assert json.loads(done.stdout)["runtimes"]["onnxruntime"]["difference"] < 1e-4
 
 
 def test_inspect_takes_the_same_words(shop: Path) -> None:

@@ -1,0 +1,184 @@
+"""Every runtime on files of many architectures, grafted with dendrites that speak: docs/runtimes.md's table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import graftkit as gk
+from graftkit import checking
+from graftkit.core.errors import GraftkitError, RuntimeMissingError
+from graftkit.model import GraftedModel
+from graftkit.runtimes import RUNTIMES
+from tests.zoo.case import example_of
+from tests.zoo.cases import find
+
+SAMPLES = Path(__file__).parents[1] / "sample_models"
+ZOO = (
+    "classic/rnn", "classic/lstm", "classic/gru_stacked_both_ways", "classic/conv1d", "classic/unet",
+    "hf/BertForSequenceClassification", "hf/GPT2LMHeadModel", "hf/T5ForConditionalGeneration",
+    "hf/LlamaForCausalLM", "hf/ViTForImageClassification", "hf/Wav2Vec2ForSequenceClassification",
+    "timm/convnext_atto", "timm/vit_tiny_patch16_224", "timm/mobilevit_xxs", "timm/regnetx_002",
+    "timm/ghostnet_050", "timm/efficientvit_b0", "torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small",
+    "torchvision/shufflenet_v2_x0_5", "torchvision/efficientnet_b0", "torchvision/resnet18",
+)  # fmt: skip
+BEGIN, END = "<!-- table: benchmarks/runtimes.py -->", "<!-- end of table -->"
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Made:
+    """A grafted model, and the rows it is asked."""
+
+    model: GraftedModel
+    batches: Sequence[tuple[torch.Tensor, ...]]
+
+
+def sample(name: str) -> Made:
+    """A sample model on digits."""
+    rows = gk.load_data("digits")
+    return made(gk.load(SAMPLES / f"{name}.pt", trust=True), rows.example(), [rows.example(count) for count in (1, 3)])
+
+
+def zoo(name: str) -> Made:
+    """A case of the zoo, untrained."""
+    case = find(name)
+    calls = [case.inputs(count) for count in (2, 1, 3)]
+    example, *others = (example_of(call) for call in calls)
+    return made(case.build(), example, others)
+
+
+def made(source: Any, example: Any, others: Sequence[Any]) -> Made:
+    """Dendrites of two kinds on all sites, none of them silent."""
+    traced = gk.trace(source, example, dynamic="batch")
+    model = gk.graft(traced, gk.make_plan(traced, dendrites=("full", "context")), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.dendrites.parameters():
+            if not parameter.any():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return Made(model.eval(), [model.arrange(other) for other in others])
+
+
+def measure(what: Made, path: Path, name: str) -> dict[str, Any]:
+    """The largest difference in one runtime, and the time of one row; or why there is none."""
+    names = what.model.traced.signature.input_names
+    try:
+        session = RUNTIMES[name].open(path, threads=1)
+        try:
+            worst = checking.compare(session, lambda batch: what.model.outputs(*batch), names, what.batches)
+            row = checking.feed(names, what.batches[0])
+            session.seconds(row, 2)
+            return {"difference": worst, "ms": 1e3 * float(np.median(session.seconds(row, 5)))}
+        finally:
+            session.close()
+    except GraftkitError as error:
+        return {"why": str(error), "missing": isinstance(error, RuntimeMissingError)}
+
+
+def measured(names: Sequence[str], runtimes: Sequence[str], raw: Path) -> Iterator[dict[str, Any]]:
+    """A result a model and runtime; those that are there already are not measured again."""
+    there = [json.loads(line) for line in raw.read_text().splitlines()] if raw.is_file() else []
+    yield from there
+    known = {(one["model"], one["runtime"]) for one in there}
+    for name in names:
+        wanted = [runtime for runtime in runtimes if (name, runtime) not in known]
+        if not wanted:
+            continue
+        with tempfile.TemporaryDirectory() as folder, raw.open("a") as log:
+            for one in _of(name, wanted, Path(folder, "model.onnx")):
+                log.write(json.dumps(one) + "\n")
+                log.flush()
+                print(one, file=sys.stderr)
+                yield one
+
+
+def _of(name: str, runtimes: Sequence[str], path: Path) -> Iterator[dict[str, Any]]:
+    begun = time.monotonic()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            what = sample(name.partition("/")[2]) if name.startswith("sample_models/") else zoo(name)
+            gk.export(what.model, path)
+    except Exception as error:  # of any model's own code
+        why = f"graftkit does not write it: {str(error).splitlines()[0][:200]}"
+        yield from ({"model": name, "runtime": runtime, "why": why} for runtime in runtimes)
+        return
+    print(f"{name}: written in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    for runtime in runtimes:
+        yield {"model": name, "runtime": runtime, **measure(what, path, runtime)}
+
+
+def table(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Markdown: a row a model, a column a runtime, and below it what is wrong with numbers."""
+    cells = {(one["model"], one["runtime"]): one for one in found}
+    notes: dict[str, int] = {}
+    lines = [f"| model | {' | '.join(RUNTIMES)} |", f"| --- |{' ---: |' * len(RUNTIMES)}"]
+    for name in names:
+        row = [_cell(cells.get((name, runtime)), notes) for runtime in RUNTIMES]
+        lines.append(f"| {name} | {' | '.join(row)} |")
+    good = [sum(_agrees(cells.get((name, runtime))) for name in names) for runtime in RUNTIMES]
+    lines.append(f"| **agree to {TOLERANCE:g}** | {' | '.join(f'{count} of {len(names)}' for count in good)} |")
+    return [*lines, "", *(f"{number}. {why}" for why, number in notes.items())]
+
+
+def _agrees(one: Mapping[str, Any] | None) -> bool:
+    return one is not None and one.get("difference", math.inf) <= TOLERANCE
+
+
+def _cell(one: Mapping[str, Any] | None, notes: dict[str, int]) -> str:
+    if one is None or one.get("missing"):
+        return ""
+    if "difference" in one:
+        return f"{one['difference']:.0e}" if _agrees(one) else f"**{one['difference']:.0e}**"
+    why = re.sub(r"/tmp/\S+", "...", str(one["why"])).replace("|", "\\|")
+    return f"no ({notes.setdefault(why, len(notes) + 1)})"
+
+
+def main() -> None:
+    """Measure what is not measured yet, and write the table."""
+    made_of = argparse.ArgumentParser(description=__doc__)
+    made_of.add_argument("--raw", type=Path, default=Path("runs/bench/runtimes.jsonl"))
+    made_of.add_argument("--write", type=Path, help="a page whose table is replaced")
+    made_of.add_argument("--only", help="a part of the models' names")
+    made_of.add_argument("--runtime", action="append", choices=list(RUNTIMES))
+    asked = made_of.parse_args()
+    torch.set_num_threads(1)
+    names = [*(f"sample_models/{path.stem}" for path in sorted(SAMPLES.glob("*.pt"))), *ZOO]
+    names = [name for name in names if (asked.only or "") in name]
+    asked.raw.parent.mkdir(parents=True, exist_ok=True)
+    lines = table(list(measured(names, asked.runtime or list(RUNTIMES), asked.raw)), names)
+    versions = ", ".join(f"{name} {_version(name)}" for name in RUNTIMES)
+    text = "\n".join([BEGIN, "", *lines, "", f"Versions: {versions}.", "", END])
+    if asked.write is None:
+        print(text)
+        return
+    page = asked.write.read_text()
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    asked.write.write_text(before + text + after)
+
+
+def _version(name: str) -> str:
+    try:
+        return RUNTIMES[name].version()
+    except RuntimeMissingError:
+        return "(not there)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A session of a file with free sizes for a runtime that has to know them: it is opened for each it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from graftkit.contracts import Session
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.runtimes.described import Described
+from graftkit.runtimes.ports import shapes
+
+_KEPT = 4  # sessions: each is a process that holds the weights
+
+
+class Sized:
+    """Sessions by their sizes, the latest ones kept.
+
+    Args:
+        open_at: opens a file whose sizes are fixed.
+        error: why it is not opened with free sizes. It is raised where the number of rows is the only free size and
+            one row is not opened, either; with others, what the runtime makes of them shows when it is run.
+    """
+
+    def __init__(self, file: Described, open_at: Callable[[Described], Session], error: ExportError):
+        self.file, self.open_at = file, open_at
+        self.known: dict[tuple[tuple[str, int], ...], Session] = {}
+        match file.free():
+            case [str(rows)]:
+                try:
+                    self._session({rows: 1})
+                except ExportError:
+                    raise error from None
+            case sizes if None in sizes or "ndetermined" not in str(error):
+                raise error
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return self._of(inputs)(inputs)
+
+    def seconds(self, inputs: Mapping[str, np.ndarray], times: int) -> list[float]:
+        return self._of(inputs).seconds(inputs, times)
+
+    def close(self) -> None:
+        for session in self.known.values():
+            session.close()
+
+    def _of(self, inputs: Mapping[str, np.ndarray]) -> Session:
+        self.file.check(inputs)
+        try:
+            return self._session(self.file.sizes(inputs))
+        except ExportError as error:
+            raise MismatchError(f"{self.file.runtime} fails on {shapes(inputs)}: {error}") from error
+
+    def _session(self, sizes: Mapping[str, int]) -> Session:
+        key = tuple(sorted(sizes.items()))
+        if key not in self.known:
+            while len(self.known) >= _KEPT:
+                self.known.pop(next(iter(self.known))).close()
+            self.known[key] = self.open_at(self.file.at(sizes))
+        return self.known[key]
