@@ -24,6 +24,7 @@ __all__ = [
     "OPSETS",
     "OnnxFile",
     "Written",
+    "check_standard",
     "data_files",
     "describe",
     "fold",

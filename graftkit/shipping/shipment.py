@@ -94,19 +94,6 @@ def ship(
             return Shipped(Path(path), parity, score, signature, tuple(notes))
 
 
-def export(
-    model: GraftedModel,
-    path: str | Path,
-    *,
-    rows: Data | None = None,
-    opset: int = folding.DEFAULT_OPSET,
-    facts: Mapping[str, Any] | None = None,
-    one_file: int = ONE_FILE,
-) -> Path:
-    """`ship`, and the path alone."""
-    return ship(model, path, rows, opset=opset, facts=facts, one_file=one_file).path
-
-
 def _free_sizes(signature: Signature) -> list[str]:
     """The names of the sizes that are free besides the batch, the first size of all."""
     sizes = [size for port in signature.inputs for size in port.shape if isinstance(size, str) and size.isidentifier()]
