@@ -275,6 +275,19 @@ class Runtime(Protocol):
 Feed = Mapping[str, np.ndarray]  # one batch: inputs by name
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A model in smaller numbers.
+
+    Attributes:
+        model: whole, of the standard domain.
+        notes: what a user has to know about it, one line each.
+    """
+
+    model: onnx.ModelProto
+    notes: tuple[str, ...] = ()
+
+
 class Precision(Protocol):
     """A way to write a file in smaller numbers. A kind is a frozen dataclass without fields."""
 
@@ -282,7 +295,7 @@ class Precision(Protocol):
     summary: ClassVar[str]
     opset: ClassVar[int]  # the oldest that has what it writes
 
-    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[onnx.ModelProto]:
+    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Lowered]:
         """The model in smaller numbers, in forms to be tried in turn: the first that loses little enough is shipped.
 
         Inputs and outputs keep their names and types, and so do values that nodes give; all operators are the

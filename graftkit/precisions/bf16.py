@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import ml_dtypes
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from graftkit.contracts import Feed, Lowered
 from graftkit.core.errors import ExportError
-
-if TYPE_CHECKING:
-    import onnx
-
-    from graftkit.contracts import Feed
 
 _LEAST = 128  # numbers; the cast back takes more of a file than a smaller tensor saves
 
@@ -29,8 +29,7 @@ class BF16:
     summary: ClassVar[str] = "weights kept as bfloat16, arithmetic in fp32"
     opset: ClassVar[int] = 17
 
-    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[onnx.ModelProto]:
-        import onnx
+    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Lowered]:
 
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
@@ -45,14 +44,11 @@ class BF16:
         nodes = [*casts, *copy.graph.node]
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
-        yield copy
+        yield Lowered(copy)
 
 
 def _kept_as_bf16(tensor: onnx.TensorProto) -> onnx.NodeProto:
     """Change a weight in place, and rename it; the node that gives its numbers under its own name."""
-    import ml_dtypes
-    from onnx import TensorProto, helper, numpy_helper
-
     name = tensor.name
     values = numpy_helper.to_array(tensor).astype(ml_dtypes.bfloat16)
     tensor.CopyFrom(numpy_helper.from_array(values, f"{name}.bf16"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import onnx
+from onnx import helper, numpy_helper
+
+from graftkit.contracts import Feed, Lowered
 from graftkit.core.errors import ExportError
-
-if TYPE_CHECKING:
-    import onnx
-
-    from graftkit.contracts import Feed
 
 _LEAST = 2048  # numbers of a weight; below, what its scales and its node take leaves nothing to gain
 _BLOCK = 32  # numbers that share a scale
@@ -30,8 +29,7 @@ class Int4:
     summary: ClassVar[str] = "large Linear weights in 4 bits, in blocks of 32"
     opset: ClassVar[int] = 21
 
-    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[onnx.ModelProto]:
-        import onnx
+    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Lowered]:
         from onnxruntime.quantization import QuantFormat
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -46,8 +44,19 @@ class Int4:
         made = MatMulNBitsQuantizer(
             copy, block_size=_BLOCK, is_symmetric=True, nodes_to_exclude=others, quant_format=QuantFormat.QDQ
         )
+        before = {node.output[0]: node for node in copy.graph.node}
         made.process()
-        yield made.model.model
+        for node in made.model.model.graph.node:
+            _restore(node, before.get(node.output[0]))
+        yield Lowered(made.model.model)
+
+
+def _restore(node: onnx.NodeProto, earlier: onnx.NodeProto | None) -> None:
+    """In place, the name and the metadata that the quantizer takes away."""
+    if earlier is not None:
+        node.name = earlier.name
+        del node.metadata_props[:]
+        node.metadata_props.extend(earlier.metadata_props)
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
@@ -70,22 +79,19 @@ def _products(graph: onnx.GraphProto, large: dict[str, onnx.TensorProto]) -> Non
 
 def _is_plain(node: onnx.NodeProto) -> bool:
     """Whether it is x W + b and nothing else."""
-    from onnx import helper
-
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     return (given.get("alpha", 1.0), given.get("beta", 1.0), given.get("transA", 0)) == (1.0, 1.0, 0)
 
 
 def _product(node: onnx.NodeProto, weight: onnx.TensorProto) -> list[onnx.NodeProto]:
-    from onnx import helper, numpy_helper
 
     if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).T.copy(), weight.name))
     bias = list(node.input[2:3])
     product = f"{node.output[0]}.product" if bias else node.output[0]
-    made = [helper.make_node("MatMul", list(node.input[:2]), [product], name=node.name)]
+    made = [helper.make_node("MatMul", list(node.input[:2]), [product], name=node.name.replace("Gemm", "MatMul"))]
     if bias:
-        made.append(helper.make_node("Add", [product, *bias], [node.output[0]], name=f"{node.name}/Add"))
+        made.append(helper.make_node("Add", [product, *bias], [node.output[0]], name=node.name.replace("Gemm", "Add")))
     for each in made:
         each.metadata_props.extend(node.metadata_props)
     return made

@@ -13,7 +13,7 @@ import onnx
 from torch.utils.data import DataLoader, Subset
 
 from graftkit import checking, folding, training
-from graftkit.contracts import Data, Feed, Metric
+from graftkit.contracts import Data, Feed, Lowered, Metric
 from graftkit.core.errors import DataError, ExportError, MismatchError
 from graftkit.core.signature import Signature
 from graftkit.folding import ONE_FILE, Written, staged
@@ -175,25 +175,25 @@ class _Check:
 
 
 def _first_that_holds(
-    forms: Iterable[onnx.ModelProto], whole: onnx.ModelProto, shipped: Shipped, path: Path, check: _Check
+    forms: Iterable[Lowered], whole: onnx.ModelProto, shipped: Shipped, path: Path, check: _Check
 ) -> Smaller:
     before, failed = shipped.metric, None
     assert before is not None, "it was asked for"
     for form in forms:
-        _keep_names(form, whole)
-        folding.check_standard(form)
+        _keep_names(form.model, whole)
+        folding.check_standard(form.model)
         try:
-            with staged(Written(form), path) as draft:
+            with staged(Written(form.model), path) as draft:
                 found = check.stood(draft, shipped.path, before)
         except MismatchError as error:
             failed = failed or error
         else:
-            return _told(path, shipped, check.precision, found)
+            return _told(path, shipped, check.precision, found, form.notes)
     assert failed is not None, "a precision gives a form, or raises"
     raise failed
 
 
-def _told(path: Path, shipped: Shipped, precision: str, found: Compared) -> Smaller:
+def _told(path: Path, shipped: Shipped, precision: str, found: Compared, notes: tuple[str, ...]) -> Smaller:
     assert shipped.metric is not None, "it was asked for"
     return Smaller(
         path=path,
@@ -205,7 +205,7 @@ def _told(path: Path, shipped: Shipped, precision: str, found: Compared) -> Smal
         latency=found.latency,
         difference=found.difference,
         signature=shipped.signature,
-        notes=shipped.notes,
+        notes=(*shipped.notes, *notes),
     )
 
 
