@@ -23,6 +23,7 @@ __all__ = [
     "LARGE",
     "ONE_FILE",
     "OPSETS",
+    "PREFIX",
     "OnnxFile",
     "Written",
     "check_standard",

@@ -3,7 +3,7 @@
 from graftkit.folding import ONE_FILE, read_onnx, staged
 from graftkit.shipping.building import build, fresh_graph, to_onnx
 from graftkit.shipping.shipment import Shipped, ship
-from graftkit.shipping.smaller import TOLERANCE, Smaller, export, ship_smaller
+from graftkit.shipping.smaller import TOLERANCE, Smaller, export, lower, ship_smaller
 from graftkit.shipping.verifying import runtime_metric, verify
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "build",
     "export",
     "fresh_graph",
+    "lower",
     "read_onnx",
     "runtime_metric",
     "ship",

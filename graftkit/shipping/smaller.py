@@ -90,12 +90,25 @@ def ship_smaller(
         raise ExportError(f"{kind.name} needs opset {kind.opset} or newer; pass --opset {kind.opset}")
     with TemporaryDirectory() as folder:
         full = Path(folder) / "model.onnx"
-        how: dict[str, Any] = {"opset": opset, "facts": {**(facts or {}), "precision": kind.name}}
-        shipped = ship(model, full, rows, **how, metric=metric, one_file=one_file, on_stage=on_stage)
-        whole = _whole(full, kind.name)
+        shipped = ship(model, full, rows, opset=opset, facts=facts, metric=metric, one_file=one_file, on_stage=on_stage)
         on_stage(f"to {kind.name}")
-        forms = kind.lower(whole, list(feeds(rows, shipped.signature)))
-        return _first_that_holds(forms, whole, shipped, Path(path), _Check(kind.name, rows, metric, tolerance))
+        return lower(shipped, path, rows, metric, precision=precision, tolerance=tolerance)
+
+
+def lower(
+    shipped: Shipped,
+    path: str | Path,
+    rows: Data,
+    metric: Metric,
+    *,
+    precision: str,
+    tolerance: float = TOLERANCE,
+) -> Smaller:
+    """What `ship_smaller` does with a file in fp32 that was verified, and of which the metric is known."""
+    kind = PRECISIONS.find(precision)
+    whole = _whole(shipped.path, kind.name)
+    forms = kind.lower(whole, list(feeds(rows, shipped.signature)))
+    return _first_that_holds(forms, whole, shipped, Path(path), _Check(kind.name, rows, metric, tolerance))
 
 
 def export(
@@ -180,7 +193,7 @@ def _first_that_holds(
     before, failed = shipped.metric, None
     assert before is not None, "it was asked for"
     for form in forms:
-        _keep_names(form.model, whole)
+        _keep_names(form.model, whole, check.precision)
         folding.check_standard(form.model)
         try:
             with staged(Written(form.model), path) as draft:
@@ -220,11 +233,12 @@ def _whole(path: Path, precision: str) -> onnx.ModelProto:
     return opened.complete()
 
 
-def _keep_names(form: onnx.ModelProto, whole: onnx.ModelProto) -> None:
+def _keep_names(form: onnx.ModelProto, whole: onnx.ModelProto, precision: str) -> None:
     """In place: what the file says of itself, and what its nodes are called and belong to, as in the whole model."""
     form.producer_name, form.producer_version = whole.producer_name, whole.producer_version
     del form.metadata_props[:]
     form.metadata_props.extend(whole.metadata_props)
+    form.metadata_props.add(key=f"{folding.PREFIX}precision", value=precision)
     givers = {node.output[0]: node for node in whole.graph.node}
     for node in form.graph.node:
         known = givers.get(node.output[0])

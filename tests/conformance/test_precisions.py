@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +76,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def small(name: str, model: GraftedModel, rows: Data, tmp_path_factory: pytest.TempPathFactory) -> shipping.Smaller:
-    return ship(model, tmp_path_factory.mktemp(name) / "small.onnx", rows, name, facts={"source_sha256": "abc"})
+def full(model: GraftedModel, rows: Data, tmp_path_factory: pytest.TempPathFactory) -> shipping.Shipped:
+    path, facts = tmp_path_factory.mktemp("full") / "full.onnx", {"source_sha256": "abc"}
+    return shipping.ship(model, path, rows, opset=21, metric=training.accuracy, facts=facts)
 
 
 @pytest.fixture(scope="module")
-def full(model: GraftedModel, rows: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipping.ship(model, tmp_path_factory.mktemp("full") / "full.onnx", rows, opset=21).path
+def small(name: str, full: shipping.Shipped, rows: Data) -> shipping.Smaller:
+    return shipping.lower(full, full.path.with_name(f"{name}.onnx"), rows, training.accuracy, precision=name)
 
 
 def test_the_metric_holds(name: str, small: shipping.Smaller, rows: Data) -> None:
@@ -117,13 +119,13 @@ def test_it_runs_at_any_batch(small: shipping.Smaller) -> None:
 
 
 def test_what_the_file_says_of_itself_survives(
-    name: str, small: shipping.Smaller, full: Path, model: GraftedModel
+    name: str, small: shipping.Smaller, full: shipping.Shipped, model: GraftedModel
 ) -> None:
-    made, plain = onnx.load(small.path), onnx.load(full)
+    made, plain = onnx.load(small.path), onnx.load(full.path)
     facts = {entry.key: entry.value for entry in made.metadata_props}
     assert facts["graftkit.precision"] == name and facts["graftkit.source_sha256"] == "abc"
     assert json.loads(facts["graftkit.plan"]) == model.plan.to_json()
-    assert gk.inspect(small.path).sites == gk.inspect(full).sites
+    assert gk.inspect(small.path).sites == gk.inspect(full.path).sites
     marks = [
         {
             (entry.key, entry.value, node.name.replace("Gemm", "MatMul"))  # int4 has a MatMul and an Add instead
@@ -136,15 +138,19 @@ def test_what_the_file_says_of_itself_survives(
     assert marks[0] and marks[0] <= marks[1]
 
 
-def test_what_costs_too_much_is_not_shipped(name: str, model: GraftedModel, rows: Data, tmp_path: Path) -> None:
+def test_what_costs_too_much_is_not_shipped(
+    name: str, full: shipping.Shipped, model: GraftedModel, rows: Data, tmp_path: Path
+) -> None:
     right = torch.cat([model(images) for images, _ in training.batches(rows.validation, 200)]).detach()
 
     def exact(outputs: Tensor, targets: Tensor) -> float:
         return -float((outputs - right).abs().max())
 
     (tmp_path / "small.onnx").write_bytes(b"earlier")
-    with pytest.raises(MismatchError, match=f"{name} takes the validation metric from .*nothing was written") as caught:
-        ship(model, tmp_path / "small.onnx", rows, name, metric=exact)
+    with pytest.raises(
+        MismatchError, match=f"{name} takes the validation metric from .* nothing was written"
+    ) as caught:
+        shipping.lower(replace(full, metric=0.0), tmp_path / "small.onnx", rows, exact, precision=name)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
     assert (tmp_path / "small.onnx").read_bytes() == b"earlier"
