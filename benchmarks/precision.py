@@ -1,4 +1,4 @@
-"""What smaller numbers cost and bring: metric, size and time of the sample models and of a ResNet-18, in each precision.
+"""What smaller numbers cost and bring: metric, size and time of the sample models and of a ResNet-18.
 
 The sample models are grafted with the defaults and trained on the digits for a few epochs. The ResNet-18 for 32x32
 pixels learns to tell stripes of four directions in noise for a few steps, so that its activations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def _rows(name: str, given: argparse.Namespace) -> list[str]:
-    model, data = _resnet18(given.width, given.steps) if name == "resnet18" else _sample(name, given.epochs)
+    model, data = model_and_data(name, epochs=given.epochs, steps=given.steps, width=given.width)
     with TemporaryDirectory() as folder:
         full = shipping.ship(model, Path(folder) / "fp32.onnx", data, opset=OPSET, metric=training.accuracy)
         size = full.path.stat().st_size
@@ -62,8 +64,13 @@ def _rows(name: str, given: argparse.Namespace) -> list[str]:
         rows = [f"{name} | fp32 | {100 * full.metric:.2f} | | {size:,} | 1.00 | 1.00 | 1.00"]
         for precision in PRECISIONS:
             rows.append(f"{name} | {precision} | {_cells(full, data, precision, given.pairs)}")
-            print(rows[-1], flush=True)
+            print(rows[-1], file=sys.stderr, flush=True)
     return rows
+
+
+def model_and_data(name: str, *, epochs: int = 6, steps: int = 30, width: int = 64) -> tuple[GraftedModel, Data]:
+    """A sample model, or `resnet18`: with dendrites, and trained on for so many epochs or steps."""
+    return _resnet18(width, steps) if name == "resnet18" else _sample(name, epochs)
 
 
 def _cells(full: shipping.Shipped, data: Data, precision: str, pairs: int) -> str:
@@ -73,7 +80,7 @@ def _cells(full: shipping.Shipped, data: Data, precision: str, pairs: int) -> st
     except GraftkitError as error:
         return f"{str(error).split(';')[0]} | | | | |"
     image = next(iter(training.batches(data.validation, 1)))[0].numpy()
-    times = [f"{_ratio(path, full.path, image, threads, pairs).median:.2f}" for threads in (1, 2)]
+    times = [f"{ratio(path, full.path, image, threads, pairs).median:.2f}" for threads in (1, 2)]
     share = made.bytes_after / made.bytes_before
     left = f" ({made.notes[0]})" if made.notes else ""
     return f"{100 * made.after:.2f}{left} | {made.difference:.1e} | {made.bytes_after:,} | {share:.2f} | " + " | ".join(
@@ -81,9 +88,8 @@ def _cells(full: shipping.Shipped, data: Data, precision: str, pairs: int) -> st
     )
 
 
-def _ratio(ours: Path, theirs: Path, image: np.ndarray, threads: int, pairs: int) -> Ratio:
-    import time
-
+def ratio(ours: Path, theirs: Path, image: np.ndarray, threads: int, pairs: int) -> Ratio:
+    """How much longer ours takes for an image, in turn with theirs."""
     first, second = (_session(path, image, threads) for path in (ours, theirs))
     return compare(first, second, pairs=pairs, runs=calls_within(second, 4e-3), clock=time.perf_counter)
 

@@ -1,7 +1,8 @@
 """TFLite (LiteRT), by the operator list of onnx2tf.
 
-Source: README.md of github.com/PINTO0309/onnx2tf at commit 2c0cb01 (July 2026), "Builtin supported (ONNX -> TFLite) in
-flatbuffer_direct", its default way; the operators of the standard domain. `--tflite_backend tf_converter`, the older one through TensorFlow, takes more.
+Source: README.md of github.com/PINTO0309/onnx2tf at commit 2c0cb01 (July 2026), "Builtin supported (ONNX -> TFLite)
+in flatbuffer_direct", its default way; the operators of the standard domain. `--tflite_backend tf_converter`, the older
+way through TensorFlow, takes some more.
 """
 
 from __future__ import annotations
