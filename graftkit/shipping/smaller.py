@@ -208,17 +208,19 @@ def _first_that_holds(
 
 def _told(path: Path, shipped: Shipped, precision: str, found: Compared, notes: tuple[str, ...]) -> Smaller:
     assert shipped.metric is not None, "it was asked for"
+    before, after = shipped.path.stat().st_size, path.stat().st_size
+    larger = f"the file is no smaller than in fp32: {precision} adds more nodes than it saves of such small weights"
     return Smaller(
         path=path,
         precision=precision,
         before=shipped.metric,
         after=found.metric,
-        bytes_before=shipped.path.stat().st_size,
-        bytes_after=path.stat().st_size,
+        bytes_before=before,
+        bytes_after=after,
         latency=found.latency,
         difference=found.difference,
         signature=shipped.signature,
-        notes=(*shipped.notes, *notes),
+        notes=(*shipped.notes, *notes, *([larger] if after >= before else [])),
     )
 
 

@@ -76,7 +76,7 @@ def test_int8_leaves_the_costly_in_fp32_until_the_metric_holds(model, tmp_path: 
     counts = [sum(node.op_type == "QuantizeLinear" for node in form.model.graph.node) for form in forms]
     assert len(counts) == 2 and counts[0] > counts[1] > 0
     plain = ship_smaller(model, tmp_path / "a.onnx", rows, closeness, precision="int8", tolerance=1.0)
-    assert plain.notes == ()
+    assert not any("left in fp32" in note for note in plain.notes)
     lost = plain.before - plain.after
     helped = ship_smaller(model, tmp_path / "b.onnx", rows, closeness, precision="int8", tolerance=0.98 * lost)
     assert helped.notes[0].startswith("left in fp32, where whole numbers cost the most: ")
@@ -91,6 +91,12 @@ def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"fp16: .* gives 1\.\d+e\+06, and half precision ends at 65504; choose bf16"):
         ship_smaller(model, tmp_path / "a.onnx", data(scale=5.0), training.find_metric("r2"), precision="fp16")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_does_not_become_smaller_says_so(tmp_path: Path) -> None:
+    model = gk.graft(gk.trace(nn.Linear(6, 2), torch.randn(2, 6)))
+    found = ship_smaller(model, tmp_path / "a.onnx", data(), lambda outputs, targets: 1.0, precision="int8")
+    assert found.bytes_after > found.bytes_before and "no smaller than in fp32" in found.notes[-1]
 
 
 def test_a_metric_that_is_no_number_ships_nothing(model, tmp_path: Path) -> None:
