@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from graftkit.core.sites import Site
 from graftkit.plan import Graft
 
 if TYPE_CHECKING:
+    import onnx
     from lightning_fabric.loggers.logger import Logger
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]  # a batch: of one input, of several in order, or by name
@@ -268,6 +269,46 @@ class Runtime(Protocol):
         """Load a file. A model with external data has to be given as its path; `threads` None leaves it to the runtime.
 
         Raises RuntimeMissingError, or ExportError where the file is not loaded.
+        """
+
+
+# ── precisions ───────────────────────────────────────────────────────────────────────────────────
+
+
+Feed = Mapping[str, np.ndarray]  # one batch: inputs by name
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model in smaller numbers.
+
+    Attributes:
+        model: whole, of the standard domain.
+        notes: what a user has to know about it, one line each.
+    """
+
+    model: onnx.ModelProto
+    notes: tuple[str, ...] = ()
+
+
+class Precision(Protocol):
+    """A way to write a file in smaller numbers. A kind is a frozen dataclass without fields."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    opset: ClassVar[int]  # the oldest that has what it writes
+
+    def lower(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> Iterator[Lowered]:
+        """The model in smaller numbers, in forms to be tried in turn: the first that loses little enough is shipped.
+
+        Inputs and outputs keep their names and types, and so do values that nodes give; all operators are the
+        standard's own.
+
+        Args:
+            model: a whole model of the standard domain, which is not changed.
+            feeds: batches of training rows, for what has to be measured.
+
+        Raises ExportError where there is nothing that would become smaller.
         """
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "Show a model's sites and which dendrites they received.",
     "export": "Write a run's model as ONNX again, with other options.",
     "verify": "Check a run's ONNX file against its trained model.",
+    "check": "Hold an ONNX file against the operator lists of TensorRT, TFLite and others.",
 }
 
 

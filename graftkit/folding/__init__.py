@@ -13,6 +13,7 @@ from graftkit.folding import surgeon
 from graftkit.folding.export import DEFAULT_OPSET, OPSETS, check_standard, to_onnx
 from graftkit.folding.layouts import BRANCHES, LAYOUTS, arrange
 from graftkit.folding.names import mark_sites, rename, restore_scopes, scopes_of
+from graftkit.folding.ports import graphs_of
 from graftkit.folding.reading import PREFIX, OnnxFile, open_onnx, read_description, read_onnx
 from graftkit.folding.rewrites import REWRITES
 from graftkit.folding.storing import data_files, is_data_file, staged
@@ -25,12 +26,15 @@ __all__ = [
     "LAYOUTS",
     "ONE_FILE",
     "OPSETS",
+    "PREFIX",
     "OnnxFile",
     "Written",
     "arrange",
+    "check_standard",
     "data_files",
     "describe",
     "fold",
+    "graphs_of",
     "is_data_file",
     "open_onnx",
     "read_description",

@@ -5,23 +5,28 @@ from graftkit.shipping.building import build, fresh_graph, to_onnx
 from graftkit.shipping.layouts import CHOICES, Target
 from graftkit.shipping.probes import one_row, row_of
 from graftkit.shipping.runtime_checks import check_runtimes
-from graftkit.shipping.shipment import Shipped, export, ship
+from graftkit.shipping.shipment import Shipped, ship
+from graftkit.shipping.smaller import TOLERANCE, Smaller, export, lower, ship_smaller
 from graftkit.shipping.verifying import runtime_metric, verify
 
 __all__ = [
     "CHOICES",
     "ONE_FILE",
+    "TOLERANCE",
     "Shipped",
+    "Smaller",
     "Target",
     "build",
     "check_runtimes",
     "export",
     "fresh_graph",
+    "lower",
     "one_row",
     "read_onnx",
     "row_of",
     "runtime_metric",
     "ship",
+    "ship_smaller",
     "staged",
     "to_onnx",
     "verify",

@@ -106,20 +106,6 @@ def ship(
             return Shipped(Path(path), parity, score, signature, layouts, tuple(notes))
 
 
-def export(
-    model: GraftedModel,
-    path: str | Path,
-    *,
-    rows: Data | None = None,
-    opset: int = folding.DEFAULT_OPSET,
-    facts: Mapping[str, Any] | None = None,
-    layout: str = PORTABLE,
-    one_file: int = ONE_FILE,
-) -> Path:
-    """`ship`, and the path alone."""
-    return ship(model, path, rows, opset=opset, facts=facts, layout=layout, one_file=one_file).path
-
-
 def _arranged(model: Written, layouts: Mapping[str, str]) -> Mapping[str, str]:
     """Write the sites so, in place, and say so in the file; returns those that changed."""
     changed = folding.arrange(model.proto, layouts)

@@ -14,9 +14,10 @@ import pytest
 from e2e_tools import Lane, run_cli
 from onnx import numpy_helper
 
+import graftkit as gk
 from graftkit.runtimes import RUNTIMES
 
-COMMANDS = ("augment", "inspect", "export", "verify")
+COMMANDS = ("augment", "inspect", "export", "verify", "check")
 
 # Name of a command line -> its words; "weak" is a run's folder and "cnn.pt" a model file.
 LINES: dict[str, tuple[str, ...]] = {
@@ -54,6 +55,13 @@ LINES: dict[str, tuple[str, ...]] = {
     "verify in an unknown one": ("verify", "weak", "--runtime", "onxruntime"),
     "export again": ("export", "weak", "--opset", "22", "--out", "again.onnx", "--json"),
     "export over": ("export", "weak", "--opset", "22"),
+    "export int8": ("export", "weak", "--precision", "int8", "--tolerance", "0.05", "--out", "small.onnx", "--json"),
+    "export int4": ("export", "weak", "--precision", "int4", "--opset", "20"),
+    "export int7": ("export", "weak", "--precision", "int7"),
+    "check": ("check", "weak/model.onnx", "--target", "tensorrt", "--target", "tflite", "--json"),
+    "check all": ("check", "weak/model.onnx", "--target", "all"),
+    "check nothing": ("check", "images", "--target", "rknn"),
+    "check unknown": ("check", "weak/model.onnx", "--target", "tensorr"),
     "changed source": ("verify", "moved"),
     "changed export": ("export", "moved", "--out", "no.onnx"),
     "no run": ("verify", "images"),
@@ -291,3 +299,34 @@ def test_wrong_usage_is_told_apart(tmp_path, words, says):
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.startswith("Usage: graftkit") and says in done.last, done
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("export int8", "export int4", "export int7")
+def test_a_run_in_smaller_numbers(lines, workshop):
+    (text,) = good(lines, "export int8")
+    told = json.loads(text)
+    assert told["precision"] == "int8" and told["metric"] == "accuracy"
+    assert told["validation"]["fp32"] - told["validation"]["int8"] <= 0.05
+    assert told["bytes"]["int8"] == (workshop / "small.onnx").stat().st_size
+    proto = onnx.load(workshop / "small.onnx")
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in proto.graph.node}
+    assert [site.site for site in gk.inspect(workshop / "small.onnx").sites] == ["0", "4", "6"]
+    assert "int4 needs opset 21 or newer; pass --opset 21" in refused(lines, "export int4")
+    assert "unknown precision 'int7'; there are fp16, bf16, int8, int4" in refused(lines, "export int7")
+    assert not list((workshop / "weak").glob("model-*"))
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("check", "check all", "check nothing", "check unknown")
+def test_a_file_held_against_targets(lines):
+    (text,) = good(lines, "check")
+    told = json.loads(text)
+    assert told["run"] is False and [told["targets"][name]["findings"] for name in ("tensorrt", "tflite")] == [[], []]
+    every = lines["check all"]
+    assert every.returncode == 1 and "graftkit: " not in every.stderr, every
+    assert "tensorrt: nothing known against it" in every.stdout and "not run" in every.stdout
+    assert "opset 20; its list is of 1 to 19. What to do: export with --opset 19" in every.stdout
+    assert "coremltools reads no ONNX file" in every.stdout and "torch.export" in every.stdout
+    assert "not a readable ONNX file" in refused(lines, "check nothing")
+    assert "unknown target 'tensorr'" in refused(lines, "check unknown")

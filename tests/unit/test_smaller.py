@@ -1,0 +1,115 @@
+"""Shipping in smaller numbers: which rows are measured, what a metric may lose, and what is tried in turn."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import graftkit as gk
+from graftkit import training
+from graftkit.contracts import Data
+from graftkit.core.errors import DataError, ExportError, MismatchError
+from graftkit.folding import open_onnx
+from graftkit.precisions import PRECISIONS
+from graftkit.shipping.smaller import allowed, feeds, ship_smaller
+
+
+def values(count: int, *, scale: float = 1.0) -> TensorDataset:
+    inputs = torch.linspace(-1, 1, count * 6).reshape(count, 6) * scale
+    return TensorDataset(inputs, inputs[:, :2] * 3)
+
+
+def data(count: int = 1000, **how) -> Data:
+    return Data(values(count, **how), values(90, **how), None, "values", None, "made")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 2))
+    return gk.graft(gk.trace(net, torch.randn(2, 6)))
+
+
+@pytest.mark.parametrize(
+    ("before", "tolerance", "most"), [(0.9, 0.005, 0.005), (0.0, 0.01, 0.01), (-4.0, 0.005, 0.02), (-4.0, 0.0, 0.0)]
+)
+def test_what_a_metric_may_lose(before: float, tolerance: float, most: float) -> None:
+    assert allowed(before, tolerance) == pytest.approx(most)
+
+
+def test_feeds_are_training_rows_spread_over_all(model) -> None:
+    rows = data(1000)
+    signature = model.traced.signature
+    found = list(feeds(rows, signature))
+    name = signature.input_names[0]
+    assert [len(feed[name]) for feed in found] == [64] * 8
+    first = np.concatenate([feed[name] for feed in found])[:, 0]
+    every = rows.train.tensors[0][:, 0].numpy()
+    assert set(first) <= set(every) and (np.diff(first) > 0).all()
+    assert first[0] == every[0] and first[-1] > np.quantile(every, 0.99)
+
+
+def test_few_rows_and_loaders_are_taken_as_they_are(model) -> None:
+    signature, name = model.traced.signature, model.traced.signature.input_names[0]
+    assert [len(feed[name]) for feed in feeds(data(70), signature)] == [64, 6]
+    loader = DataLoader(values(50), batch_size=20)
+    found = list(feeds(Data(loader, values(9), None, "values", None, "made"), signature))
+    assert [len(feed[name]) for feed in found] == [20, 20, 10]
+
+
+def test_int8_leaves_the_costly_in_fp32_until_the_metric_holds(model, tmp_path: Path) -> None:
+    rows = data()
+    whole = gk.export(model, tmp_path / "full.onnx", rows=rows)
+    right = torch.cat([model(inputs) for inputs, _ in training.batches(rows.validation, 90)]).detach()
+
+    def closeness(outputs: Tensor, targets: Tensor) -> float:
+        return 1 - float(((outputs - right) ** 2).mean().sqrt() / right.std())
+
+    forms = PRECISIONS["int8"].lower(onnx.load(whole), list(feeds(rows, open_onnx(whole).signature())))
+    counts = [sum(node.op_type == "QuantizeLinear" for node in form.model.graph.node) for form in forms]
+    assert len(counts) == 2 and counts[0] > counts[1] > 0
+    plain = ship_smaller(model, tmp_path / "a.onnx", rows, closeness, precision="int8", tolerance=1.0)
+    assert not any("left in fp32" in note for note in plain.notes)
+    lost = plain.before - plain.after
+    helped = ship_smaller(model, tmp_path / "b.onnx", rows, closeness, precision="int8", tolerance=0.98 * lost)
+    assert helped.notes[0].startswith("left in fp32, where whole numbers cost the most: ")
+    assert helped.before - helped.after < lost
+
+
+def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
+    net = nn.Linear(6, 2)
+    with torch.no_grad():
+        net.weight.fill_(6e4)
+    model = gk.graft(gk.trace(net, torch.randn(2, 6)))
+    with pytest.raises(ExportError, match=r"fp16: .* gives 1\.\d+e\+06, and half precision ends at 65504; choose bf16"):
+        ship_smaller(model, tmp_path / "a.onnx", data(scale=5.0), training.find_metric("r2"), precision="fp16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_does_not_become_smaller_says_so(tmp_path: Path) -> None:
+    model = gk.graft(gk.trace(nn.Linear(6, 2), torch.randn(2, 6)))
+    found = ship_smaller(model, tmp_path / "a.onnx", data(), lambda outputs, targets: 1.0, precision="int8")
+    assert found.bytes_after > found.bytes_before and "no smaller than in fp32" in found.notes[-1]
+
+
+def test_a_metric_that_is_no_number_ships_nothing(model, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="nothing was written"):
+        ship_smaller(model, tmp_path / "a.onnx", data(), lambda outputs, targets: math.nan, precision="fp16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_exports_with_the_usual_metric(model, tmp_path: Path) -> None:
+    path = gk.export(model, tmp_path / "a.onnx", rows=data(), precision="fp16", metric="negative_mse")
+    assert path == tmp_path / "a.onnx" and any(t.data_type == t.FLOAT16 for t in onnx.load(path).graph.initializer)
+    with pytest.raises(DataError, match="pass rows"):
+        gk.export(model, tmp_path / "b.onnx", precision="int8")
+    with pytest.raises(ExportError, match=r"unknown precision 'int7'; there are fp16, bf16, int8, int4"):
+        gk.export(model, tmp_path / "b.onnx", rows=data(), precision="int7")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.onnx"]
