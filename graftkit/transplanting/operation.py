@@ -1,0 +1,163 @@
+"""One file and one run: what is matched, what is edited for it, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from graftkit import checking
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.model import GraftedModel
+from graftkit.transplanting import placing, proving
+from graftkit.transplanting.branches import (
+    INPUT,
+    JOINED,
+    MASK,
+    NEURON,
+    Norm,
+    branch_of,
+    planted,
+    reads_of,
+    says_nothing,
+)
+from graftkit.transplanting.deployed import MARKED, Deployed
+from graftkit.transplanting.editing import Edited, check_untouched
+from graftkit.transplanting.known import Known
+from graftkit.transplanting.matching import Match, match_layers, near
+from graftkit.transplanting.network import Network, stored_numbers
+from graftkit.transplanting.placing import HINT, Placement
+from graftkit.transplanting.proving import BEHIND, CALL, READ, Batch, Point
+from graftkit.transplanting.proving import JOINED as JOINED_THERE
+from graftkit.transplanting.weights import Missing, Others, Update, layer_updates
+
+OUTPUTS, SITES = "outputs", "sites"  # what was compared
+
+
+class Operation:
+    """What becomes of a file. Raises ExportError, when it is made, where the file does not take the run.
+
+    Attributes:
+        matches: the file's layers that are the model's.
+        placements: where dendrites go.
+    """
+
+    def __init__(self, file: Deployed, model: GraftedModel, known: Known):
+        self.file, self.model, self.known = file, model, known
+        self.network = Network(file.model.graph, stored_numbers(file.model.graph), file.opset)
+        name = file.path.name
+        found = match_layers(known, self.network)
+        self._check_all_found(found)
+        placing.check_clear(known, [match for match in found if self._matters(match)], name)
+        self.matches = found
+        ranks = placing.ranks_of(file.model)
+        self.placements = placing.place(model, known, self.network, found, ranks, name)
+
+    def edit(self) -> Edited:
+        """The file's message with other numbers and further nodes, and what was changed in it. Raises ExportError."""
+        edited = Edited(self.file.model, self.network)
+        raw = frozenset(place.match.theirs for place in self.placements if place.norm)
+        layers = layer_updates(self.known, self.network, self.matches, raw)
+        others, lost = Others(self.known, self.network, self.matches).updates()
+        if lost:
+            names = sorted(set().union(*(self.known.network.sources[use.name] for use in lost)))
+            raise ExportError(
+                f"{self.file.path.name} has no place for what training made of {', '.join(names)}, {HINT}"
+            )
+        edited.update([each for each in (*layers, *others) if isinstance(each, Update)])
+        for each in layers:
+            if isinstance(each, Missing):
+                edited.bias(each)
+        self._plant(edited)
+        edited.finish()
+        check_untouched(self.file.model, edited.model, edited)
+        return edited
+
+    def prove(self, new: onnx.ModelProto, before: Sequence[Batch], after: Sequence[Batch]) -> tuple[float, str]:
+        """The largest difference of the new file from the trained model, and what was compared.
+
+        Args:
+            before, after: what the given model and the trained one make of the same batches.
+
+        Raises MismatchError that names the first site, ExportError where the file cannot be run.
+        """
+        name, dtypes = self.file.path.name, [port.dtype for port in self.model.traced.signature.inputs]
+        given = proving.whole_file(self.file.model, before, dtypes)
+        if given is not None and given <= checking.TOLERANCE:
+            found = proving.whole_file(new, after, dtypes)
+            if found is not None and found <= checking.TOLERANCE:
+                return found, OUTPUTS
+        feeds, (old, now) = self._feeds(), self._points()
+        proving.from_inside(self.file.model, feeds, old, before, f"{name}, compared with the given model,")
+        worst = proving.from_inside(new, feeds, now, after, "the new file, compared with the trained model,")
+        if given is not None and given <= checking.TOLERANCE:
+            raise MismatchError("the new file's outputs differ from the trained model's, behind its last site")
+        return worst, SITES
+
+    def _check_all_found(self, found: Sequence[Match]) -> None:
+        there = {ours for match in found for ours in (match.ours, *match.others)}
+        grafted = {self.known.sites.get(site) for site in self.model.plan.sites()}
+        for place in range(len(self.known.network.layers)):
+            if place not in there and (place in grafted or self._trained(place)):
+                title = self.known.title(place)
+                raise ExportError(f"{self.file.path.name} has no layer with the weights of {title!r}, {HINT}")
+
+    def _trained(self, place: int) -> bool:
+        layer = self.known.network.layers[place]
+        return any(self.known.changed(use.name) for use in (layer.weight, layer.bias) if use)
+
+    def _matters(self, match: Match) -> bool:
+        """Whether it makes a difference which of several layers a match is."""
+        grafted = {self.known.sites.get(site) for site in self.model.plan.sites()}
+        return any(place in grafted or self._trained(place) for place in (match.ours, *match.others))
+
+    def _plant(self, edited: Edited) -> None:
+        reads = reads_of(self.model, self.model.traced.inputs)
+        sites = {site.key: site for site in self.model.traced.sites}
+        masks = {value.name for value in self.file.model.graph.input}
+        for place in self.placements:
+            norm = Norm(*self.known.norm(self.known.network.layers[place.match.ours])) if place.norm else None
+            read = reads[place.site]
+            graph = branch_of(self.model, sites[place.site], read, opset=self.file.opset, norm=norm)
+            if says_nothing(graph):
+                continue
+            bound = {INPUT: place.input, JOINED: place.neuron}
+            mask = self.model.plan.at(place.site)[0].mask
+            if mask is not None:
+                if mask not in masks:
+                    raise ExportError(f"{self.file.path.name} has no input {mask!r}, the mask at {place.site!r}")
+                bound[MASK] = mask
+            bound[NEURON] = edited.divert(place.node)
+            marked = self.file.model.ir_version >= MARKED
+            edited.insert(place.node, *planted(graph, place.site, bound, edited.taken, marked=marked))
+
+    def _feeds(self) -> list[Point]:
+        """What the first layers read."""
+        at = {match.theirs: match for match in self.matches}
+        up, _ = near(self.network, at)
+        by_place = {place: site for site, place in self.known.sites.items()}
+        sites = {site.key: site for site in self.model.traced.sites}
+        feeds = []
+        for place, match in at.items():
+            layer, site = self.network.layers[place], by_place.get(match.ours)
+            if up[layer.node]:
+                continue
+            if site is None:
+                raise ExportError(f"{self.file.path.name} cannot be compared: its first layer is no site")
+            feeds.append(Point(placing.input_of(layer, sites[site], self.network) or layer.input, site, READ))
+        return feeds
+
+    def _points(self) -> tuple[list[Point], list[Point]]:
+        """What each site has to say, in the given file and in the new one."""
+        by_place = {place: site for site, place in self.known.sites.items()}
+        joined = {place.match.theirs: place for place in self.placements}
+        old, new = [], []
+        for match in self.matches:
+            site = by_place.get(match.ours)
+            if site is None:
+                continue
+            point = Point(self.network.layers[match.theirs].output, site, BEHIND if match.form.folded else CALL)
+            old.append(point)
+            place = joined.get(match.theirs)
+            new.append(point if place is None or place.norm else Point(place.neuron, site, JOINED_THERE))
+        return old, new
