@@ -31,20 +31,31 @@ class Norm:
 class _Joined(nn.Module):
     """A site's dendrites, and the batch norm behind them where the file has that in the layer."""
 
-    def __init__(self, dendrites: SiteDendrites, norm: Norm | None):
+    def __init__(self, dendrites: SiteDendrites, norm: Norm | None, site: Site):
         super().__init__()
         self.dendrites = dendrites
-        self.epsilon = norm.epsilon if norm else None
-        for name, value in zip(("scale", "shift", "mean", "variance"), norm.values if norm else (), strict=False):
-            self.register_buffer(name, torch.from_numpy(np.array(value)))
+        self.norm = _Affine(norm, site) if norm else nn.Identity()
 
-    def forward(self, *read: Tensor) -> Tensor:
-        joined: Tensor = self.dendrites(*read)
-        if self.epsilon is None:
-            return joined
-        return nn.functional.batch_norm(
-            joined, self.mean, self.variance, self.scale, self.shift, training=False, eps=self.epsilon
+    def forward(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
+        joined: Tensor = self.norm(self.dendrites(input, neuron, mask))
+        return joined
+
+
+class _Affine(nn.Module):
+    """A batch norm in evaluation as a factor and an offset, which every opset has."""
+
+    def __init__(self, norm: Norm, site: Site):
+        super().__init__()
+        scale, shift, mean, variance = (value.astype(np.float64) for value in norm.values)
+        factor = scale / np.sqrt(variance + norm.epsilon)
+        shape = (-1,) + (1,) * site.spatial_dims
+        self.factor, self.offset = (
+            nn.Parameter(torch.from_numpy(value.astype(norm.values[0].dtype).reshape(shape)))
+            for value in (factor, shift - mean * factor)
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.offset
 
 
 def branch_of(
@@ -59,7 +70,7 @@ def branch_of(
     Raises ExportError.
     """
     training = model.training
-    module = _Joined(model.at(site.key), norm).eval()
+    module = _Joined(model.at(site.key), norm, site).eval()
     names = (INPUT, NEURON, MASK)[: len(read)]
     shapes = (site.input_shape, site.output_shape, tuple(-1 for _ in read[-1].shape))
     ports = tuple(
@@ -79,7 +90,7 @@ def branch_of(
 
 
 def reads_of(model: GraftedModel, inputs: tuple[Tensor, ...]) -> Mapping[str, tuple[Tensor, ...]]:
-    """What each site's dendrites read of a batch: what the site reads, what its neurons say, the mask if there is one."""
+    """What each site's dendrites read of a batch: what the site reads, what its neurons say, and the mask, if any."""
     found: dict[str, tuple[Tensor, ...]] = {}
 
     def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:

@@ -12,7 +12,7 @@ from graftkit.core.errors import ExportError
 from graftkit.folding.evaluate import evaluate
 from graftkit.folding.ports import graphs_of
 from graftkit.transplanting.branches import fresh
-from graftkit.transplanting.network import Network, Use
+from graftkit.transplanting.network import Network
 from graftkit.transplanting.weights import Missing, Update
 
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -65,9 +65,8 @@ class Edited:
         if node.op_type == "MatMul":
             output = node.output[0]
             inner = self.divert(missing.node)
-            self.insert(
-                missing.node, [helper.make_node("Add", [inner, name], [output], fresh(f"{name}/Add", self.taken))]
-            )
+            add = helper.make_node("Add", [inner, name], [output], fresh(f"{name}/Add", self.taken))
+            self.insert(missing.node, [add])
             return
         node.input[:] = [*node.input[:2], name]
         self.nodes.add(missing.node)

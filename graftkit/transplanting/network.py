@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from graftkit.folding.ports import graphs_of
 from graftkit.folding.evaluate import evaluate
+from graftkit.folding.ports import graphs_of
 
 _STANDARD = ("", "ai.onnx")
 _NEVER = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})

@@ -9,26 +9,14 @@ import onnx
 from graftkit import checking
 from graftkit.core.errors import ExportError, MismatchError
 from graftkit.model import GraftedModel
-from graftkit.transplanting import placing, proving
-from graftkit.transplanting.branches import (
-    INPUT,
-    JOINED,
-    MASK,
-    NEURON,
-    Norm,
-    branch_of,
-    planted,
-    reads_of,
-    says_nothing,
-)
+from graftkit.transplanting import branches, placing, proving
 from graftkit.transplanting.deployed import MARKED, Deployed
 from graftkit.transplanting.editing import Edited, check_untouched
 from graftkit.transplanting.known import Known
 from graftkit.transplanting.matching import Match, match_layers, near
 from graftkit.transplanting.network import Network, stored_numbers
-from graftkit.transplanting.placing import HINT, Placement
-from graftkit.transplanting.proving import BEHIND, CALL, READ, Batch, Point
-from graftkit.transplanting.proving import JOINED as JOINED_THERE
+from graftkit.transplanting.placing import HINT
+from graftkit.transplanting.proving import BEHIND, CALL, JOINED, READ, Batch, Point
 from graftkit.transplanting.weights import Missing, Others, Update, layer_updates
 
 OUTPUTS, SITES = "outputs", "sites"  # what was compared
@@ -112,24 +100,24 @@ class Operation:
         return any(place in grafted or self._trained(place) for place in (match.ours, *match.others))
 
     def _plant(self, edited: Edited) -> None:
-        reads = reads_of(self.model, self.model.traced.inputs)
+        reads = branches.reads_of(self.model, self.model.traced.inputs)
         sites = {site.key: site for site in self.model.traced.sites}
         masks = {value.name for value in self.file.model.graph.input}
         for place in self.placements:
-            norm = Norm(*self.known.norm(self.known.network.layers[place.match.ours])) if place.norm else None
+            norm = branches.Norm(*self.known.norm(self.known.network.layers[place.match.ours])) if place.norm else None
             read = reads[place.site]
-            graph = branch_of(self.model, sites[place.site], read, opset=self.file.opset, norm=norm)
-            if says_nothing(graph):
+            graph = branches.branch_of(self.model, sites[place.site], read, opset=self.file.opset, norm=norm)
+            if branches.says_nothing(graph):
                 continue
-            bound = {INPUT: place.input, JOINED: place.neuron}
+            bound = {branches.INPUT: place.input, branches.JOINED: place.neuron}
             mask = self.model.plan.at(place.site)[0].mask
             if mask is not None:
                 if mask not in masks:
                     raise ExportError(f"{self.file.path.name} has no input {mask!r}, the mask at {place.site!r}")
-                bound[MASK] = mask
-            bound[NEURON] = edited.divert(place.node)
+                bound[branches.MASK] = mask
+            bound[branches.NEURON] = edited.divert(place.node)
             marked = self.file.model.ir_version >= MARKED
-            edited.insert(place.node, *planted(graph, place.site, bound, edited.taken, marked=marked))
+            edited.insert(place.node, *branches.planted(graph, place.site, bound, edited.taken, marked=marked))
 
     def _feeds(self) -> list[Point]:
         """What the first layers read."""
@@ -159,5 +147,5 @@ class Operation:
             point = Point(self.network.layers[match.theirs].output, site, BEHIND if match.form.folded else CALL)
             old.append(point)
             place = joined.get(match.theirs)
-            new.append(point if place is None or place.norm else Point(place.neuron, site, JOINED_THERE))
+            new.append(point if place is None or place.norm else Point(place.neuron, site, JOINED))
         return old, new

@@ -1,4 +1,4 @@
-"""Where in the user's file each site's dendrites read and join; refuses, by the site's name, what the file cannot take."""
+"""Where in the user's file each site's dendrites read and join; refuses, by the site's name, what does not fit."""
 
 from __future__ import annotations
 

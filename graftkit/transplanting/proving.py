@@ -1,4 +1,4 @@
-"""Proves a transplanted file: what it computes, in all or from its first layers on, is what the trained model computes."""
+"""Proves a transplanted file: in all, or from its first layers on, it computes what the trained model computes."""
 
 from __future__ import annotations
 

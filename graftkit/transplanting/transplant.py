@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-
 from torch import Tensor
 
 from graftkit import reopening

@@ -81,7 +81,7 @@ class Others:
             if use.node in self._gone or not self.known.changed(use.name):
                 continue
             places = self._places(use)
-            given, trained = self.known.pair(use.name)
+            _, trained = self.known.pair(use.name)
             names = self.known.network.sources[use.name]
             for place in places:
                 now = self.file.values[place.name]
