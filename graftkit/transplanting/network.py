@@ -124,9 +124,20 @@ class Network:
         neurons *= attribute(node, "group", 1) if kind == TRANSPOSED else 1
         bias = self._bias(index, node, int(neurons))
         output = str(self.nodes[bias.node if bias else index].output[0])
-        reader = self.only_reader(output)
-        norm = reader if reader is not None and self._normalises(reader, output) else None
-        return Layer(kind, turned, Use(index, 1, node.input[1]), bias, node.input[0], output, norm)
+        weight_use = Use(index, 1, node.input[1])
+        return Layer(kind, turned, weight_use, bias, node.input[0], output, self._norm(output))
+
+    def _norm(self, output: str) -> int | None:
+        """The batch norm that alone reads a layer, maybe behind transposes that undo each other."""
+        order: tuple[int, ...] = ()
+        name, reader = output, self.only_reader(output)
+        while reader is not None and self.nodes[reader].op_type in ("Identity", "Transpose"):
+            turn = numbers(self.nodes[reader], "perm")
+            order = tuple((order or tuple(range(len(turn))))[axis] for axis in turn) or order
+            name = str(self.nodes[reader].output[0])
+            reader = self.only_reader(name)
+        found = reader is not None and order == tuple(sorted(order)) and self._normalises(reader, name)
+        return reader if found else None
 
     def _bias(self, index: int, node: onnx.NodeProto, neurons: int) -> Use | None:
         if len(node.input) > 2 and node.input[2]:

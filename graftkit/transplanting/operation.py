@@ -15,7 +15,7 @@ from graftkit.transplanting.editing import Edited, check_untouched
 from graftkit.transplanting.known import Known
 from graftkit.transplanting.matching import Match, match_layers, near
 from graftkit.transplanting.network import Network, stored_numbers
-from graftkit.transplanting.placing import HINT
+from graftkit.transplanting.placing import HINT, Placement
 from graftkit.transplanting.proving import BEHIND, CALL, JOINED, READ, Batch, Point
 from graftkit.transplanting.weights import Missing, Others, Update, layer_updates
 
@@ -100,24 +100,36 @@ class Operation:
         return any(place in grafted or self._trained(place) for place in (match.ours, *match.others))
 
     def _plant(self, edited: Edited) -> None:
-        reads = branches.reads_of(self.model, self.model.traced.inputs)
-        sites = {site.key: site for site in self.model.traced.sites}
-        masks = {value.name for value in self.file.model.graph.input}
-        for place in self.placements:
-            norm = branches.Norm(*self.known.norm(self.known.network.layers[place.match.ours])) if place.norm else None
-            read = reads[place.site]
-            graph = branches.branch_of(self.model, sites[place.site], read, opset=self.file.opset, norm=norm)
+        """Put the dendrites in, in place."""
+        marked = self.file.model.ir_version >= MARKED
+        wanted = self._wanted()
+        for place, graph in zip(
+            self.placements, branches.branches_of(self.model, wanted, opset=self.file.opset), strict=True
+        ):
             if branches.says_nothing(graph):
                 continue
-            bound = {branches.INPUT: place.input, branches.JOINED: place.neuron}
-            mask = self.model.plan.at(place.site)[0].mask
-            if mask is not None:
-                if mask not in masks:
-                    raise ExportError(f"{self.file.path.name} has no input {mask!r}, the mask at {place.site!r}")
-                bound[branches.MASK] = mask
+            bound = {branches.INPUT: place.input, branches.JOINED: place.neuron, **self._mask(place)}
             bound[branches.NEURON] = edited.divert(place.node)
-            marked = self.file.model.ir_version >= MARKED
             edited.insert(place.node, *branches.planted(graph, place.site, bound, edited.taken, marked=marked))
+
+    def _wanted(self) -> list[branches.Wanted]:
+        reads = branches.reads_of(self.model, self.model.traced.inputs)
+        sites = {site.key: site for site in self.model.traced.sites}
+        return [
+            branches.Wanted(
+                sites[place.site],
+                reads[place.site],
+                branches.Norm(*self.known.norm(self.known.network.layers[place.match.ours])) if place.norm else None,
+            )
+            for place in self.placements
+        ]
+
+    def _mask(self, place: Placement) -> dict[str, str]:
+        """What the mask of a site's dendrites is called in the file."""
+        mask = self.model.plan.at(place.site)[0].mask
+        if mask is not None and mask not in {value.name for value in self.file.model.graph.input}:
+            raise ExportError(f"{self.file.path.name} has no input {mask!r}, the mask at the site {place.site!r}")
+        return {} if mask is None else {branches.MASK: mask}
 
     def _feeds(self) -> list[Point]:
         """What the first layers read."""

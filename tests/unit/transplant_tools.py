@@ -54,7 +54,7 @@ def woken(module: nn.Module, seed: int = 0) -> nn.Module:
 def run_of(
     module: nn.Module, shape: Sequence[int], grafts: Sequence[Graft], folder: Path, *, moved: bool = True
 ) -> Run:
-    """The folder of a run that grafted, and trained all by a random step; `moved` False leaves the network's weights."""
+    """The folder of a run that grafted, and trained by a random step: all, or the dendrites where `moved` is False."""
     folder.mkdir(parents=True)
     torch.save(module, folder.parent / f"{folder.name}.pt")
     random = np.random.default_rng(0)
@@ -142,7 +142,8 @@ def like_tf(model: onnx.ModelProto) -> onnx.ModelProto:
     named = {given: "serving_input:0", gives: "Identity:0"}
 
     def constant(name: str, value: np.ndarray) -> str:
-        nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.ascontiguousarray(value))))
+        tensor = numpy_helper.from_array(np.ascontiguousarray(value))
+        nodes.append(helper.make_node("Constant", [], [name], value=tensor))
         return name
 
     def call(kind: str, inputs: Sequence[str], output: str, **more: object) -> None:
@@ -171,9 +172,8 @@ def like_tf(model: onnx.ModelProto) -> onnx.ModelProto:
             call("Add", [f"{path}/MatMul:0", inputs[2]], output)
         else:
             call(node.op_type, inputs, output, **own)
-    graph = helper.make_graph(
-        nodes, "tf2onnx", [_renamed(model.graph.input[0], named[given])], [_renamed(model.graph.output[0], named[gives])]
-    )
+    inputs = [_renamed(model.graph.input[0], named[given])]
+    graph = helper.make_graph(nodes, "tf2onnx", inputs, [_renamed(model.graph.output[0], named[gives])])
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
@@ -208,14 +208,15 @@ def around(model: onnx.ModelProto, *, custom: bool = False) -> onnx.ModelProto:
         helper.make_node("TopK", ["shares", "post/k"], ["best", "which"], name="post/TopK"),
     ]
     info = helper.make_tensor_value_info
-    outputs = [info("class", onnx.TensorProto.INT64, None), info("best", onnx.TensorProto.FLOAT, None)]
+    outputs = [info("class", onnx.TensorProto.INT64, ["n", 1]), info("best", onnx.TensorProto.FLOAT, ["n", 2])]
     if custom:
         behind.append(helper.make_node("Audit", ["shares"], ["audited"], name="post/Audit", domain="acme"))
-        outputs.append(info("audited", onnx.TensorProto.FLOAT, None))
+        outputs.append(info("audited", onnx.TensorProto.FLOAT, ["n"]))
         made.opset_import.add(domain="acme", version=3)
     inner = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
-    for field, values in ((graph.node, [*before, *inner, *behind]), (graph.output, outputs),
-                          (graph.input, [info("photo", onnx.TensorProto.UINT8, ["n", height, width, channels])])):  # fmt: skip
+    photo = info("photo", onnx.TensorProto.UINT8, ["n", height, width, channels])
+    fields = ((graph.node, [*before, *inner, *behind]), (graph.output, outputs), (graph.input, [photo]))
+    for field, values in fields:
         del field[:]
         field.extend(values)
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in held.items())
