@@ -92,6 +92,14 @@ class Known:
             uses += self.network.nodes[layer.norm].input[_NORMS]
         return frozenset().union(*(self.network.sources[name] for name in uses))
 
+    def same_trained(self, first: int, second: int) -> bool:
+        """Whether two layers, by place, have the same numbers after training, in each form."""
+        ours, theirs = (self.forms(self.network.layers[place]) for place in (first, second))
+        return len(ours) == len(theirs) and all(
+            np.array_equal(a.weight[1], b.weight[1]) and np.array_equal(a.bias[1], b.bias[1])
+            for a, b in zip(ours, theirs, strict=True)
+        )
+
     def title(self, place: int) -> str:
         """What a message calls a layer: its site, or its weight."""
         by_place = {layer: site for site, layer in self.sites.items()}

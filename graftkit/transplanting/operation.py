@@ -96,8 +96,10 @@ class Operation:
 
     def _matters(self, match: Match) -> bool:
         """Whether it makes a difference which of several layers a match is."""
-        grafted = {self.known.sites.get(site) for site in self.model.plan.sites()}
-        return any(place in grafted or self._trained(place) for place in (match.ours, *match.others))
+        places = (match.ours, *match.others)
+        if {self.known.sites.get(site) for site in self.model.plan.sites()}.intersection(places):
+            return True
+        return not all(self.known.same_trained(places[0], other) for other in places)
 
     def _plant(self, edited: Edited) -> None:
         """Put the dendrites in, in place."""

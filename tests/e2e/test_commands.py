@@ -14,7 +14,7 @@ import pytest
 from e2e_tools import Lane, run_cli
 from onnx import numpy_helper
 
-COMMANDS = ("augment", "inspect", "export", "verify")
+COMMANDS = ("augment", "inspect", "export", "transplant", "verify")
 
 # Name of a command line -> its words; "weak" is a run's folder and "cnn.pt" a model file.
 LINES: dict[str, tuple[str, ...]] = {
