@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from graftkit import checking
+from graftkit.contracts import Data
 from graftkit.core.errors import ExportError, MismatchError
 from graftkit.model import GraftedModel
 from graftkit.transplanting import branches, placing, proving
@@ -61,26 +62,39 @@ class Operation:
         check_untouched(self.file.model, edited.model, edited)
         return edited
 
-    def prove(self, new: onnx.ModelProto, before: Sequence[Batch], after: Sequence[Batch]) -> tuple[float, str]:
+    def prove(
+        self, new: onnx.ModelProto, before: Sequence[Batch], after: Sequence[Batch], rows: Data
+    ) -> tuple[float, str]:
         """The largest difference of the new file from the trained model, and what was compared.
+
+        Where the file gave what the given model gives, its outputs are compared, on the validation rows, too. Where it
+        did not, since other things stand around the model, all sites are, from what the first ones read.
 
         Args:
             before, after: what the given model and the trained one make of the same batches.
 
         Raises MismatchError that names the first site, ExportError where the file cannot be run.
         """
-        name, dtypes = self.file.path.name, [port.dtype for port in self.model.traced.signature.inputs]
+        dtypes = [port.dtype for port in self.model.traced.signature.inputs]
         given = proving.whole_file(self.file.model, before, dtypes)
-        if given is not None and given <= checking.TOLERANCE:
-            found = proving.whole_file(new, after, dtypes)
-            if found is not None and found <= checking.TOLERANCE:
+        whole = given is not None and given <= checking.TOLERANCE
+        found = proving.whole_file(new, after, dtypes) if whole else None
+        if found is not None and found <= checking.TOLERANCE:
+            found = max(found, proving.over_all_rows(new, self.model, rows, self.file.rows))
+            if found <= checking.TOLERANCE:
                 return found, OUTPUTS
-        feeds, (old, now) = self._feeds(), self._points()
-        proving.from_inside(self.file.model, feeds, old, before, f"{name}, compared with the given model,")
-        worst = proving.from_inside(new, feeds, now, after, "the new file, compared with the trained model,")
-        if given is not None and given <= checking.TOLERANCE:
+        worst = self._from_inside(new, before, after)
+        if whole:
             raise MismatchError("the new file's outputs differ from the trained model's, behind its last site")
         return worst, SITES
+
+    def _from_inside(self, new: onnx.ModelProto, before: Sequence[Batch], after: Sequence[Batch]) -> float:
+        name, feeds, (old, now) = self.file.path.name, self._feeds(), self._points()
+        proving.from_inside(self.file.model, feeds, old, before, f"{name}, compared with the given model,")
+        same = proving.outputs_inside(self.file.model, feeds, before)
+        what = "the new file, compared with the trained model,"
+        worst = proving.from_inside(new, feeds, now, after, what)
+        return max([worst, *(proving.one_of(new, feeds, points, after, what) for points in same)])
 
     def _check_all_found(self, found: Sequence[Match]) -> None:
         there = {ours for match in found for ours in (match.ours, *match.others)}

@@ -19,19 +19,25 @@ from graftkit.runtimes import RUNTIMES
 from graftkit.surgery.insert import read_by_site
 from graftkit.transplanting.network import read_by
 
-_ROWS = 7
+_ROWS, _MANY = 7, 256
 READ, CALL, JOINED, BEHIND = "read", "call", "joined", "behind"
+OUTPUT = ""  # in the place of a site: the model's outputs, by place
 
 Values = Mapping[str, Mapping[str, np.ndarray]]  # by site: what it reads, says, and so on
 
 
 @dataclass(frozen=True)
 class Point:
-    """A tensor of the file, and which of a site's values it has to be."""
+    """A tensor of the file, and which of a site's values, or of the outputs, it has to be."""
 
     tensor: str
     site: str
     what: str
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"the model's output {self.what}" if self.site == OUTPUT else f"the site {self.site!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,23 @@ class Batch:
     inputs: tuple[Tensor, ...]
     outputs: tuple[np.ndarray, ...]
     sites: Values
+
+    def of(self, point: Point) -> np.ndarray:
+        """What a point has to be."""
+        return self.outputs[int(point.what)] if point.site == OUTPUT else self.sites[point.site][point.what]
+
+
+def over_all_rows(model: onnx.ModelProto, trained: GraftedModel, rows: Data, fixed: int | None) -> float:
+    """The largest difference of a whole file's outputs from the trained model's, over the validation rows.
+
+    Args:
+        fixed: how many rows the file takes, None where that is free.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in constants]
+    given = (trained.arrange(inputs) for inputs, _ in training.batches(rows.validation, fixed or _MANY))
+    fitting = (batch for batch in given if fixed is None or len(batch[0]) == fixed)
+    return checking.compare(_opened(model), lambda batch: trained.outputs(*batch), names, fitting)
 
 
 def batches_of(model: GraftedModel, rows: Data, fixed: int | None) -> list[tuple[Tensor, ...]]:
@@ -98,26 +121,69 @@ def from_inside(
         ExportError: the part between cannot be run alone.
     """
     part = cut(model, [point.tensor for point in feeds], [point.tensor for point in points])
-    types = {p.tensor: batches[0].sites[p.site][p.what].dtype for p in feeds}
+    values = _values(part, feeds, batches)
+    worst = 0.0
+    for point in points:
+        found = _apart([each[point.tensor] for each in values], batches, point)
+        worst = max(worst, found)
+        if not found <= checking.TOLERANCE:
+            raise MismatchError(
+                f"{what} differs by {found:.2g} of its scale at {point.title} (tolerance {checking.TOLERANCE:g})"
+            )
+    return worst
+
+
+def one_of(
+    model: onnx.ModelProto, feeds: Sequence[Point], points: Sequence[Point], batches: Sequence[Batch], what: str
+) -> float:
+    """The smallest difference at the points, of which one has to be what it was. Raises MismatchError."""
+    part = cut(model, [point.tensor for point in feeds], [point.tensor for point in points])
+    values = _values(part, feeds, batches)
+    worst = min(_apart([each[point.tensor] for each in values], batches, point) for point in points)
+    if not worst <= checking.TOLERANCE:
+        raise MismatchError(f"{what} differs by {worst:.2g} of its scale at {points[0].title}")
+    return worst
+
+
+def outputs_inside(model: onnx.ModelProto, feeds: Sequence[Point], batches: Sequence[Batch]) -> list[list[Point]]:
+    """For each output of the given model the tensors of the file that have its numbers; none where there are none."""
+    reached = {point.tensor for point in feeds}
+    targets = []
+    for node in model.graph.node:
+        if node.domain in ("", "ai.onnx") and reached.intersection(read_by(node)):
+            reached.update(node.output)
+            targets += [name for name in node.output if name]
+    try:
+        part = cut(model, [point.tensor for point in feeds], targets)
+        values = _values(part, feeds, batches)
+    except GraftkitError:  # it also needs what only stands around the model
+        return []
+    found = []
+    for index in range(len(batches[0].outputs)):
+        points = [Point(name, OUTPUT, str(index)) for name in targets]
+        same = [p for p in points if _apart([each[p.tensor] for each in values], batches, p) <= checking.TOLERANCE]
+        found += [same] if same else []
+    return found
+
+
+def _apart(values: Sequence[np.ndarray], batches: Sequence[Batch], point: Point) -> float:
+    found = checking.Differences()
+    for value, batch in zip(values, batches, strict=True):
+        found.add([value], [batch.of(point)])
+    return found.worst()
+
+
+def _values(part: onnx.ModelProto, feeds: Sequence[Point], batches: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
+    """What a part that was cut out makes of each batch, by name. Raises ExportError, MismatchError."""
+    types = {p.tensor: batches[0].of(p).dtype for p in feeds}
     for value in part.graph.input:
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(types[value.name])
     run, needed = _opened(part), [value.name for value in part.graph.input]
     names = [value.name for value in part.graph.output]
-    found = {point: checking.Differences() for point in points}
-    for batch in batches:
-        values = {p.tensor: batch.sites[p.site][p.what] for p in feeds if p.tensor in needed}
-        given = dict(zip(names, run(values), strict=True))
-        for point in points:
-            found[point].add([given[point.tensor]], [batch.sites[point.site][point.what]])
-    worst = 0.0
-    for point, differences in found.items():
-        worst = max(worst, differences.worst())
-        if not differences.worst() <= checking.TOLERANCE:
-            raise MismatchError(
-                f"{what} differs by {differences.worst():.2g} of its scale at the site {point.site!r}"
-                f" (tolerance {checking.TOLERANCE:g})"
-            )
-    return worst
+    return [
+        dict(zip(names, run({p.tensor: batch.of(p) for p in feeds if p.tensor in needed}), strict=True))
+        for batch in batches
+    ]
 
 
 def cut(model: onnx.ModelProto, feeds: Sequence[str], targets: Sequence[str]) -> onnx.ModelProto:

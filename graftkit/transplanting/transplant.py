@@ -94,7 +94,7 @@ def transplant(
     edited = operation.edit()
     with staged(edited.model, file.apart, out) as path:
         watch.on_stage("verifying")
-        parity, proved = operation.prove(onnx.load(str(path)), before, proving.heard(model, batches))
+        parity, proved = operation.prove(onnx.load(str(path)), before, proving.heard(model, batches), rows)
     return Transplanted(
         path=out,
         matched=len(operation.matches),
