@@ -47,7 +47,7 @@ class Known:
     def __init__(self, proto: onnx.ModelProto, given: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray]):
         opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
         self.network = Network(proto.graph, given, opset)
-        self.trained, _ = settled(proto.graph.node, trained, opset)
+        self.trained, _ = settled(proto.graph, trained, opset)
 
     @cached_property
     def sites(self) -> Mapping[str, int]:

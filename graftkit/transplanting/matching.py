@@ -13,6 +13,8 @@ from graftkit.transplanting.network import Layer, Network
 CLOSE = 1e-6  # of the largest weight: what computing anew in single precision may change
 _CLOSE_BIAS = 1e-5  # of the largest term
 
+_SIZES = ("Shape", "Size")
+
 Near = tuple[Mapping[int, frozenset[int]], Mapping[int, frozenset[int]]]
 
 
@@ -126,8 +128,9 @@ def _spread(network: Network, at: Mapping[int, int], *, forward: bool) -> dict[i
     order = range(len(network.nodes)) if forward else reversed(range(len(network.nodes)))
     found: dict[int, frozenset[int]] = {}
     for node in order:
-        told = (frozenset({at[each]}) if each in at else found[each] for each in before(node))
-        found[node] = frozenset().union(*told)
+        told = [frozenset({at[each]}) if each in at else found[each] for each in before(node)]
+        # sizes are told along other ways by each exporter
+        found[node] = frozenset() if network.nodes[node].op_type in _SIZES else frozenset().union(*told)
     return found
 
 

@@ -88,7 +88,7 @@ class Network:
             for name in names:
                 self.readers.setdefault(name, []).append(index)
         self.given = {value.name for value in graph.output}
-        self.values, self.sources = settled(self.nodes, stored, opset)
+        self.values, self.sources = settled(graph, stored, opset)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -167,11 +167,13 @@ class Network:
 
 
 def settled(
-    nodes: Sequence[onnx.NodeProto], stored: Mapping[str, np.ndarray], opset: int
+    graph: onnx.GraphProto, stored: Mapping[str, np.ndarray], opset: int
 ) -> tuple[dict[str, np.ndarray], dict[str, frozenset[str]]]:
-    """The numbers of all that depends on constants alone, and of which stored ones each is made."""
-    values, sources = dict(stored), {name: frozenset({name}) for name in stored}
-    for node in nodes:
+    """The numbers of all that depends on constants and fixed sizes alone, and of which stored ones each is made."""
+    sizes = _fixed_sizes(graph)
+    values = {**sizes, **stored}
+    sources = {**dict.fromkeys(sizes, frozenset[str]()), **{name: frozenset({name}) for name in stored}}
+    for node in graph.node:
         names = [name for name in node.input if name]
         if node.op_type in _NEVER or node.domain not in _STANDARD or any(name not in values for name in names):
             continue
@@ -182,6 +184,20 @@ def settled(
             values[name] = value
             sources[name] = frozenset().union(*(sources[each] for each in names))
     return values, sources
+
+
+def _fixed_sizes(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """What Shape nodes give that ask for sizes which the graph tells."""
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "Shape" and node.domain in _STANDARD and node.input[0] in shapes:
+            dims = shapes[node.input[0]]
+            first, last = int(attribute(node, "start", 0)), int(attribute(node, "end", len(dims)))
+            sizes = [dim.dim_value for dim in list(dims)[first:last]]
+            if sizes and all(sizes):
+                found[node.output[0]] = np.array(sizes, np.int64)
+    return found
 
 
 def stored_numbers(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

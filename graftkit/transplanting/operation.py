@@ -39,8 +39,8 @@ class Operation:
         self._check_all_found(found)
         placing.check_clear(known, [match for match in found if self._matters(match)], name)
         self.matches = found
-        ranks = placing.ranks_of(file.model)
-        self.placements = placing.place(model, known, self.network, found, ranks, name)
+        self.ranks = placing.ranks_of(file.model)
+        self.placements = placing.place(model, known, self.network, found, self.ranks, name)
 
     def edit(self) -> Edited:
         """The file's message with other numbers and further nodes, and what was changed in it. Raises ExportError."""
@@ -152,7 +152,6 @@ class Operation:
         at = {match.theirs: match for match in self.matches}
         up, _ = near(self.network, at)
         by_place = {place: site for site, place in self.known.sites.items()}
-        sites = {site.key: site for site in self.model.traced.sites}
         feeds = []
         for place, match in at.items():
             layer, site = self.network.layers[place], by_place.get(match.ours)
@@ -160,7 +159,7 @@ class Operation:
                 continue
             if site is None:
                 raise ExportError(f"{self.file.path.name} cannot be compared: its first layer is no site")
-            feeds.append(Point(placing.input_of(layer, sites[site], self.network) or layer.input, site, READ))
+            feeds.append(Point(self._around(match, site).input or layer.input, site, READ))
         return feeds
 
     def _points(self) -> tuple[list[Point], list[Point]]:
@@ -172,8 +171,11 @@ class Operation:
             site = by_place.get(match.ours)
             if site is None:
                 continue
-            point = Point(self.network.layers[match.theirs].output, site, BEHIND if match.form.folded else CALL)
+            point = Point(self._around(match, site).output, site, BEHIND if match.form.folded else CALL)
             old.append(point)
             place = joined.get(match.theirs)
             new.append(point if place is None or place.norm else Point(place.neuron, site, JOINED))
         return old, new
+
+    def _around(self, match: Match, site: str) -> placing.Around:
+        return placing.around(self.network.layers[match.theirs], self.model.traced.site(site), self.network, self.ranks)

@@ -104,30 +104,58 @@ def _before_padding(layer: Layer, file: Network, wanted: tuple[int, ...]) -> str
     return str(node.input[0]) if inner == wanted else None
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a site reads and says in the file, which may reshape rows and positions into one around a layer.
+
+    Attributes:
+        input: None where the layer pads otherwise.
+        output: given by the node at the place `node`.
+        rank: how many dimensions both have, None where that is not known.
+    """
+
+    input: str | None
+    output: str
+    node: int
+    rank: int | None
+
+
+def around(layer: Layer, site: Site, file: Network, ranks: Mapping[str, int]) -> Around:
+    """The tensors of the file that have the shapes of a site's."""
+    if layer.kind != LINEAR:
+        return Around(input_of(layer, site, file), layer.output, layer.last, file.values[layer.weight.name].ndim)
+    rank = 2 if file.nodes[layer.node].op_type == "Gemm" else ranks.get(layer.input)
+    plain = Around(layer.input, layer.output, layer.last, rank)
+    before, behind = file.made.get(layer.input), file.only_reader(layer.output)
+    if rank == len(site.output_shape) or before is None or behind is None:
+        return plain
+    if file.nodes[before].op_type != "Reshape" or file.nodes[behind].op_type != "Reshape":
+        return plain
+    outer, output = str(file.nodes[before].input[0]), str(file.nodes[behind].output[0])
+    if ranks.get(outer) == len(site.input_shape) and ranks.get(output, len(site.output_shape)) == ranks.get(outer):
+        return Around(outer, output, behind, ranks[outer])
+    return plain
+
+
 def _placed(
     site: Site, match: Match, file: Network, ranks: Mapping[str, int], *, joins_behind: bool, name: str
 ) -> Placement:
     layer = file.layers[match.theirs]
     called = file.nodes[layer.node].name or file.nodes[layer.node].output[0]
-    read = input_of(layer, site, file)
-    if read is None:
+    there = around(layer, site, file, ranks)
+    if there.input is None:
+        raise ExportError(f"{name}: {called!r} pads its input otherwise than the site {site.key!r} does")
+    if there.rank not in (None, len(site.output_shape)):
         raise ExportError(
-            f"{name}: {called!r} pads its input otherwise than the site {site.key!r} does; export it anew"
-        )
-    rank = 2 if file.nodes[layer.node].op_type == "Gemm" else ranks.get(layer.input)
-    if layer.kind != LINEAR:
-        rank = file.values[layer.weight.name].ndim
-    if rank is not None and rank != len(site.output_shape):
-        raise ExportError(
-            f"{name}: {called!r} reads {rank} dimensions where the site {site.key!r} has {len(site.output_shape)}, so"
-            " its dendrites do not fit; export it without reshaping around that layer"
+            f"{name}: {called!r} reads {there.rank} dimensions where the site {site.key!r} has"
+            f" {len(site.output_shape)}, so its dendrites do not fit; export it without reshaping around that layer"
         )
     if not joins_behind or match.form.folded:
         put_back = match.form.folded and not joins_behind
-        return Placement(site.key, match, read, layer.output, layer.last, norm=put_back)
+        return Placement(site.key, match, there.input, there.output, there.node, norm=put_back)
     if layer.norm is None:
         raise ExportError(f"{name}: no BatchNormalization follows {called!r} where the site {site.key!r} has one")
-    return Placement(site.key, match, read, str(file.nodes[layer.norm].output[0]), layer.norm)
+    return Placement(site.key, match, there.input, str(file.nodes[layer.norm].output[0]), layer.norm)
 
 
 def _behind_norm(model: GraftedModel) -> frozenset[str]:
