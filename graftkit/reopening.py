@@ -23,30 +23,41 @@ def open_run(
     path: Path, *, trust: bool, allow: tuple[str, ...] = ()
 ) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
     """A run's trained model, its data and metric, and its source.json. Raises RunError, SourceError."""
-    folder = RunFolder(path)
+    model, rows, facts = open_given(path, trust=trust, allow=allow)
+    put_back(model, path)
+    try:
+        return model, rows, api.metric_for(facts["metric"], rows), facts
+    except DataError as error:
+        raise DataError(f"{_made_from(path, facts)}: {error}") from error
+
+
+def open_given(path: Path, *, trust: bool, allow: tuple[str, ...] = ()) -> tuple[GraftedModel, Data, Mapping[str, Any]]:
+    """The model that a run was given, its data, and its source.json. Raises RunError, SourceError."""
     if not path.is_dir():
         raise RunError(f"{path} is not a run's folder")
-    facts = folder.read_json(SOURCE)
+    facts = RunFolder(path).read_json(SOURCE)
     try:
-        return _reopen(path, folder, facts, trust=trust, allow=allow)
+        loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
+        if loaded.provenance.get("sha256") != facts["sha256"]:
+            raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
+        rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
+        traced = api.trace(loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"))
     except (SourceError, DataError) as error:
-        raise type(error)(f"{path} was made from {facts['source']} and {facts['data']}: {error}") from error
+        raise type(error)(f"{_made_from(path, facts)}: {error}") from error
+    return surgery.empty(traced), rows, facts
 
 
-def _reopen(
-    path: Path, folder: RunFolder, facts: Mapping[str, Any], *, trust: bool, allow: tuple[str, ...]
-) -> tuple[GraftedModel, Data, Metric, Mapping[str, Any]]:
-    loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
-    if loaded.provenance.get("sha256") != facts["sha256"]:
-        raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
-    rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
-    traced = api.trace(loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"))
-    model = surgery.empty(traced)
+def put_back(model: GraftedModel, path: Path) -> None:
+    """Make the given model of a run, in place, the trained one. Raises RunError."""
+    folder = RunFolder(path)
     try:
         surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
     except RuntimeError as error:  # torch's word for names or shapes that do not fit
         raise RunError(f"{path}: the checkpoint does not fit the plan: {str(error).splitlines()[0]}") from None
-    return model, rows, api.metric_for(facts["metric"], rows), facts
+
+
+def _made_from(path: Path, facts: Mapping[str, Any]) -> str:
+    return f"{path} was made from {facts['source']} and {facts['data']}"
 
 
 def _source_of(facts: Mapping[str, Any], *, trust: bool, allow: tuple[str, ...]) -> SourceRequest:

@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": "Search the settings of augment: accuracy against size, with dendrites and without.",
     "inspect": "Show a model's sites and which dendrites they received.",
     "export": "Write a run's model as ONNX again, with other options.",
+    "transplant": "Put a run's dendrites and weights into your own ONNX file.",
     "verify": "Check a run's ONNX file against its trained model.",
     "check": "Hold an ONNX file against the operator lists of TensorRT, TFLite and others.",
 }

@@ -16,7 +16,7 @@ def insert_call(graph: fx.GraphModule, graft: Graft) -> None:
     """
     call = _marked(graph, SITE_MARK, graft.site)
     neuron = call if graft.join == "call" else _marked(graph, ACTIVATION_MARK, graft.site)
-    arguments: tuple[fx.Node, ...] = (_input(call), neuron)
+    arguments: tuple[fx.Node, ...] = (read_by_site(call), neuron)
     if graft.mask is not None:
         arguments = (*arguments, placeholder(graph, graft.mask))
     with graph.graph.inserting_after(neuron):
@@ -39,7 +39,8 @@ def remove_call(graph: fx.GraphModule, site: str) -> None:
     graph.graph.erase_node(joined)
 
 
-def _input(call: fx.Node) -> fx.Node:
+def read_by_site(call: fx.Node) -> fx.Node:
+    """What a Linear or Conv call reads."""
     # addmm(bias, input, weight) reads its input second
     source = call.args[1] if "addmm" in str(call.target) else call.args[0]
     assert isinstance(source, fx.Node)

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 import graftkit as gk
 from graftkit.runtimes import RUNTIMES
 
-COMMANDS = ("augment", "inspect", "export", "verify", "check")
+COMMANDS = ("augment", "inspect", "export", "transplant", "verify", "check")
 
 # Name of a command line -> its words; "weak" is a run's folder and "cnn.pt" a model file.
 LINES: dict[str, tuple[str, ...]] = {
