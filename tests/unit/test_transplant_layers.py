@@ -225,7 +225,7 @@ def test_a_layer_within_an_if_is_refused(tmp_path: Path) -> None:
     assert "'last', where" in refused(twins, made, tmp_path / "to")
 
 
-def test_a_sequence_model_within_a_product(tmp_path: Path) -> None:
+def test_convolutions_of_all_kinds_within_a_product(tmp_path: Path) -> None:
     torch.manual_seed(0)
     grouped = run_of(woken(Grouped()), (2, 6, 6), NETS["grouped"][2], tmp_path / "made/run")
     (tmp_path / "to").mkdir()
