@@ -1,0 +1,135 @@
+"""Measures files in turns, in each runtime and with each number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from graftkit.benching.energy import Meter
+from graftkit.benching.files import Feed, File, feed_of
+from graftkit.benching.memory import peak_memory
+from graftkit.contracts import Session
+from graftkit.core.benches import BenchReport, Timing, Versus
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.runtimes import RUNTIMES
+from graftkit.timing import in_turns, ratio
+
+_OPENINGS = 3  # where a session's memory lies decides about some percent: each is opened anew so many times
+_ENERGY = 1.0  # seconds of runs for one reading: counters move a thousand times a second at most
+
+
+def bench(
+    files: Sequence[File],
+    *,
+    runtimes: Sequence[str] = ("onnxruntime",),
+    threads: Sequence[int | None] = (1,),
+    rows: int = 1,
+    sizes: Mapping[str, int] | None = None,
+    rounds: int = 60,
+    memory: bool = True,
+    meter: Meter | None = None,
+    on_stage: Callable[[str], None] = lambda text: None,
+) -> BenchReport:
+    """Measure files that take the same inputs; all but the first are compared with that one.
+
+    Args:
+        files: at least one.
+        runtimes: names in RUNTIMES.
+        threads: of each runtime; None leaves it to that.
+        rows: of one run, where the files leave their number free.
+        sizes: other free sizes by name.
+        rounds: turns, each some milliseconds of runs of every file.
+        memory: measure peak memory, too, each file in a process of its own.
+        meter: what reads energy.
+        on_stage: told what happens.
+
+    Raises:
+        ExportError: a free size is not known, the inputs differ, or no file is loaded by any runtime.
+        RuntimeMissingError: a runtime is unknown or not installed.
+    """
+    feed = feed_of(files, rows=rows, sizes=sizes or {})
+    timings: list[Timing] = []
+    for runtime in runtimes:
+        version = RUNTIMES.find(runtime).version()
+        for count in threads:
+            on_stage(f"{runtime}, {'its own number of' if count is None else count} threads")
+            timings += _group(files, feed, runtime, version, count, rounds, memory, meter)
+    if all(timing.trouble for timing in timings):
+        raise ExportError(timings[0].trouble)
+    return BenchReport(
+        subjects=tuple(file.subject(feed) for file in files),
+        timings=tuple(timings),
+        inputs={name: values.shape for name, values in feed.items()},
+        rows=next((len(values) for values in feed.values() if values.ndim), 1),
+        energy="not asked for" if meter is None else meter.told,
+    )
+
+
+def _group(
+    files: Sequence[File],
+    feed: Feed,
+    runtime: str,
+    version: str,
+    threads: int | None,
+    rounds: int,
+    memory: bool,
+    meter: Meter | None,
+) -> list[Timing]:
+    """All files in one runtime, in their order."""
+    seconds, troubles = _timed(files, feed, runtime, threads, rounds)
+    first = seconds.get(files[0].name)
+    found = []
+    for file in files:
+        own = seconds.get(file.name)
+        if own is None:
+            found.append(Timing(file.name, runtime, version, threads, trouble=troubles[file.name]))
+            continue
+        compared = ratio(own, first) if first is not None and own is not first else None
+        found.append(
+            Timing(
+                file.name,
+                runtime,
+                version,
+                threads,
+                tuple(own),
+                Versus(compared.median, compared.low, compared.high) if compared else None,
+                peak_memory(file, feed, runtime, threads) if memory else None,
+                _joules(file, feed, runtime, threads, meter, sorted(own)[len(own) // 2]),
+            )
+        )
+    return found
+
+
+def _timed(
+    files: Sequence[File], feed: Feed, runtime: str, threads: int | None, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds by name, and what is wrong with files that have none."""
+    seconds: dict[str, list[float]] = {}
+    troubles: dict[str, str] = {}
+    for opening in range(_OPENINGS):
+        sessions: dict[str, Session] = {}
+        for file in (*files[opening % len(files) :], *files[: opening % len(files)]):
+            try:
+                session = RUNTIMES.find(runtime).open(file.content, threads=threads)
+                session(feed)
+            except (ExportError, MismatchError) as error:
+                troubles[file.name] = str(error)
+            else:
+                sessions[file.name] = session
+        turns = in_turns(list(sessions.values()), [feed] * len(sessions), rounds=-(-rounds // _OPENINGS))
+        for name, found in zip(sessions, turns, strict=True):
+            seconds.setdefault(name, []).extend(found)
+        for session in sessions.values():
+            session.close()
+    return seconds, troubles
+
+
+def _joules(
+    file: File, feed: Feed, runtime: str, threads: int | None, meter: Meter | None, seconds: float
+) -> float | None:
+    if meter is None:
+        return None
+    session = RUNTIMES.find(runtime).open(file.content, threads=threads)
+    runs = max(1, round(_ENERGY / seconds))
+    found = meter.joules(lambda: session.seconds(feed, runs))
+    session.close()
+    return None if found is None else found / runs
