@@ -135,15 +135,19 @@ def _of(name: str, runtimes: Sequence[str], path: Path) -> Iterator[dict[str, An
 
 def table(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """Markdown: a row a model, a column a runtime, and below it what is wrong with numbers."""
-    cells = {(one["model"], one["runtime"]): one for one in found}
+    cells = {(one["model"], one["runtime"]): one for one in found if one["model"] in names}
     notes: dict[str, int] = {}
     lines = [f"| model | {' | '.join(RUNTIMES)} |", f"| --- |{' ---: |' * len(RUNTIMES)}"]
     for name in names:
         row = [_cell(cells.get((name, runtime)), notes) for runtime in RUNTIMES]
         lines.append(f"| {name} | {' | '.join(row)} |")
-    good = [sum(_agrees(cells.get((name, runtime))) for name in names) for runtime in RUNTIMES]
-    lines.append(f"| **agree to {TOLERANCE:g}** | {' | '.join(f'{count} of {len(names)}' for count in good)} |")
+    lines.append(f"| **agree to {TOLERANCE:g}** | {' | '.join(_counted(cells, runtime) for runtime in RUNTIMES)} |")
     return [*lines, "", *(f"{number}. {why}" for why, number in notes.items())]
+
+
+def _counted(cells: Mapping[tuple[str, str], Mapping[str, Any]], runtime: str) -> str:
+    column = [one for (_, name), one in cells.items() if name == runtime and not one.get("missing")]
+    return f"{sum(map(_agrees, column))} of {len(column)}"
 
 
 def _agrees(one: Mapping[str, Any] | None) -> bool:
