@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,9 +50,9 @@ def reply(frame: Frame) -> Frame:
 
 def why_of(printed: str) -> str:
     """The line of what a package printed that says why it fails, empty where none does."""
-    words = ("not support", "error", "unsupported", "can't", "cannot", "not implemented", "unwrap()")
+    words = ("not support", "error", "unsupported", "can't", "cannot", "not implemented", "not exists", "unwrap()")
     telling = (line for line in printed.splitlines() if any(word in line.lower() for word in words))
-    return next(telling, "").strip()
+    return re.sub(r"^\[[\d:]+\]( :\d+:)? *", "", next(telling, "")).strip()  # without the time of day
 
 
 @dataclass(eq=False)

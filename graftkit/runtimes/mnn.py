@@ -15,7 +15,8 @@ from graftkit.runtimes.interpreters import Interpreter
 class Mnn:
     """MNN on the CPU in full precision; the file is converted when it is opened.
 
-    It merges a ReLU into what is before it even where that is an output itself, and gives whole numbers of 32 bits.
+    It overwrites an output that another node reads, takes GELU for its approximation by tanh, and knows whole numbers
+    of 32 bits alone.
     """
 
     name: ClassVar[str] = "mnn"
