@@ -10,6 +10,7 @@ from graftkit.benching.memory import peak_memory
 from graftkit.contracts import Session
 from graftkit.core.benches import BenchReport, Timing, Versus
 from graftkit.core.errors import ExportError, MismatchError
+from graftkit.reporting.benches import threads_words
 from graftkit.runtimes import RUNTIMES
 from graftkit.timing import in_turns, ratio
 
@@ -51,7 +52,7 @@ def bench(
     for runtime in runtimes:
         version = RUNTIMES.find(runtime).version()
         for count in threads:
-            on_stage(f"{runtime}, {'its own number of' if count is None else count} threads")
+            on_stage(f"measuring in {runtime}, {threads_words(count)}")
             timings += _group(files, feed, runtime, version, count, rounds, memory, meter)
     if all(timing.trouble for timing in timings):
         raise ExportError(timings[0].trouble)
