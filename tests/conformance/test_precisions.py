@@ -126,9 +126,11 @@ def test_what_the_file_says_of_itself_survives(
     assert facts["graftkit.precision"] == name and facts["graftkit.source_sha256"] == "abc"
     assert json.loads(facts["graftkit.plan"]) == model.plan.to_json()
     assert gk.inspect(small.path).sites == gk.inspect(full.path).sites
+    names = [node.name for node in made.graph.node]
+    assert len(names) == len(set(names))
     marks = [
         {
-            (entry.key, entry.value, node.name.replace("Gemm", "MatMul"))  # int4 has a MatMul and an Add instead
+            (entry.key, entry.value, node.name)
             for node in proto.graph.node
             for entry in node.metadata_props
             if entry.key.startswith("graftkit.")
