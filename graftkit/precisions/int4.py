@@ -89,9 +89,9 @@ def _product(node: onnx.NodeProto, weight: onnx.TensorProto) -> list[onnx.NodePr
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).T.copy(), weight.name))
     bias = list(node.input[2:3])
     product = f"{node.output[0]}.product" if bias else node.output[0]
-    made = [helper.make_node("MatMul", list(node.input[:2]), [product], name=node.name.replace("Gemm", "MatMul"))]
+    made = [helper.make_node("MatMul", list(node.input[:2]), [product], name=node.name)]
     if bias:
-        made.append(helper.make_node("Add", [product, *bias], [node.output[0]], name=node.name.replace("Gemm", "Add")))
+        made.append(helper.make_node("Add", [product, *bias], [node.output[0]], name=f"{node.name}_bias"))
     for each in made:
         each.metadata_props.extend(node.metadata_props)
     return made

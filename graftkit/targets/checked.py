@@ -61,11 +61,11 @@ def _known(model: onnx.ModelProto) -> _Known:
         for value in (*graph.input, *graph.value_info, *graph.output):
             tensor = value.type.tensor_type
             if tensor.elem_type:
-                types[value.name] = TensorProto.DataType.Name(tensor.elem_type)
+                types[value.name] = _type(tensor.elem_type)
             if tensor.HasField("shape"):
                 sizes = (dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
                 shapes[value.name] = tuple(sizes)
-    types |= {name: TensorProto.DataType.Name(tensor.data_type) for name, tensor in constants.items()}
+    types |= {name: _type(tensor.data_type) for name, tensor in constants.items()}
     shapes |= {name: tuple(tensor.dims) for name, tensor in constants.items()}
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     batch = (shapes.get(inputs[0]) or (None,))[0] if inputs else None
@@ -79,6 +79,12 @@ def _fixed(model: onnx.ModelProto, constants: Mapping[str, TensorProto]) -> froz
         if node.input and all(name in fixed for name in node.input if name):
             fixed.update(node.output)
     return frozenset(fixed)
+
+
+def _type(number: int) -> str:
+    """What ONNX calls an element type; its number where there is none."""
+    known = TensorProto.DataType.DESCRIPTOR.values_by_number
+    return str(known[number].name) if number in known else str(number)
 
 
 def _given(graph: onnx.GraphProto) -> dict[str, TensorProto]:

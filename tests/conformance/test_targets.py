@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, defs, helper, numpy_helper
 
-from graftkit.core.errors import ExportError, RuntimeMissingError
+from graftkit.core.errors import RuntimeMissingError
 from graftkit.targets import TARGETS, Target, check
 
 FLOAT = TensorProto.FLOAT
@@ -161,11 +161,9 @@ def test_what_is_within_the_limits_is_not_held_against_a_file() -> None:
     assert check(model_of(node("Softmax"), shape=(1, 8)), TARGETS["rknn"]) == ()
 
 
-def test_a_graph_that_is_not_consistent_is_refused() -> None:
-    made = model_of(node("Cast", to=99))
-    with pytest.raises(ExportError, match="no consistent ONNX graph") as caught:
-        check(made, TARGETS["tflite"])
-    assert "\n" not in str(caught.value)
+def test_a_type_that_there_is_not_is_told() -> None:
+    found = check(model_of(node("Relu"), kind=99), TARGETS["tensorrt"])
+    assert [finding.why for finding in found] == ["numbers of type 99, which it does not take"]
 
 
 def test_an_unknown_target_is_refused() -> None:

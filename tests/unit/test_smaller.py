@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,6 +19,7 @@ from graftkit.contracts import Data
 from graftkit.core.errors import DataError, ExportError, MismatchError
 from graftkit.folding import open_onnx
 from graftkit.precisions import PRECISIONS
+from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.smaller import allowed, feeds, ship_smaller
 
 
@@ -113,3 +115,23 @@ def test_a_program_exports_with_the_usual_metric(model, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"unknown precision 'int7'; there are fp16, bf16, int8, int4"):
         gk.export(model, tmp_path / "b.onnx", rows=data(), precision="int7")
     assert [each.name for each in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_int4_gives_no_name_twice() -> None:
+    """A site's Gemm becomes a product and an Add, where its dendrites have an Add already."""
+    weight, bias = np.random.default_rng(0).random((64, 64), np.float32), np.ones(64, np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["a"], name="net/Gemm", transB=1),
+        helper.make_node("Add", ["a", "x"], ["y"], name="net/Add"),
+    ]
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 64]) for name in ("x", "y")]
+    tensors = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    graph = helper.make_graph(nodes, "made", ports[:1], ports[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (form,) = PRECISIONS["int4"].lower(model, [])
+    names = [node.name for node in form.model.graph.node]
+    assert len(names) == len(set(names)) and {"net/Gemm", "net/Add"} <= set(names)
+    x = np.random.default_rng(1).random((3, 64), np.float32)
+    (found,) = RUNTIMES["onnxruntime"].open(form.model.SerializeToString())({"x": x})
+    right = x @ weight.T + bias + x
+    assert 0 < np.abs(found - right).max() / right.max() < 0.05
