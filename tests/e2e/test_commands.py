@@ -17,7 +17,7 @@ from onnx import numpy_helper
 import graftkit as gk
 from graftkit.runtimes import RUNTIMES
 
-COMMANDS = ("augment", "inspect", "export", "transplant", "verify", "check")
+COMMANDS = ("augment", "inspect", "export", "transplant", "verify", "bench", "check")
 
 # Name of a command line -> its words; "weak" is a run's folder and "cnn.pt" a model file.
 LINES: dict[str, tuple[str, ...]] = {
@@ -58,6 +58,42 @@ LINES: dict[str, tuple[str, ...]] = {
     "export int8": ("export", "weak", "--precision", "int8", "--tolerance", "0.05", "--out", "small.onnx", "--json"),
     "export int4": ("export", "weak", "--precision", "int4", "--opset", "20"),
     "export int7": ("export", "weak", "--precision", "int7"),
+    "export wide": ("export", "weak", "--layout", "wide", "--out", "wide.onnx", "--json"),
+    "export auto": ("export", "weak", "--layout", "auto", "--threads", "1", "--out", "auto.onnx"),
+    "export threads": ("export", "weak", "--threads", "2"),
+    "bench": (
+        "bench",
+        "weak",
+        "weak/model.onnx",
+        "--runtime",
+        "onnxruntime",
+        "--runtime",
+        "reference",
+        "--threads",
+        "1",
+        "--rounds",
+        "20",
+        "--no-memory",
+        "--plot",
+        "bench.svg",
+    ),
+    "bench json": (
+        "bench",
+        "weak/model.onnx",
+        "weak/model.onnx",
+        "--size",
+        "height=8",
+        "--size",
+        "width=8",
+        "--rounds",
+        "30",
+        "--rows",
+        "3",
+        "--json",
+    ),
+    "bench others": ("bench", "weak/model.onnx", "foreign.onnx", "--size", "height=8", "--size", "width=8"),
+    "bench nothing": ("bench", "nowhere.onnx"),
+    "bench size": ("bench", "weak/model.onnx", "--size", "height=x"),
     "check": ("check", "weak/model.onnx", "--target", "tensorrt", "--target", "tflite", "--json"),
     "check all": ("check", "weak/model.onnx", "--target", "all"),
     "check nothing": ("check", "images", "--target", "rknn"),
@@ -330,3 +366,51 @@ def test_a_file_held_against_targets(lines):
     assert "coremltools reads no ONNX file" in every.stdout and "torch.export" in every.stdout
     assert "not a readable ONNX file" in refused(lines, "check nothing")
     assert "unknown target 'tensorr'" in refused(lines, "check unknown")
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("export wide", "export auto", "export threads")
+def test_export_in_layouts(lines, workshop):
+    told, words = good(lines, "export wide", "export auto")
+    layouts = json.loads(told)["layouts"]
+    assert set(layouts.values()) <= {"wide"} and "in the layout" not in told
+    assert words.startswith("Written: auto.onnx (opset 20; largest relative difference: onnxruntime ")
+    first = np.random.RandomState(0).rand(3, 1, 8, 8).astype(np.float32)
+    outputs = [
+        onnxruntime.InferenceSession(workshop / file).run(None, {"input": first})[0]
+        for file in ("weak/model.onnx", "wide.onnx", "auto.onnx")
+    ]
+    for found in outputs[1:]:
+        np.testing.assert_allclose(found, outputs[0], rtol=1e-4, atol=1e-5)
+    done = lines["export threads"]
+    assert done.returncode == 2 and "where --layout auto measures" in done.stderr
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("bench", "bench json")
+def test_files_side_by_side(lines, workshop):
+    table, told = good(lines, "bench", "bench json")
+    rows = table.splitlines()
+    assert rows[0].split() == ["file", "parameters", "multiply-adds", "nodes", "bytes"]
+    assert [row.split("  ")[0] for row in rows[1:4]] == ["weak: given", "weak: grafted", "weak/model.onnx"]
+    assert sum(row.startswith(("onnxruntime 1.", "reference 1.")) for row in rows) == 2
+    picture = ElementTree.parse(workshop / "bench.svg").getroot()
+    assert "weak: grafted" in "".join(picture.itertext())
+    report = json.loads(told)
+    assert report["inputs"] == {"input": [3, 1, 8, 8]} and report["rows"] == 3
+    first, second = report["timings"]
+    assert [file["name"] for file in report["files"]] == ["weak/model.onnx", "weak/model.onnx (2)"]
+    assert report["files"][0]["size"] == (workshop / "weak/model.onnx").stat().st_size
+    assert first["versus"] is None and 0 < second["versus"]["low"] <= second["versus"]["median"]
+    assert first["rows_per_second"] == pytest.approx(3 / first["median"]) and first["p90"] >= first["median"]
+    assert first["memory"] >= 0 and first["energy"] is None and report["energy"] == "not asked for"
+    assert len(first["turns"]) == 30
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("bench others", "bench nothing", "bench size")
+def test_what_cannot_be_measured(lines):
+    assert "only files with the same inputs can be compared" in refused(lines, "bench others")
+    assert "nowhere.onnx is neither an ONNX file nor a run's folder" in refused(lines, "bench nothing")
+    done = lines["bench size"]
+    assert done.returncode == 2 and "'height=x' is not NAME=NUMBER" in done.stderr
