@@ -69,8 +69,8 @@ def shapes() -> Iterator[Shape]:
     yield Shape(8, 3, (32, 32), groups=2)
     for channels in (8, 32, 128, 512):
         yield Shape(channels, 1, ())
-    for kind in ("pointwise", "lowrank"):
-        for channels in (8, 32):
+    for kind in ("pointwise", "lowrank", "context:mode=gate", "context:mode=add"):
+        for channels in (8, 16, 32, 64):
             yield Shape(channels, 3, (32, 32), kind)
 
 
@@ -79,13 +79,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=60)
     arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--only", type=int, help="so many shapes")
+    arguments.add_argument("--only", default="", help="shapes whose name has this in it")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     rows, beyond = [], []
-    for shape in list(shapes())[: given.only]:
+    for shape in (shape for shape in shapes() if given.only in str(shape)):
         row, worse = _row(shape, given.rounds, given.threads)
         rows.append(row)
         beyond.append(worse)

@@ -71,7 +71,7 @@ opset: Decorator = click.option(
 
 layout: Decorator = click.option(
     "--layout",
-    type=click.Choice(["portable", "auto", "branches", "wide", "depthwise", "convolved"]),
+    type=click.Choice(["portable", "auto", "branches", "wide", "depthwise"]),
     default="portable",
     show_default=True,
     help="How sites with dendrites are written: by rule; as measures fastest here, in onnxruntime; or all alike.",

@@ -8,7 +8,6 @@ import onnx
 
 from graftkit.core.errors import ExportError
 from graftkit.core.table import Table
-from graftkit.folding.layouts.convolved import convolved
 from graftkit.folding.layouts.depthwise import depthwise
 from graftkit.folding.layouts.portable import portable
 from graftkit.folding.layouts.sites import SiteNodes, grafted_sites
@@ -27,7 +26,7 @@ def _branches(graph: onnx.GraphProto, site: SiteNodes) -> bool:
 BRANCHES = "branches"
 LAYOUTS: Table[Layout] = Table(
     "layout",
-    {BRANCHES: _branches, "wide": wide, "depthwise": depthwise, "convolved": convolved},
+    {BRANCHES: _branches, "wide": wide, "depthwise": depthwise},
     ExportError,
 )
 
