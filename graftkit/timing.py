@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from math import comb
 
 import numpy as np
 
 from graftkit.contracts import Session
+from graftkit.core.errors import ExportError, MismatchError
+from graftkit.core.ratio import Ratio
 
 SLICE = 2e-3  # seconds of runs at a time: long against the clock's grain, short against what else a machine does
 _WARM = 3  # runs that are not counted
 _SURE = 0.99
+_OPENINGS = 3  # where a session's memory lies decides about some percent
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How much longer one takes than another, from measurements in pairs.
+def timed(
+    files: Mapping[str, Callable[[], Session]], feed: Mapping[str, np.ndarray], *, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """The seconds of one run of each file, by name, and what is wrong with those that do not load or run.
 
-    Attributes:
-        median: of the pairs' ratios.
-        low, high: between which the median of ever more pairs lies, in 99 of 100 cases.
+    Args:
+        files: what opens each; each is opened anew some times.
+        feed: what all of them are given.
+        rounds: turns of each in all, at least.
     """
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def certain(self) -> bool:
-        """Whether one is faster than the other for all that the noise of these measurements says."""
-        return not self.low <= 1 <= self.high
+    seconds: dict[str, list[float]] = {name: [] for name in files}
+    troubles: dict[str, str] = {}
+    for opening in range(_OPENINGS):
+        names = [name for name in files if name not in troubles]
+        sessions: dict[str, Session] = {}
+        try:
+            for name in names[opening % max(len(names), 1) :] + names[: opening % max(len(names), 1)]:
+                try:
+                    sessions[name] = files[name]()
+                    sessions[name](feed)
+                except (ExportError, MismatchError) as error:
+                    troubles[name] = str(error)
+            running = [name for name in sessions if name not in troubles]
+            turns = in_turns([sessions[n] for n in running], [feed] * len(running), rounds=-(-rounds // _OPENINGS))
+            for name, found in zip(running, turns, strict=True):
+                seconds[name] += found
+        finally:
+            for session in sessions.values():
+                session.close()
+    return {name: found for name, found in seconds.items() if name not in troubles}, troubles
 
 
 def in_turns(
@@ -66,7 +81,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     The limits are order statistics of the ratios, whose ranks follow from the binomial distribution (Conover 1999,
     Practical Nonparametric Statistics, section 3.2).
     """
-    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    ratios = sorted(a / max(b, 1e-9) for a, b in zip(ours, theirs, strict=True))  # a browser's clock has a coarse grain
     cut = _rank(len(ratios))
     return Ratio(statistics.median(ratios), ratios[cut], ratios[-1 - cut])
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from graftkit.benching.energy import Meter
-from graftkit.benching.files import Feed, File, feed_of
-from graftkit.benching.memory import peak_memory
-from graftkit.contracts import Session
-from graftkit.core.benches import BenchReport, Timing, Versus
-from graftkit.core.errors import ExportError, MismatchError
+from graftkit.benching.files import File, feed_of
+from graftkit.benching.memory import Peaks
+from graftkit.contracts import Feed
+from graftkit.core.benches import BenchReport, Timing
+from graftkit.core.errors import ExportError
 from graftkit.reporting.benches import threads_words
 from graftkit.runtimes import RUNTIMES
-from graftkit.timing import in_turns, ratio
+from graftkit.timing import ratio, timed
 
-_OPENINGS = 3  # where a session's memory lies decides about some percent: each is opened anew so many times
 _ENERGY = 1.0  # seconds of runs for one reading: counters move a thousand times a second at most
 
 
@@ -33,8 +33,8 @@ def bench(
     """Measure files that take the same inputs; all but the first are compared with that one.
 
     Args:
-        files: at least one.
-        runtimes: names in RUNTIMES.
+        files: at least one, each with a name of its own.
+        runtimes: names in RUNTIMES, at least one.
         threads: of each runtime; None leaves it to that.
         rows: of one run, where the files leave their number free.
         sizes: other free sizes by name.
@@ -48,13 +48,13 @@ def bench(
         RuntimeMissingError: a runtime is unknown or not installed.
     """
     feed = feed_of(files, rows=rows, sizes=sizes or {})
+    versions = {runtime: RUNTIMES.find(runtime).version() for runtime in runtimes}
     timings: list[Timing] = []
-    for runtime in runtimes:
-        version = RUNTIMES.find(runtime).version()
+    for runtime, version in versions.items():
         for count in threads:
             on_stage(f"measuring in {runtime}, {threads_words(count)}")
             timings += _group(files, feed, runtime, version, count, rounds, memory, meter)
-    if all(timing.trouble for timing in timings):
+    if timings and all(timing.trouble for timing in timings):
         raise ExportError(timings[0].trouble)
     return BenchReport(
         subjects=tuple(file.subject(feed) for file in files),
@@ -76,9 +76,10 @@ def _group(
     meter: Meter | None,
 ) -> list[Timing]:
     """All files in one runtime, in their order."""
-    seconds, troubles = _timed(files, feed, runtime, threads, rounds)
+    opens = {file.name: partial(RUNTIMES.find(runtime).open, file.path, threads=threads) for file in files}
+    seconds, troubles = timed(opens, feed, rounds=rounds)
     first = seconds.get(files[0].name)
-    found = []
+    peaks, found = Peaks(), []
     for file in files:
         own = seconds.get(file.name)
         if own is None:
@@ -92,44 +93,20 @@ def _group(
                 version,
                 threads,
                 tuple(own),
-                Versus(compared.median, compared.low, compared.high) if compared else None,
-                peak_memory(file, feed, runtime, threads) if memory else None,
+                compared,
+                peaks.of(file.path, feed, runtime, threads) if memory else None,
                 _joules(file, feed, runtime, threads, meter, sorted(own)[len(own) // 2]),
             )
         )
     return found
 
 
-def _timed(
-    files: Sequence[File], feed: Feed, runtime: str, threads: int | None, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds by name, and what is wrong with files that have none."""
-    seconds: dict[str, list[float]] = {}
-    troubles: dict[str, str] = {}
-    for opening in range(_OPENINGS):
-        sessions: dict[str, Session] = {}
-        for file in (*files[opening % len(files) :], *files[: opening % len(files)]):
-            try:
-                session = RUNTIMES.find(runtime).open(file.content, threads=threads)
-                session(feed)
-            except (ExportError, MismatchError) as error:
-                troubles[file.name] = str(error)
-            else:
-                sessions[file.name] = session
-        turns = in_turns(list(sessions.values()), [feed] * len(sessions), rounds=-(-rounds // _OPENINGS))
-        for name, found in zip(sessions, turns, strict=True):
-            seconds.setdefault(name, []).extend(found)
-        for session in sessions.values():
-            session.close()
-    return seconds, troubles
-
-
 def _joules(
     file: File, feed: Feed, runtime: str, threads: int | None, meter: Meter | None, seconds: float
 ) -> float | None:
-    if meter is None:
+    if meter is None or not meter.reads:
         return None
-    session = RUNTIMES.find(runtime).open(file.content, threads=threads)
+    session = RUNTIMES.find(runtime).open(file.path, threads=threads)
     runs = max(1, round(_ENERGY / seconds))
     found = meter.joules(lambda: session.seconds(feed, runs))
     session.close()

@@ -21,6 +21,11 @@ class Meter:
     def __init__(self) -> None:
         self._monitor, self.told = _opened()
 
+    @property
+    def reads(self) -> bool:
+        """Whether there is anything to read."""
+        return self._monitor is not None
+
     def joules(self, work: Callable[[], object]) -> float | None:
         """What doing this takes, in joules; None where the machine does not tell."""
         if self._monitor is None:
@@ -52,10 +57,14 @@ def _opened() -> tuple[Any, str]:
 
 
 def _sum(found: Any) -> float | None:
-    """All that belongs to processor and board; the board's own sensors where there are any."""
+    """Joules of the whole board where its sensors tell, else those of all processors."""
     board = getattr(found, "soc_energy", None)
-    if board is not None:
-        values = [value for value in vars(board).values() if isinstance(value, int | float)]
-        return sum(values) / 1000 if values else None  # millijoules
+    told = vars(board) if board is not None else {}
+    total = told.get("total_energy_mj")
+    if total is not None:
+        return float(total) / 1000
+    parts = [value for name, value in told.items() if name.endswith("_mj") and value is not None]
+    if parts:
+        return float(sum(parts)) / 1000
     each = getattr(found, "cpu_energy", None)
-    return sum(each.values()) if each else None
+    return sum(float(joules) for joules in each.values()) if each else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from graftkit.contracts import Feed
 from graftkit.core.benches import Subject
 from graftkit.core.errors import ExportError
 from graftkit.folding import open_onnx
-from graftkit.folding.written import byte_size, is_apart
+from graftkit.folding.written import is_apart, location
 from graftkit.inspection import inspect_onnx
 from graftkit.reopening import open_given, put_back
 from graftkit.shipping import export
-
-Feed = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +27,12 @@ class File:
     Attributes:
         name: what it is called.
         path: where it is.
-        content: what runtimes load.
         outline: what is in it, without large weights.
         sizes: what free sizes of its inputs were in the example it was traced with, by name, where that is known.
     """
 
     name: str
     path: Path
-    content: bytes | Path
     outline: onnx.ModelProto
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -42,8 +40,9 @@ class File:
         """What it costs by count, for these inputs."""
         counted = inspect_onnx(_at(self.outline, feed), {}, name=self.name)
         graph = self.outline.graph
-        beside = sum(byte_size(tensor) for tensor in graph.initializer if is_apart(tensor))
-        return Subject(self.name, self.path.stat().st_size + beside, counted.parameters, counted.macs, len(graph.node))
+        beside = {location(tensor) for tensor in graph.initializer if is_apart(tensor)}
+        size = self.path.stat().st_size + sum((self.path.parent / name).stat().st_size for name in beside)
+        return Subject(self.name, size, counted.parameters, counted.macs, len(graph.node))
 
 
 def read_file(path: Path, name: str = "") -> File:
@@ -51,7 +50,7 @@ def read_file(path: Path, name: str = "") -> File:
     if not path.is_file():
         raise ExportError(f"{path} is neither an ONNX file nor a run's folder")
     opened = open_onnx(path)
-    return File(name or str(path), path, opened.content if opened.folder else path, opened.outline)
+    return File(name or str(path), path, opened.outline)
 
 
 def of_run(path: Path, folder: Path, *, trust: bool, allow: tuple[str, ...]) -> tuple[File, ...]:
@@ -61,16 +60,18 @@ def of_run(path: Path, folder: Path, *, trust: bool, allow: tuple[str, ...]) -> 
 
     Raises RunError, SourceError, ExportError.
     """
+    where = Path(tempfile.mkdtemp(dir=folder))
     model, _, _ = open_given(path, trust=trust, allow=allow)
     ports = model.traced.signature.inputs
     pairs = [
         pair for p, x in zip(ports, model.traced.inputs, strict=True) for pair in zip(p.shape, x.shape, strict=True)
     ]
     sizes = {name: size for name, size in pairs if isinstance(name, str)}
-    given = read_file(export(model, folder / f"{path.name}-given.onnx"), f"{path}: given")
+    given = read_file(export(model, where / "given.onnx"), f"{path}: given")
     put_back(model, path)
-    grafted = read_file(export(model, folder / f"{path.name}-grafted.onnx"), f"{path}: grafted")
-    return replace(given, sizes=sizes), replace(grafted, sizes=sizes)
+    name = "grafted" if model.plan.grafts else "shipped as given"
+    shipped = read_file(export(model, where / "shipped.onnx"), f"{path}: {name}")
+    return replace(given, sizes=sizes), replace(shipped, sizes=sizes)
 
 
 def feed_of(files: Sequence[File], *, rows: int, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -83,8 +84,13 @@ def feed_of(files: Sequence[File], *, rows: int, sizes: Mapping[str, int]) -> di
 
     Raises ExportError where a size is not known, or the files take different inputs.
     """
-    known = {name: size for file in files for name, size in file.sizes.items()} | dict(sizes)
-    feeds = [_feed(file, rows, known) for file in files]
+    known = {name: size for file in files for name, size in file.sizes.items()}
+    free = {dim.dim_param for file in files for value in _inputs(file) for dim in value.type.tensor_type.shape.dim}
+    for name in sizes:
+        if name not in free:
+            there = ", ".join(sorted(free - {""})) or "none"
+            raise ExportError(f"no input has a free size {name!r}; there are {there}")
+    feeds = [_feed(file, rows, known, sizes) for file in files]
     for file, feed in zip(files[1:], feeds[1:], strict=True):
         if _told(feed) != _told(feeds[0]):
             raise ExportError(
@@ -94,32 +100,46 @@ def feed_of(files: Sequence[File], *, rows: int, sizes: Mapping[str, int]) -> di
     return feeds[0]
 
 
-def _feed(file: File, rows: int, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
+def _inputs(file: File) -> list[onnx.ValueInfoProto]:
     constants = {tensor.name for tensor in file.outline.graph.initializer}
+    return [value for value in file.outline.graph.input if value.name not in constants]
+
+
+def _feed(file: File, rows: int, known: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
     found = {}
-    for value in file.outline.graph.input:
-        if value.name in constants:
-            continue
+    for value in _inputs(file):
         kind = value.type.tensor_type
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        shape = [_size(file, value.name, at, dim, rows, sizes) for at, dim in enumerate(kind.shape.dim)]
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else np.dtype(object)
+        if dtype.kind == "O":
+            raise ExportError(f"{file.name} takes {value.name}, which is no tensor of numbers: it cannot be measured")
+        shape = [_size(file, value.name, at, dim, rows, known, sizes) for at, dim in enumerate(kind.shape.dim)]
         numbers = random.standard_normal(shape) if dtype.kind not in "iub" else np.ones(shape)
         found[value.name] = numbers.astype(dtype)
     return found
 
 
 def _size(
-    file: File, name: str, at: int, dim: onnx.TensorShapeProto.Dimension, rows: int, sizes: Mapping[str, int]
+    file: File,
+    name: str,
+    at: int,
+    dim: onnx.TensorShapeProto.Dimension,
+    rows: int,
+    known: Mapping[str, int],
+    sizes: Mapping[str, int],
 ) -> int:
-    if dim.HasField("dim_value"):
+    """What the user said, what the file says, the rows of a first dimension, or what the example had."""
+    if dim.dim_param in sizes:
+        return sizes[dim.dim_param]
+    if dim.dim_value > 0:
         return int(dim.dim_value)
     if at == 0:
         return rows
-    if dim.dim_param in sizes:
-        return sizes[dim.dim_param]
+    if dim.dim_param in known:
+        return known[dim.dim_param]
     free = dim.dim_param or f"dimension {at}"
-    raise ExportError(f"{file.name} leaves {free} of input {name} free; say how much it is with --size {free}=NUMBER")
+    how = f"say how much it is with --size {free}=NUMBER" if dim.dim_param else "give it a name or a number first"
+    raise ExportError(f"{file.name} leaves {free} of input {name} free; {how}")
 
 
 def _told(feed: Feed) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from graftkit.benching.files import Feed, File
+from graftkit.contracts import Feed
 
 _RUNS = 3
 _LIMIT = 600.0  # seconds
@@ -22,10 +22,9 @@ _SCRIPT = """
 import os, pathlib, sys
 import numpy
 from graftkit.runtimes import RUNTIMES
-_, name, model, feed, threads, runs = sys.argv
+name, model, threads, runs, *pairs = sys.argv[1:]
 session = RUNTIMES.find(name).open(pathlib.Path(model), threads=int(threads) or None)
-with numpy.load(feed) as inputs:
-    given = dict(inputs)
+given = {name: numpy.load(path) for name, path in zip(pairs[::2], pairs[1::2])}
 for _ in range(int(runs)):
     session(given)
 def peak(process):
@@ -38,27 +37,38 @@ session.close()
 """
 
 
-def peak_memory(file: File, feed: Feed, runtime: str, threads: int | None) -> int | None:
-    """Bytes that loading and running it takes at most, beyond those of a file that does nothing; None where unknown."""
-    with tempfile.TemporaryDirectory() as folder:
-        idle = Path(folder) / "idle.onnx"
-        idle.write_bytes(_nothing().SerializeToString())
-        empty, full = Path(folder) / "idle.npz", Path(folder) / "feed.npz"
-        np.savez(empty, x=np.zeros((1, 1), np.float32))
-        np.savez(full, **dict(feed))  # type: ignore[arg-type]
-        before, after = _peak(idle, empty, runtime, threads), _peak(file.path, full, runtime, threads)
-    return None if before is None or after is None else max(0, after - before)
+@dataclass(frozen=True)
+class Peaks:
+    """Peak memory of files, beyond that of one that does nothing, which is measured once."""
+
+    idle: dict[tuple[str, int | None], int | None] = field(default_factory=dict)
+
+    def of(self, model: Path, feed: Feed, runtime: str, threads: int | None) -> int | None:
+        """Bytes that loading and running it takes at most; None where the system does not tell."""
+        key = (runtime, threads)
+        if key not in self.idle:
+            with tempfile.TemporaryDirectory() as folder:
+                nothing = Path(folder) / "idle.onnx"
+                nothing.write_bytes(_nothing().SerializeToString())
+                self.idle[key] = _peak(nothing, {"x": np.zeros((1, 1), np.float32)}, runtime, threads)
+        before, after = self.idle[key], _peak(model, feed, runtime, threads)
+        return None if before is None or after is None else max(0, after - before)
 
 
-def _peak(model: Path, feed: Path, runtime: str, threads: int | None) -> int | None:
+def _peak(model: Path, feed: Feed, runtime: str, threads: int | None) -> int | None:
     if not sys.platform.startswith("linux"):
         return None
-    words = [sys.executable, "-c", _SCRIPT, runtime, str(model), str(feed), str(threads or 0), str(_RUNS)]
-    try:
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT, env=os.environ, check=False)
-        return int(ended.stdout) * 1024
-    except (subprocess.TimeoutExpired, ValueError):
-        return None
+    with tempfile.TemporaryDirectory() as folder:
+        given = [str(Path(folder) / f"{index}.npy") for index in range(len(feed))]
+        for path, values in zip(given, feed.values(), strict=True):
+            np.save(path, values)
+        pairs = [word for pair in zip(feed, given, strict=True) for word in pair]
+        words = [sys.executable, "-c", _SCRIPT, runtime, str(model), str(threads or 0), str(_RUNS), *pairs]
+        try:
+            ended = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT, check=False)
+            return int(ended.stdout.split()[-1]) * 1024
+        except (subprocess.TimeoutExpired, ValueError, IndexError):
+            return None
 
 
 def _nothing() -> onnx.ModelProto:

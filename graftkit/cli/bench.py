@@ -71,10 +71,13 @@ def bench(
     from graftkit.benching.energy import Meter
     from graftkit.cli.progress import Watcher
     from graftkit.core.atomic import write_text
+    from graftkit.core.errors import RunError
     from graftkit.reporting.bench_picture import bench_svg
     from graftkit.reporting.benches import bench_table
 
     meter = Meter() if energy else None
+    if plot is not None and not plot.resolve().parent.is_dir():
+        raise RunError(f"{plot} cannot be written: there is no folder {plot.parent}")
     with tempfile.TemporaryDirectory() as folder, Watcher() as observer, options.stdout_kept():
         files = _files(targets, Path(folder), observer, trust=trust, allow=allow)
         report = benching.bench(

@@ -74,7 +74,7 @@ layout: Decorator = click.option(
     type=click.Choice(["portable", "auto", "branches", "wide", "depthwise"]),
     default="portable",
     show_default=True,
-    help="How sites with dendrites are written: by rule; as measures fastest here, in onnxruntime; or all alike.",
+    help="How sites with dendrites are written: by rule; as measures fastest here; or all alike.",
 )  # the choices are shipping.CHOICES, which takes torch to import
 
 

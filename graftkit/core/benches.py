@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from graftkit.core.ratio import Ratio
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -16,7 +18,8 @@ class Subject:
         name: what it is called in tables.
         size: bytes of the file, with weights that lie beside it.
         parameters: numbers in its constants.
-        macs: multiply-adds of its Conv, Gemm and MatMul nodes with constant weights, for the inputs of the bench.
+        macs: multiply-adds of its Conv, ConvTranspose, Gemm and MatMul nodes with constant weights, for one row of the
+            bench's inputs; what follows from sizes that nobody knows before it runs counts as one.
         nodes: how many there are.
     """
 
@@ -25,20 +28,6 @@ class Subject:
     parameters: int
     macs: int
     nodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Versus:
-    """How much longer a file takes than the first one: the median of ratios of turns, and its 99% limits."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def certain(self) -> bool:
-        """Whether the difference is larger than the noise of these measurements."""
-        return not self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +51,7 @@ class Timing:
     version: str
     threads: int | None
     seconds: tuple[float, ...] = ()
-    versus: Versus | None = None
+    versus: Ratio | None = None
     memory: int | None = None
     energy: float | None = None
     trouble: str = ""

@@ -84,7 +84,7 @@ def _plain(model: onnx.ModelProto, name: str) -> Inspection:
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """The sizes of all constants by name, and of those that are only turned before they are used."""
+    """The sizes of all constants by name, and of those that are only turned, or made larger numbers, before use."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -94,6 +94,8 @@ def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
             given = weights[node.input[0]]
             order = attributes["perm"].ints if "perm" in attributes else range(len(given))[::-1]
             weights[node.output[0]] = tuple(given[dim] for dim in order if dim < len(given))
+        elif node.op_type in ("DequantizeLinear", "Cast") and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
     return weights
 
 

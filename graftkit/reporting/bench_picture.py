@@ -26,7 +26,8 @@ def bench_svg(report: BenchReport) -> str:
             places = range(len(timings))
             medians = [timing.median * unit for timing in timings]
             beyond = [max(0.0, timing.p90 * unit - median) for timing, median in zip(timings, medians, strict=True)]
-            colours = [COLOURS["control"], *(COLOURS["grafted"] for _ in timings[1:])][: len(timings)]
+            first = report.subjects[0].name
+            colours = [COLOURS["control" if timing.subject == first else "grafted"] for timing in timings]
             axes.barh(places, medians, xerr=[[0.0] * len(timings), beyond], color=colours, height=0.62,
                       error_kw={"ecolor": figures.FAINT, "elinewidth": 1})  # fmt: skip
             axes.set_yticks(places, names)

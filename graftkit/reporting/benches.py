@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 
-from graftkit.core.benches import BenchReport, Subject, Timing, Versus
+from graftkit.core.benches import BenchReport, Subject, Timing
+from graftkit.core.ratio import Ratio
 from graftkit.reporting.tables import Line, Lines
 
-_FILES = ("file", "parameters", "multiply-adds", "nodes", "bytes")
+_FILES = ("file", "parameters", "multiply-adds a row", "nodes", "bytes")
 _TIMES = ("", "median", "90% below", "rows/s", "to the first", "99% limits", "memory", "energy")
 
 
@@ -46,7 +47,7 @@ def _group(timings: Sequence[Timing], rows: int) -> Iterator[Line]:
         yield Line((timing.subject, *times, *_ratio(timing.versus), memory, energy))
 
 
-def _ratio(versus: Versus | None) -> tuple[str, str]:
+def _ratio(versus: Ratio | None) -> tuple[str, str]:
     """How long it takes against the first, or that this cannot be told."""
     if versus is None:
         return "", ""
@@ -59,6 +60,8 @@ def _duration(seconds: float) -> str:
 
 
 def _notes(report: BenchReport) -> Iterator[str]:
+    if any(timings[0].trouble for timings in report.groups().values()):
+        yield f"{report.subjects[0].name}, which the others are compared with, did not run everywhere."
     inputs = ", ".join(f"{name} {list(shape)}" for name, shape in report.inputs.items())
     yield f"Inputs: {inputs or 'none'}. Times are means over turns of some milliseconds; ratios are medians over turns."
     if any(timing.versus is not None and not timing.versus.certain for timing in report.timings):

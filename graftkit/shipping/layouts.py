@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
 
-from graftkit.contracts import Session
 from graftkit.core.errors import ExportError
 from graftkit.folding import ONE_FILE, Written
 from graftkit.folding.layouts import BRANCHES, LAYOUTS, arrange, grafted_sites, portable
 from graftkit.folding.layouts.alone import Alone, alone, likeness, showing
 from graftkit.runtimes import RUNTIMES
-from graftkit.timing import in_turns, ratio
+from graftkit.timing import ratio, timed
 
 AUTO, PORTABLE = "auto", "portable"
 CHOICES = (PORTABLE, AUTO, *LAYOUTS)
-_ROUNDS = 30
-_OPENINGS = 3  # where a session's memory lies decides about some percent
+_ROUNDS = 90
 _FASTER = 0.98  # of the time of branches: a smaller gain is none
 _AS_FOUND = "as found"
 _LARGE = 2**24  # bytes of weights of a site; such a one is not measured: what is large has no idle vector units
@@ -110,25 +109,19 @@ def _fastest(model: onnx.ModelProto, site: Alone, values: Mapping[str, np.ndarra
 
 
 def _winner(candidates: Mapping[str, onnx.ModelProto], target: Target, feed: Mapping[str, np.ndarray]) -> str:
-    """The fastest of them; the first one, unless another is faster by more than can be chance."""
-    seconds: dict[str, list[float]] = {}
-    for _ in range(_OPENINGS):
-        opened = {name: _opened(model, target) for name, model in candidates.items()}
-        sessions = {name: session for name, session in opened.items() if session is not None}
-        turns = in_turns(list(sessions.values()), [feed] * len(sessions), rounds=_ROUNDS)
-        for (name, session), found in zip(sessions.items(), turns, strict=True):
-            seconds.setdefault(name, []).extend(found)
-            session.close()
-    first, *others = seconds or candidates
-    medians = {name: ratio(seconds[name], seconds[first]).median for name in others if seconds}
-    faster = {name: median for name, median in medians.items() if median < _FASTER}
-    return min(faster, key=faster.__getitem__, default=first)
+    """The fastest of those that the target runs; the first one, unless another takes clearly less time.
 
-
-def _opened(model: onnx.ModelProto, target: Target) -> Session | None:
-    """None for what the runtime does not load: a layout that it does not know is no candidate."""
+    Raises ExportError where the target does not run the first one.
+    """
     runtime = RUNTIMES.find(target.runtime)
-    try:
-        return runtime.open(model.SerializeToString(), threads=target.threads)
-    except ExportError:
-        return None
+    files = {
+        name: partial(runtime.open, model.SerializeToString(), threads=target.threads)
+        for name, model in candidates.items()
+    }
+    seconds, troubles = timed(files, feed, rounds=_ROUNDS)
+    first = next(iter(candidates))
+    if first in troubles:
+        raise ExportError(f"layouts cannot be measured in {target.runtime}: {troubles[first]}")
+    ratios = {name: ratio(found, seconds[first]) for name, found in seconds.items()}
+    faster = {name: found.median for name, found in ratios.items() if found.median < _FASTER and found.high < 1}
+    return min(faster, key=faster.__getitem__, default=first)

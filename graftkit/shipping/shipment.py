@@ -91,7 +91,8 @@ def ship(
             notes.append(f"{' and '.join(others)} fixed in the ONNX file: {error}")
             continue
         if layouts is None:
-            on_stage("choosing layouts" if layout == AUTO else "exporting")
+            if layout == AUTO:
+                on_stage("measuring layouts")
             layouts = layouts_for(layout, written, one_row(model), target or Target())
         layouts = _arranged(written, layouts)
         try:

@@ -100,7 +100,8 @@ def by_hand(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", own, *(None for _ in size)))],
         [numpy_helper.from_array(v.astype(np.float32), name) for name, v in made.items() if name in read],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
 
 
 @st.composite
@@ -159,6 +160,46 @@ def test_what_cannot_be_one_stays_apart(base: dict, branch: dict, more: dict) ->
     after = copy(model)
     assert arrange(after, {"site": "wide"}) == ()
     assert after.SerializeToString() == model.SerializeToString()
+
+
+def test_a_tap_that_gives_more_positions_stays_apart() -> None:
+    """Nobody adds the two: the dendrite takes a mean of its own, over positions that the kernel does not give."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["n"], "site/Conv"),
+        helper.make_node("Conv", ["x", "v"], ["d"], "drive"),
+        helper.make_node("GlobalAveragePool", ["d"], ["m"], "mean"),
+        helper.make_node("Add", ["n", "m"], ["y"], "join"),
+    ]
+    for index, node in enumerate(nodes):
+        node.metadata_props.add(key=SITE_KEY, value="site")
+        if index:
+            node.metadata_props.add(key=DENDRITE_KEY, value="true")
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 3, 6, 6))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 4, 4, 4))],
+        [
+            numpy_helper.from_array(np.random.RandomState(0).randn(4, 3, 3, 3).astype(np.float32), "w"),
+            numpy_helper.from_array(np.random.RandomState(1).randn(4, 3, 1, 1).astype(np.float32), "v"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    assert arrange(model, {"site": "wide"}) == ()
+
+
+def test_an_activity_of_one_channel_is_no_depthwise_one() -> None:
+    model = by_hand({}, {}, channels=(3, 4, 1))
+    model.graph.node.remove(next(node for node in model.graph.node if node.name == "mix"))
+    next(node for node in model.graph.node if node.op_type == "Mul").input[1] = "t"
+    model = onnx.shape_inference.infer_shapes(model)
+    assert arrange(model, {"site": "depthwise"}) == ()
+
+
+def test_weights_that_an_input_may_replace_stay_apart() -> None:
+    model = by_hand({}, {})
+    model.graph.input.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, (4, 3, 3, 3)))
+    assert arrange(model, {"site": "wide"}) == ()
 
 
 def test_weights_that_are_kept_elsewhere_stay_apart() -> None:
@@ -313,6 +354,9 @@ class Slow(NamedTuple):
 
     each: float
 
+    def __call__(self, inputs: object) -> list[np.ndarray]:
+        return []
+
     def seconds(self, inputs: object, times: int) -> list[float]:
         return [self.each] * times
 
@@ -320,12 +364,14 @@ class Slow(NamedTuple):
         pass
 
 
-@pytest.mark.parametrize("faster", [True, False])
+@pytest.mark.parametrize(("faster", "broken"), [(True, False), (False, False), (True, True)])
 def test_auto_follows_the_measurement(
-    monkeypatch: pytest.MonkeyPatch, written: dict[str, folding.Written], faster: bool
+    monkeypatch: pytest.MonkeyPatch, written: dict[str, folding.Written], faster: bool, broken: bool
 ) -> None:
     def open(model: bytes, *, threads: int | None = None) -> Slow:
         split = sum(node.op_type == "Split" for node in onnx.load_model_from_string(model).graph.node)
+        if broken and split:
+            raise ExportError("no Split here")
         return Slow(1.0 - 0.1 * split if faster else 1.0 + 0.1 * split)
 
     real = RUNTIMES["onnxruntime"]
@@ -334,7 +380,7 @@ def test_auto_follows_the_measurement(
     monkeypatch.setattr("graftkit.shipping.layouts.RUNTIMES", runtimes)
     row = {"x": np.zeros((1, 3, 12, 12), np.float32)}
     found = layouts_for("auto", written["full"], row, Target(runtime="slow"))
-    assert found == (dict.fromkeys(["first", "second", "rows", "hidden"], "wide") if faster else {})
+    assert found == (dict.fromkeys(["first", "second", "rows", "hidden"], "wide") if faster and not broken else {})
 
 
 def test_an_unknown_choice_or_runtime_is_refused(written: dict[str, folding.Written]) -> None:

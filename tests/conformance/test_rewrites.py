@@ -535,6 +535,17 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
         model_of([node("Unsqueeze", ["x", "0"], "u"), node("Transpose", ["u"], "t", perm=[1, 0, 2, 3, 4]),
                   node("Squeeze", ["t", "2"], "y")], {"0": np.array([0]), "2": np.array([2])}, shape=("n", 1, 5, 5)),
     ),
+    "an axis that comes and goes in a turn that is an output": (
+        "turns",
+        model_of([node("Unsqueeze", ["x", "1"], "u"), node("Transpose", ["u"], "t", perm=[0, 2, 1, 3, 4]),
+                  node("Squeeze", ["t", "2"], "y")], {"1": np.array([1]), "2": np.array([2])}, outputs=("y", "t")),
+    ),
+    "half precision, which would lose the product": (
+        "scale",
+        model_of([node("Cast", ["x"], "i", to=TensorProto.FLOAT16), node("Conv", ["i", "w"], "h"),
+                  node("Mul", ["h", "s"], "m"), node("Cast", ["m"], "y", to=TensorProto.FLOAT)],
+                 {"w": (CONV["w"] / 1000).astype(np.float16), "s": (STRENGTH["s"] / 1000).astype(np.float16)}),
+    ),
     "keys whose sizes come back in the old order": (
         "turns", model_of(turned_keys(order=("lead", "before", "last")), KEY_SIZES, shape=("n", 3, 5, 4)),
     ),
@@ -912,3 +923,26 @@ def test_functions_are_taken_apart() -> None:
     assert not after.functions and [entry.domain for entry in after.opset_import] == [""]
     assert [value.name for value in (*after.graph.input, *after.graph.output)] == ["in", "first", "second"]
     assert after.graph.output[1].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_a_gate_reads_no_rectifier_of_a_branch() -> None:
+    """The rectifier within the branch makes a value that the graph around it does not have."""
+    branch = helper.make_graph([node("Relu", ["h"], "inner")], "rectified", [], [
+        helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)
+    ])  # fmt: skip
+    other = helper.make_graph([node("Neg", ["h"], "outer")], "turned", [], [
+        helper.make_tensor_value_info("outer", TensorProto.FLOAT, None)
+    ])  # fmt: skip
+    nodes = [
+        node("Relu", ["x"], "h"),
+        node("ReduceSum", ["h"], "sum", keepdims=0),
+        node("Greater", ["sum", "zero"], "positive"),
+        helper.make_node("If", ["positive"], ["z"], then_branch=branch, else_branch=other),
+        node("Sigmoid", ["z"], "g"),
+        node("Mul", ["h", "g"], "m"),
+        node("Relu", ["m"], "y"),
+    ]
+    before = model_of(nodes, {"zero": np.float32(0)})
+    after, changed = rewritten(before, "gate")
+    assert changed == 0
+    assert_same(before, after)

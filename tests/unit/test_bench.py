@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from graftkit.benching import bench, read_file
-from graftkit.benching.energy import Meter
+from graftkit.benching.energy import Meter, _sum
 from graftkit.benching.files import File, feed_of
-from graftkit.core.benches import BenchReport, Subject, Timing, Versus
+from graftkit.core.benches import BenchReport, Subject, Timing
 from graftkit.core.errors import ExportError, RuntimeMissingError
+from graftkit.core.ratio import Ratio
 from graftkit.reporting.bench_picture import bench_svg
 from graftkit.reporting.benches import bench_table
 
@@ -55,6 +57,25 @@ def test_a_free_size_has_to_be_said(tmp_path: Path) -> None:
     assert feed_of([file], rows=2, sizes={"length": 5})["x"].shape == (2, 5, 4)
 
 
+def test_what_is_said_of_a_size_counts_first(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    assert feed_of([file], rows=2, sizes={"length": 5, "n": 7})["x"].shape == (7, 5, 4)
+    with pytest.raises(ExportError, match="no input has a free size 'height'; there are length, n"):
+        feed_of([file], rows=2, sizes={"length": 5, "height": 7})
+
+
+def test_what_is_no_number_is_refused(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "text",
+        [helper.make_tensor_value_info("x", TensorProto.STRING, (1,))],
+        [helper.make_tensor_value_info("y", TensorProto.STRING, (1,))],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "text.onnx")
+    with pytest.raises(ExportError, match="takes x, which is no tensor of numbers"):
+        feed_of([read_file(tmp_path / "text.onnx")], rows=1, sizes={})
+
+
 def test_whole_numbers_are_ones(tmp_path: Path) -> None:
     feed = feed_of([written(tmp_path, kind=TensorProto.INT64)], rows=3, sizes={"length": 2})
     assert feed["x"].dtype == np.int64 and (feed["x"] == 1).all()
@@ -85,9 +106,8 @@ def test_more_work_takes_longer_and_is_told(tmp_path: Path) -> None:
 
 def test_memory_is_that_of_the_file(tmp_path: Path) -> None:
     small, large = written(tmp_path, "small.onnx"), written(tmp_path, "large.onnx", times=2)
-    report = bench([small], sizes={"length": 1}, rounds=20)
-    (timing,) = report.timings
-    wide = bench([large], sizes={"length": 2_000_000}, rounds=20).timings[0]  # 32 MB in, between and out
+    (timing,) = bench([small], sizes={"length": 1}, rounds=20).timings
+    (wide,) = bench([large], sizes={"length": 2_000_000}, rounds=20).timings  # 32 MB in, between and out
     assert timing.memory is not None and timing.memory < 2**24
     assert wide.memory is not None and wide.memory > 3 * 32e6
 
@@ -116,7 +136,7 @@ def test_energy_needs_its_extra() -> None:
 
 def test_what_noise_hides_is_not_called_a_difference() -> None:
     subjects = tuple(Subject(name, 1, 1, 1, 1) for name in ("a", "b", "c"))
-    runs = {"a": None, "b": Versus(1.02, 0.99, 1.04), "c": Versus(1.30, 1.28, 1.31)}
+    runs = {"a": None, "b": Ratio(1.02, 0.99, 1.04), "c": Ratio(1.30, 1.28, 1.31)}
     timings = tuple(Timing(n, "onnxruntime", "1", None, (1e-3, 2e-3), versus) for n, versus in runs.items())
     shown = _shown(BenchReport(subjects, timings, {"x": (1, 2)}, 1, "not asked for"))
     rows = {line.split()[0]: line for line in shown.splitlines() if line.startswith(("b ", "c "))}
@@ -129,3 +149,12 @@ def _shown(report: BenchReport) -> str:
     with console.capture() as capture:
         console.print(bench_table(report))
     return capture.get()
+
+
+def test_a_board_s_own_sum_counts_once() -> None:
+    board = SimpleNamespace(cpu_energy_mj=1000.0, gpu_energy_mj=500.0, total_energy_mj=4000.0)
+    assert _sum(SimpleNamespace(soc_energy=board)) == 4.0
+    parts = SimpleNamespace(cpu_energy_mj=1000.0, gpu_energy_mj=500.0, total_energy_mj=None)
+    assert _sum(SimpleNamespace(soc_energy=parts)) == 1.5
+    assert _sum(SimpleNamespace(soc_energy=None, cpu_energy={0: 2.0, 1: 3.0})) == 5.0
+    assert _sum(SimpleNamespace(soc_energy=None, cpu_energy=None)) is None

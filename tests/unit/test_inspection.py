@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -158,3 +159,25 @@ def test_a_tensor_of_a_type_that_there_is_not_is_refused(proto: onnx.ModelProto,
         assert "net.onnx is not a consistent ONNX graph" in str(error) and "\n" not in str(error)
     else:
         assert found.sites
+
+
+def test_weights_in_smaller_numbers_are_weights() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["q", "scale"], ["w"]),
+            helper.make_node("Cast", ["h"], ["v"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["x", "w"], ["m"]),
+            helper.make_node("Gemm", ["m", "v"], ["y"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2))],
+        [
+            numpy_helper.from_array(np.ones((4, 3), np.int8), "q"),
+            numpy_helper.from_array(np.float32(0.1), "scale"),
+            numpy_helper.from_array(np.ones((3, 2), np.float16), "h"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    found = inspection.inspect_onnx(model, {}, name="small")
+    assert found.macs == 4 * 3 + 3 * 2 and len(found.sites) == 2

@@ -45,10 +45,10 @@ class Alone:
 def alone(model: onnx.ModelProto, site: SiteNodes) -> Alone:
     """Cut a site out of a model, with whatever lies between its nodes: a bias that is a sum of its own."""
     nodes = _between(model.graph, (site.own, *site.dendrites))
-    made = {name for node in nodes for name in node.output}
+    made = {name for node in nodes for name in node.output if name}
     constants = {tensor.name for tensor in model.graph.initializer}
     read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made | constants)
-    outside = {name for node in model.graph.node if node.output[0] not in made for name in node.input}
+    outside = {name for node in model.graph.node if _key(node) not in made for name in node.input}
     outside |= {value.name for value in model.graph.output}
     gives = tuple(name for node in nodes for name in node.output if name in outside)
     return Alone(site.site, nodes, tuple(read), gives)
@@ -56,14 +56,19 @@ def alone(model: onnx.ModelProto, site: SiteNodes) -> Alone:
 
 def _between(graph: onnx.GraphProto, own: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """These nodes, and all on a way from one of them to another, in the order of the graph."""
-    makers = {name: node.output[0] for node in graph.node for name in node.output}
+    makers = {name: _key(node) for node in graph.node for name in node.output if name}
     flow = nx.DiGraph()
     flow.add_nodes_from(makers.values())
-    flow.add_edges_from((makers[name], node.output[0]) for node in graph.node for name in node.input if name in makers)
-    given = [node.output[0] for node in own]
+    flow.add_edges_from((makers[name], _key(node)) for node in graph.node for name in node.input if name in makers)
+    given = [_key(node) for node in own]
     after = {name for each in given for name in nx.descendants(flow, each)}
     before = {name for each in given for name in nx.ancestors(flow, each)}
-    return [node for node in graph.node if node.output[0] in given or node.output[0] in after & before]
+    return [node for node in graph.node if _key(node) in given or _key(node) in after & before]
+
+
+def _key(node: onnx.NodeProto) -> str:
+    """What no other node has: the name of a value that it gives."""
+    return str(next(name for name in node.output if name))
 
 
 def showing(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -27,6 +27,8 @@ def depthwise(graph: onnx.GraphProto, site: SiteNodes) -> bool:
         if len(factors) != 1:
             continue
         (activity,) = [name for name in node.input if name != factors[0]]
+        if not _as_many(graph, activity, known[factors[0]]):
+            continue
         _replace(graph, node, activity, known[factors[0]])
         found = True
     return found
@@ -35,6 +37,15 @@ def depthwise(graph: onnx.GraphProto, site: SiteNodes) -> bool:
 def _one_a_channel(tensor: onnx.TensorProto, spatial: int) -> bool:
     sizes = tuple(tensor.dims)
     return spatial > 0 and len(sizes) == spatial + 1 and sizes[0] > 1 and set(sizes[1:]) == {1}
+
+
+def _as_many(graph: onnx.GraphProto, activity: str, factor: onnx.TensorProto) -> bool:
+    """Whether the activity is known to have a channel for each number, and none is spread over others."""
+    value = next((value for value in graph.value_info if value.name == activity), None)
+    if value is None:
+        return False
+    sizes = value.type.tensor_type.shape.dim
+    return len(sizes) == len(factor.dims) + 1 and sizes[1].dim_value == factor.dims[0]
 
 
 def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, activity: str, factor: onnx.TensorProto) -> None:

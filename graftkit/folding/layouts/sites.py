@@ -42,8 +42,9 @@ def grafted_sites(graph: onnx.GraphProto) -> Iterator[SiteNodes]:
 
 
 def constants(graph: onnx.GraphProto) -> Mapping[str, onnx.TensorProto]:
-    """The initializers whose numbers are in the graph itself, by name."""
-    return {tensor.name: tensor for tensor in graph.initializer if not is_apart(tensor)}
+    """The initializers whose numbers are in the graph itself, and no input's, by name."""
+    inputs = {value.name for value in graph.input}
+    return {tensor.name: tensor for tensor in graph.initializer if not is_apart(tensor) and tensor.name not in inputs}
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:

@@ -83,13 +83,25 @@ def _offsets(
     if any(size != 1 for size in inner):
         return None
     steps = theirs.get("dilations", ones)
+    assert isinstance(steps, list)
     found = []
-    for small, large, step, size in zip(before, after, steps, outer, strict=False):  # type: ignore[call-overload]
+    for small, large, step, size in zip(before, after, steps, outer, strict=False):
         offset, rest = divmod(large - small, step)
         if rest or not 0 <= offset < size:
             return None
         found.append(offset)
-    return tuple(found)
+    return tuple(found) if _as_far(found, steps, outer, before, after) else None
+
+
+def _as_far(
+    offsets: Sequence[int], steps: Sequence[int], kernel: Sequence[int], inner: Sequence[int], outer: Sequence[int]
+) -> bool:
+    """Whether a tap's own padding behind its input gives as many positions as the kernel's."""
+    dims = len(kernel)
+    return all(
+        outer[dims + dim] - inner[dims + dim] == step * (size - 1 - offset)
+        for dim, (offset, step, size) in enumerate(zip(offsets, steps, kernel, strict=True))
+    )
 
 
 def _pads(told: Mapping[str, object], dims: int) -> list[int]:

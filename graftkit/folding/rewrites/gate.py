@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -18,13 +20,14 @@ def share_gate(graph: gs.Graph) -> int:
     convolution.
     """
     outputs, shared = held(graph), 0
-    for relu in nodes_of(graph, "Relu"):
+    rectifiers = nodes_of(graph, "Relu")
+    for relu in rectifiers:
         product = relu.inputs[0].inputs[0] if relu.inputs[0].inputs else None
         alone = len(relu.inputs[0].outputs) == 1 and relu.inputs[0].name not in outputs
         if product is None or product.op != "Mul" or not alone:
             continue
         for place, gate in enumerate(product.inputs):
-            rectified = _rectified(product.inputs[1 - place], but=relu)
+            rectified = _rectified(product.inputs[1 - place], rectifiers, but=relu)
             if rectified is not None and _never_negative(gate):
                 product.inputs[1 - place] = rectified
                 product.outputs[0] = relu.outputs[0]
@@ -35,9 +38,10 @@ def share_gate(graph: gs.Graph) -> int:
     return shared
 
 
-def _rectified(tensor: gs.Tensor, *, but: gs.Node) -> gs.Tensor | None:
-    found = (reader.outputs[0] for reader in tensor.outputs if reader.op == "Relu" and reader is not but)
-    return next(found, None)
+def _rectified(tensor: gs.Tensor, rectifiers: Sequence[gs.Node], *, but: gs.Node) -> gs.Tensor | None:
+    """What a rectifier of this very graph, and of none inside it, makes of a tensor."""
+    own = (reader for reader in tensor.outputs if any(reader is relu for relu in rectifiers))
+    return next((reader.outputs[0] for reader in own if reader is not but and reader.outputs), None)
 
 
 def _never_negative(tensor: gs.Tensor) -> bool:

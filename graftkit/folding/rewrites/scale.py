@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.calls import one_a_channel, own_weights, scale
@@ -24,8 +25,8 @@ def fold_scale(graph: gs.Graph) -> int:
         call = product.inputs[0] if product.inputs and len(product.outputs) == 1 else None
         if call is None or product.name in outputs or not own_weights(call):
             continue
-        if not one_a_channel(constants[0].shape, call):
-            continue
+        if not one_a_channel(constants[0].shape, call) or call.inputs[1].dtype not in (np.float32, np.float64):
+            continue  # half precision would lose small weights
         scale(call, peek(constants[0]).reshape(-1))
         call.outputs[0] = mul.outputs[0]
         mul.inputs.clear()

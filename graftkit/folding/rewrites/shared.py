@@ -37,7 +37,7 @@ def _key(node: gs.Node) -> Hashable | None:
     for name, value in sorted(node.attrs.items()):
         if isinstance(value, gs.Graph) or not isinstance(value, int | float | str | bytes | list | tuple):
             return None
-        settings.append((name, tuple(value) if isinstance(value, list) else value))
+        settings.append((name, repr(value)))  # which tells -0.0 from 0.0
     return node.op, node.domain, tuple(settings), tuple(_input(tensor) for tensor in node.inputs)
 
 
@@ -47,4 +47,4 @@ def _input(tensor: gs.Tensor) -> Hashable:
     if not isinstance(tensor, gs.Constant) or tensor._values.nbytes > _SMALL:
         return id(tensor)
     values = np.asarray(peek(tensor))
-    return values.dtype.str, values.shape, values.tobytes()
+    return values.dtype.name, values.shape, values.tobytes()

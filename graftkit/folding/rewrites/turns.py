@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.sizes import Dim, sizes_of
-from graftkit.folding.rewrites.tensors import nodes_of
+from graftkit.folding.rewrites.tensors import held, nodes_of
 
 
 def merge_turns(graph: gs.Graph) -> int:
@@ -16,7 +16,10 @@ def merge_turns(graph: gs.Graph) -> int:
     A Reshape, Transpose, Reshape that swaps the last two dimensions becomes one Transpose: the exporter turns the keys
     of an attention so, whatever their rank.
     """
-    return sum(_turned(node) or _reshaped(node) or _without_axis(node) or _swapped(node) for node in nodes_of(graph))
+    outputs = held(graph)
+    return sum(
+        _turned(node) or _reshaped(node) or _without_axis(node, outputs) or _swapped(node) for node in nodes_of(graph)
+    )
 
 
 def _turned(node: gs.Node) -> bool:
@@ -38,11 +41,11 @@ def _reshaped(node: gs.Node) -> bool:
     return True
 
 
-def _without_axis(node: gs.Node) -> bool:
+def _without_axis(node: gs.Node, outputs: Set[str]) -> bool:
     """Unsqueeze, Transpose, Squeeze of one axis become the Transpose of the others."""
     turn = _maker(node, "Transpose") if node.op == "Squeeze" else None
     grown = _maker(turn, "Unsqueeze") if turn is not None else None
-    if turn is None or grown is None or len(turn.outputs[0].outputs) != 1:
+    if turn is None or grown is None or len(turn.outputs[0].outputs) != 1 or turn.outputs[0].name in outputs:
         return False
     order, made, dropped = turn.attrs.get("perm"), _numbers(grown), _numbers(node)
     if not order or made is None or dropped is None or len(made) != 1 or len(dropped) != 1:
