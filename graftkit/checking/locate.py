@@ -109,7 +109,7 @@ class _Recorder(fx.Interpreter):
 
 
 def _site_values(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Iterator[tuple[str, list[Tensor]]]:
-    """What each site gives: its joined neurons, and the batch norm behind them, which may have been folded in."""
+    """What each site gives: its joined neurons, and what is made of them next, which may have been folded in."""
     recorder = _Recorder(graph)
     with torch.no_grad():
         recorder.run(*inputs)
@@ -121,4 +121,5 @@ def _site_values(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Iterator[
     for site, joined in sorted({**calls, **joins}.items(), key=lambda item: order[item[1]]):
         behind = reads.get(site, joined)
         nodes = [joined, behind] if order[behind] > order[joined] else [joined]
+        nodes += [user for node in nodes for user in node.users]  # a rectifier before a gate, a batch norm
         yield site, [value for node in nodes if isinstance(value := recorder.values[node], Tensor)]

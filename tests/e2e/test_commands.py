@@ -77,21 +77,9 @@ LINES: dict[str, tuple[str, ...]] = {
         "--plot",
         "bench.svg",
     ),
-    "bench json": (
-        "bench",
-        "weak/model.onnx",
-        "weak/model.onnx",
-        "--size",
-        "height=8",
-        "--size",
-        "width=8",
-        "--rounds",
-        "30",
-        "--rows",
-        "3",
-        "--json",
-    ),
-    "bench others": ("bench", "weak/model.onnx", "foreign.onnx", "--size", "height=8", "--size", "width=8"),
+    "bench json": ("bench", "weak/model.onnx", "weak/model.onnx", "--rounds", "30", "--rows", "3", "--json"),
+    "bench others": ("bench", "weak/model.onnx", "foreign.onnx"),
+    "bench unknown": ("bench", "weak/model.onnx", "--size", "height=8"),
     "bench nothing": ("bench", "nowhere.onnx"),
     "bench size": ("bench", "weak/model.onnx", "--size", "height=x"),
     "check": ("check", "weak/model.onnx", "--target", "tensorrt", "--target", "tflite", "--json"),
@@ -408,9 +396,10 @@ def test_files_side_by_side(lines, workshop):
 
 
 @pytest.mark.runs("weak")
-@pytest.mark.lines("bench others", "bench nothing", "bench size")
+@pytest.mark.lines("bench others", "bench unknown", "bench nothing", "bench size")
 def test_what_cannot_be_measured(lines):
     assert "only files with the same inputs can be compared" in refused(lines, "bench others")
+    assert "no input has a free size 'height'; there are batch" in refused(lines, "bench unknown")
     assert "nowhere.onnx is neither an ONNX file nor a run's folder" in refused(lines, "bench nothing")
     done = lines["bench size"]
     assert done.returncode == 2 and "'height=x' is not NAME=NUMBER" in done.stderr
