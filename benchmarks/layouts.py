@@ -93,8 +93,8 @@ def main() -> None:
     print_table(header, rows, packages=["torch", "onnxruntime"])
     mean, most, within = statistics.mean(beyond) - 1, max(beyond) - 1, sum(one <= 1.02 for one in beyond)
     print(
-        f"\n{given.threads} thread(s), {len(rows)} shapes: auto takes {mean:+.1%} of the time of the best layout on"
-        f" average, {most:+.1%} at most, and is within 2% of it in {within}."
+        f"\n{given.threads} thread(s): auto takes {mean:.1%} more time than the best layout on average, {most:.1%} more"
+        f" at most, and is within 2% of it in {within} of {len(rows)} shapes."
     )
 
 
