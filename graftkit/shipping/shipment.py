@@ -111,7 +111,8 @@ def _arranged(model: Written, layouts: Mapping[str, str]) -> Mapping[str, str]:
     """Write the sites so, in place, and say so in the file; returns those that changed."""
     changed = folding.arrange(model.proto, layouts)
     found = {site: layouts[site] for site in changed}
-    folding.tell(model.proto, layouts=found)
+    if found:
+        folding.tell(model.proto, layouts=found)
     return found
 
 

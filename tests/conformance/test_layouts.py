@@ -322,7 +322,7 @@ def model() -> GraftedModel:
 def test_a_file_in_any_layout_is_verified_and_says_so(model: GraftedModel, layout: str, tmp_path: Path) -> None:
     shipped = ship(model, tmp_path / "model.onnx", layout=layout)
     proto = api.read_onnx(tmp_path / "model.onnx")
-    assert folding.read_description(proto)["layouts"] == dict(shipped.layouts)
+    assert folding.read_description(proto).get("layouts", {}) == dict(shipped.layouts)
     assert verify(proto, model, runtimes=("onnxruntime", "reference"))["reference"] < 1e-5
     assert {site.site for site in gk.inspect(tmp_path / "model.onnx").sites if site.dendrites} == {
         "first", "second", "rows", "hidden"
