@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 import warnings
 from collections.abc import Callable
 
@@ -31,27 +32,33 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--share", type=float, default=1.0, help="of the default number of pairs")
-    share = arguments.parse_args().share
+    arguments.add_argument("--device", default="cpu", help="cpu, by processor time, or cuda, by the wall clock")
+    given = arguments.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     rows = []
     for name, (build, shape, pairs) in MODELS.items():
-        rows += [_row(name, build, shape, count, max(5, round(share * pairs))) for count in range(4)]
+        pairs = max(5, round(given.share * pairs))
+        rows += [_row(name, build, shape, count, pairs, torch.device(given.device)) for count in range(4)]
     header = ("model", "dendrites a site", "graftkit, ms", "by hand, ms", "ratio", "range", "pairs", "aim")
     print_table(header, rows, packages=["torch"])
 
 
-def _row(name: str, build: Callable[..., nn.Module], shape: tuple[int, ...], count: int, pairs: int) -> str:
+def _row(
+    name: str, build: Callable[..., nn.Module], shape: tuple[int, ...], count: int, pairs: int, device: torch.device
+) -> str:
     torch.manual_seed(0)
     written = build(dendrites=count)
     inputs, targets = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
     grafted = _grafted(build(dendrites=0), inputs[:2], count, written)
     _check_same(grafted, written, inputs)
-    steps = [_step(model.train(), inputs, targets) for model in (grafted, written)]
+    inputs, targets = inputs.to(device), targets.to(device)
+    steps = [_step(model.train().to(device), inputs, targets) for model in (grafted, written)]
     for step in steps * 2:
         step()
-    found = compare(*steps, pairs=pairs)
+    clock = time.process_time if device.type == "cpu" else _done
+    found = compare(*steps, pairs=pairs, runs=1 if device.type == "cpu" else 10, clock=clock)
     return f"{name} | {count} | {found.cells(1e-3, 0)} | {pairs} | ≤ {AIM}"
 
 
@@ -94,6 +101,12 @@ def _check_same(grafted: GraftedModel, written: nn.Module, inputs: Tensor) -> No
                 outputs.append(model(inputs))
         difference = (outputs[0] - outputs[1]).abs().max().item()
         assert difference <= TOLERANCE, f"outputs differ by {difference:g}"
+
+
+def _done() -> float:
+    """The wall clock, once the GPU has done all that it was asked for."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _step(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[], None]:

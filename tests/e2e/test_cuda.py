@@ -1,0 +1,139 @@
+"""A GPU, where there is one: runs on it end, ship what was trained, go on after a kill, and agree with the CPU."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from e2e_tools import GRAFTKIT, environment, run_cli
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import graftkit as gk
+from graftkit.schedules import Rounds
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
+
+ASKED = ("weak.pt", "--data", "rows.npz", "--margin", "0", "--device", "cuda")
+WAYS = {
+    "full": ("--dendrites", "full"),
+    "pointwise": ("--dendrites", "pointwise"),
+    "lowrank": ("--dendrites", "lowrank"),
+    "gate": ("--dendrites", "context:mode=gate", "--sites", "*"),
+    "correlation": ("--dendrites", "full", "--rule", "correlation"),
+    "budget": ("--budget", "parameters=+30%"),
+    "frozen": ("--dendrites", "full", "--freeze-base"),
+    "bf16": ("--dendrites", "full", "--precision", "bf16-mixed"),
+    "deterministic": ("--dendrites", "full", "--deterministic"),
+    "repeated": ("--dendrites", "full", "--seeds", "2", "--shrink", "0.3", "--label-smoothing", "0.1"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_on_it_ends_and_ships_what_was_trained(workshop: Path, way: str) -> None:
+    done = run_cli("augment", *ASKED, *WAYS[way], "--epochs", "10", "--out", f"cuda-{way}", cwd=workshop)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done
+    verified = run_cli("verify", f"cuda-{way}", cwd=workshop)
+    assert verified.returncode == 0, verified
+
+
+def test_it_agrees_with_the_processor(workshop: Path) -> None:
+    found = {}
+    for device in ("cpu", "cuda"):
+        words = (*ASKED[:-1], device, "--dendrites", "full", "--epochs", "3", "--cycles", "1", "--deterministic")
+        done = run_cli("augment", *words, "--out", f"on-{device}", cwd=workshop)
+        assert done.returncode == 0, done
+        lines = (workshop / f"on-{device}/history.jsonl").read_text().splitlines()
+        found[device] = [json.loads(line) for line in lines]
+    assert len(found["cpu"]) == len(found["cuda"])
+    assert (workshop / "on-cpu/plan.json").read_bytes() == (workshop / "on-cuda/plan.json").read_bytes()
+    for mine, theirs in zip(found["cpu"], found["cuda"], strict=True):
+        assert _numbers(mine) == pytest.approx(_numbers(theirs), rel=1e-2, abs=1e-3)
+
+
+def _numbers(record: Any) -> list[float]:
+    """All numbers of a line of the history but times."""
+    if isinstance(record, dict):
+        return [x for key, value in record.items() if "seconds" not in key for x in _numbers(value)]
+    if isinstance(record, list):
+        return [x for value in record for x in _numbers(value)]
+    return [float(record)] if isinstance(record, int | float) and not isinstance(record, bool) else []
+
+
+def test_killed_on_it_a_run_comes_to_the_same_file(workshop: Path) -> None:
+    words = (*ASKED, "--dendrites", "full", "--deterministic", "--epochs", "40", "--batch-size", "8")
+    whole = run_cli("augment", *words, "--out", "cuda-whole", cwd=workshop)
+    assert whole.returncode == 0, whole
+    line = [GRAFTKIT, "augment", *words, "--out", "cuda-killed"]
+    process = subprocess.Popen(line, cwd=workshop, env=environment(), stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not any((workshop / "cuda-killed").glob("checkpoint/progress/*.json")):
+        assert process.poll() is None and time.monotonic() < end, "it never came to a checkpoint"
+        time.sleep(0.02)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = run_cli("augment", "--resume", "cuda-killed", cwd=workshop)
+    assert resumed.returncode == 0, resumed
+    for name in ("model.onnx", "history.jsonl", "metrics.json", "plan.json"):
+        assert (workshop / "cuda-whole" / name).read_bytes() == (workshop / "cuda-killed" / name).read_bytes(), name
+
+
+def test_torchrun_and_nccl(workshop: Path) -> None:
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "graftkit"]
+    words = (*ASKED, "--dendrites", "full", "--epochs", "3", "--out", "cuda-nccl")
+    done = subprocess.run([*line, "augment", *words], cwd=workshop, env=environment(), capture_output=True, text=True,
+                          timeout=240, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert run_cli("verify", "cuda-nccl", cwd=workshop).returncode == 0
+
+
+def _grown(how: str) -> tuple[gk.Grower, list[float]]:
+    """Two growths in a loop of one's own, on the GPU."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).cuda()
+    rows = torch.randn(64, 4, generator=torch.Generator().manual_seed(1)).cuda()
+    words = (rows[:, 0] * rows[:, 1] > 0).long()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=how == "fused")
+    schedule = Rounds(epochs=1, dendrites=2)
+    growing = gk.Grower(model, rows[:2], optimizer, schedule=schedule, dendrites="full", sites=("0", "3"))
+    called = torch.compile(growing.model) if how == "compile" else growing.model
+    scaler = torch.amp.GradScaler("cuda", enabled=how == "fp16")
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(how)
+    losses = []
+    for score in (0.5, 0.6, 0.7):
+        for _ in range(5):
+            optimizer.zero_grad()
+            with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None):
+                loss = cross_entropy(called(rows).float(), words)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(float(loss.detach()))
+        growing.step(score)
+    return growing, losses
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("how", ["plain", "fused", "compile", "bf16", "fp16"])
+def test_a_grower_grows_on_it(how: str, tmp_path: Path) -> None:
+    growing, losses = _grown(how)
+    assert losses == pytest.approx(_grown("plain")[1], rel=0.05)
+    assert all(p.is_cuda for p in growing.model.parameters())
+    growing.save(tmp_path, epochs=3)
+    growing.finish()
+    growing.export(tmp_path / "grown.onnx")
+    rows = torch.randn(5, 4)
+    session = onnxruntime.InferenceSession(tmp_path / "grown.onnx", providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: rows.numpy()})
+    with torch.no_grad():
+        wanted = growing.model.eval()(rows.cuda()).cpu()
+    torch.testing.assert_close(torch.from_numpy(answer), wanted, rtol=1e-4, atol=1e-5)
