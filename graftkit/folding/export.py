@@ -198,8 +198,14 @@ def _exactly() -> Iterator[None]:
 
 @contextmanager
 def _without_stack_traces() -> Iterator[None]:
-    """Without a Python stack trace for every node: they cost a third of the time, and the file drops them anyway."""
+    """Without a Python stack trace for every node: they cost a third of the time, and the file drops them anyway.
+
+    Before torch 2.12 they cannot be left out.
+    """
     config = torch.fx.config
+    if not hasattr(config, "do_not_emit_stack_traces"):
+        yield
+        return
     before = config.do_not_emit_stack_traces
     config.do_not_emit_stack_traces = True
     try:

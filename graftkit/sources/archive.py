@@ -17,7 +17,7 @@ from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
 from graftkit.core.importing import importable
 from graftkit.sources.archive_safety import check_archive
-from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
+from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, record_sizes, refuse_bomb, sha256_of, zip_members
 from graftkit.sources.pickle_safety import first_line
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -41,10 +41,11 @@ class Archive:
 
 
 def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
-    refuse_bomb(path.stat().st_size, zip_members(path), where=str(path))
+    members = zip_members(path)
+    refuse_bomb(path.stat().st_size, members, where=str(path))
     try:
         reader = torch._C.PyTorchFileReader(file)
-        check_archive(reader, str(path))
+        check_archive(reader, record_sizes(reader, members), str(path))
     except READER_ERRORS as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
     with _no_full_unpickling():

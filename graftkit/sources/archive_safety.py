@@ -49,24 +49,24 @@ _TREES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "c
 _MARKED_TENSORS = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.Tensor"})
 
 
-def check_archive(reader: Any, where: str) -> None:
+def check_archive(reader: Any, sizes: Mapping[str, int], where: str) -> None:
     """Raise SourceError for the first thing in the archive that is not what torch.export.save writes.
 
     `reader` is the `torch._C.PyTorchFileReader` over the very file that will be loaded: another zip
-    reader could be shown other members.
+    reader could be shown other members. `sizes` is what `record_sizes` says of it.
     """
     for member in reader.get_all_records():
         if not _MEMBERS.fullmatch(member):
             raise _refused(where, f"the member {member!r}", "compiled code or an object of an unknown kind")
     for member in reader.get_all_records():
         if member.endswith(".json") and not member.startswith("extra/"):
-            _check_json(reader, member, where)
+            _check_json(reader, member, sizes[member], where)
         elif member.endswith(".pt") and not member.startswith("extra/"):
             _check_pickle(reader, member, where)
 
 
-def _check_json(reader: Any, member: str, where: str) -> None:
-    if reader.get_record_size(member) > _JSON_LIMIT:
+def _check_json(reader: Any, member: str, size: int, where: str) -> None:
+    if size > _JSON_LIMIT:
         raise SourceError(f"{where}: {member} is larger than any model's graph; do not use this file")
     try:
         texts = list(_texts(json.loads(reader.get_record(member)), ("",)))

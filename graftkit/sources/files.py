@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from graftkit.core.errors import SourceError
 
@@ -65,6 +65,24 @@ def zip_members(file: Path | IO[bytes]) -> Mapping[str, int]:
     for info in infos:
         found[info.filename[cut:]] = max(info.file_size, found.get(info.filename[cut:], 0))
     return found
+
+
+def record_sizes(reader: Any, members: Mapping[str, int]) -> Mapping[str, int]:
+    """Unpacked sizes of what torch's own reader sees in an archive; another zip reader could be shown other members.
+
+    Args:
+        reader: a `torch._C.PyTorchFileReader`. Before torch 2.12 it tells no sizes.
+        members: what `zip_members` sees in the same file; the sizes are then taken from there.
+
+    Raises:
+        SourceError: torch sees a member that is not among `members`, whose size nothing tells.
+    """
+    names = reader.get_all_records()
+    if hasattr(reader, "get_record_size"):
+        return {name: reader.get_record_size(name) for name in names}
+    if hidden := set(names) - members.keys():
+        raise SourceError(f"{min(hidden)!r} lies in the archive for some readers only; do not use this file")
+    return {name: members[name] for name in names}
 
 
 def refuse_bomb(size: int, members: Mapping[str, int], *, where: str) -> None:

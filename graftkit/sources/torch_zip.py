@@ -11,7 +11,7 @@ from typing import IO
 import torch
 
 from graftkit.core.errors import SourceError
-from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, refuse_bomb, zip_members
+from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, record_sizes, refuse_bomb, zip_members
 
 _PICKLE_LIMIT = 64 * 2**20  # a pickle holds structure; the numbers are in other members
 _MAPPINGS = frozenset({"collections OrderedDict", "collections defaultdict"})
@@ -30,11 +30,12 @@ def structure(file: Path | IO[bytes], where: str = "") -> bytes:
     """The archive's pickle, of a size that makes sense. Raises SourceError."""
     where = where or str(file)
     size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
-    _check_sizes(zip_members(file), size, where)
+    members = zip_members(file)
+    _check_sizes(members, size, where)
     # As torch itself will read it: another zip reader could be shown other members.
     try:
         reader = torch._C.PyTorchFileReader(str(file) if isinstance(file, Path) else _rewound(file))
-        _check_sizes({name: reader.get_record_size(name) for name in reader.get_all_records()}, size, where)
+        _check_sizes(record_sizes(reader, members), size, where)
         return bytes(reader.get_record("data.pkl"))
     except READER_ERRORS as error:
         raise SourceError(f"{where} is damaged; copy or download it again") from error

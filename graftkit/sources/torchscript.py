@@ -11,7 +11,7 @@ import torch
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError, TraceError
-from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, refuse_bomb, sha256_of, zip_members
+from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, record_sizes, refuse_bomb, sha256_of, zip_members
 from graftkit.sources.pickle_safety import first_line
 from graftkit.sources.torchscript_safety import check_script, check_size
 from graftkit.tracing.scripted import replayed
@@ -59,14 +59,15 @@ class TorchScript:
 
 
 def _check(path: Path) -> None:
-    refuse_bomb(path.stat().st_size, zip_members(path), where=str(path))
+    listed = zip_members(path)
+    refuse_bomb(path.stat().st_size, listed, where=str(path))
     try:
         reader = torch._C.PyTorchFileReader(str(path))
-        members = {name: reader.get_record_size(name) for name in reader.get_all_records()}
+        members = record_sizes(reader, listed)
     except READER_ERRORS as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
     refuse_bomb(path.stat().st_size, members, where=str(path))
-    check_script(reader, str(path))
+    check_script(reader, members, str(path))
 
 
 def _load(path: Path, *, trust: bool) -> torch.jit.ScriptModule:

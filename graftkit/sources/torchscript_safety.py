@@ -50,19 +50,19 @@ _GLOBALS = re.compile(
 )
 
 
-def check_script(reader: Any, where: str) -> None:
+def check_script(reader: Any, sizes: Mapping[str, int], where: str) -> None:
     """Raise SourceError for the first thing in the archive that a model has no need of.
 
-    `reader` is the `torch._C.PyTorchFileReader` over the very file that will be loaded.
+    `reader` is the `torch._C.PyTorchFileReader` over the very file that will be loaded, `sizes` what `record_sizes`
+    says of it.
     """
-    sizes = {member: reader.get_record_size(member) for member in reader.get_all_records()}
     for member in sizes:
         if member in _PICKLES or member.endswith(".debug_pkl"):
-            content, place = _content(reader, member, _PICKLE_LIMIT, where), f"{where}: {member}"
+            content, place = _content(reader, member, sizes[member], _PICKLE_LIMIT, where), f"{where}: {member}"
             _check_pickle(content, place)
             check_script_tensors(content, place, _records(sizes, member))
         elif member.startswith("code/") and member.endswith(".py"):
-            _check_text(_content(reader, member, _TEXT_LIMIT, where), f"{where}: {member}")
+            _check_text(_content(reader, member, sizes[member], _TEXT_LIMIT, where), f"{where}: {member}")
         elif member in ("model.json", "bytecode.pkl"):
             raise SourceError(f"{where} is of a kind that torch.jit.save does not write ({member}); save it again")
 
@@ -109,10 +109,10 @@ def _records(sizes: Mapping[str, int], pickled: str) -> Mapping[str, int]:
     return {member.removeprefix(folder): size for member, size in sizes.items() if member.startswith(folder)}
 
 
-def _content(reader: Any, member: str, limit: int, where: str) -> bytes:
+def _content(reader: Any, member: str, size: int, limit: int, where: str) -> bytes:
+    if size > limit:
+        raise SourceError(f"{where}: {one_line(member)} is larger than any model's; do not use this file")
     try:
-        if reader.get_record_size(member) > limit:
-            raise SourceError(f"{where}: {one_line(member)} is larger than any model's; do not use this file")
         return bytes(reader.get_record(member))
     except READER_ERRORS as error:
         raise SourceError(f"{where} is damaged; copy or download it again") from error
