@@ -284,7 +284,7 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
 
 
 def test_every_rewrite_has_a_place_where_it_applies() -> None:
-    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding"} == set(REWRITES)
+    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding", "neurons"} == set(REWRITES)
 
 
 @pytest.mark.parametrize("case", APPLIES)

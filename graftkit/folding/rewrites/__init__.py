@@ -10,6 +10,7 @@ from graftkit.folding.rewrites.batch_norm import fold_batch_norm
 from graftkit.folding.rewrites.constants import fold_constants
 from graftkit.folding.rewrites.gate import share_gate
 from graftkit.folding.rewrites.idle import drop_idle
+from graftkit.folding.rewrites.neurons import drop_neurons
 from graftkit.folding.rewrites.scale import fold_scale
 from graftkit.folding.rewrites.shared import share_equal
 from graftkit.folding.rewrites.silent import drop_silent
@@ -31,5 +32,6 @@ REWRITES: Mapping[str, Rewrite] = {
     "turns": merge_turns,
     "zero_state": drop_zero_state,
     "idle": drop_idle,
+    "neurons": drop_neurons,
     "zero_padding": keep_zero_padding,
 }
