@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -132,6 +133,21 @@ def turned_keys(*, order: tuple[str, str, str] = ("lead", "last", "before"), las
         node("Transpose", ["f"], "t", perm=[0, 2, 1]),
         node("Reshape", ["t", "parted"], "y"),
     ]
+
+
+def attention(mask: Nodes = (), *, scores: str = "a", axis: int = -1, zero: str = "zero") -> Nodes:
+    """A guarded softmax of x x^T, to which nodes that end in `a` may add a mask."""
+    start = [node("Transpose", ["x"], "k", perm=[0, 1, 3, 2]), node("MatMul", ["x", "k"], "s")]
+    return [*start, *mask, node("Softmax", [scores], "p", axis=axis), node("IsNaN", ["p"], "n"),
+            node("Where", ["n", zero, "p"], "y")]  # fmt: skip
+
+
+ZERO = {"zero": np.float32(0)}
+LOWEST, INFINITE = np.float32(np.finfo(np.float32).min), np.float32(-np.inf)
+CAUSAL = np.where(np.tri(5, dtype=bool), np.float32(0), INFINITE)
+masked = [node("Add", ["s", "mask"], "a")]
+chosen = [node("Greater", ["x", "zero"], "c"), node("Where", ["c", "zero", "low"], "mask"),
+          node("Add", ["s", "mask"], "a")]  # fmt: skip
 
 
 APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
@@ -278,6 +294,20 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
         model_of([node("Unsqueeze", ["x", "0"], "u"), node("Transpose", ["u"], "t", perm=[3, 1, 2, 0, 4]),
                   node("Squeeze", ["t", "-2"], "y")], {"0": np.array([0]), "-2": np.array([-2])}),
         "Unsqueeze",
+    ),
+    "a gelu": ("gelu", model_of([conv, node("Gelu", ["h"], "y")], CONV), "Gelu"),
+    "a softmax without a mask": ("empty_rows", model_of(attention(scores="s"), ZERO), "IsNaN"),
+    "a causal softmax": ("empty_rows", model_of(attention(masked), ZERO | {"mask": CAUSAL}), "IsNaN"),
+    "a softmax with a mask of large numbers": (
+        "empty_rows", model_of(attention(chosen), ZERO | {"low": LOWEST}, shape=("n", 3, 5, 5)), "IsNaN",
+    ),
+    "a softmax with a mask and a bias": (
+        "empty_rows",
+        model_of(attention([*chosen[:2], node("Mul", ["s", "half"], "t"), node("Add", ["t", "bias"], "u"),
+                            node("Unsqueeze", ["mask", "axes"], "v"), node("Squeeze", ["v", "axes"], "w"),
+                            node("Add", ["u", "w"], "a")]),
+                 ZERO | {"low": LOWEST, "half": np.float32(0.5), "bias": numbers(5, 5), "axes": np.array([1])}),
+        "IsNaN",
     ),
     "keys that are turned": ("turns", model_of(turned_keys(), KEY_SIZES, shape=("n", 3, 5, 4)), "Reshape"),
 }  # fmt: skip
@@ -549,6 +579,44 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     "keys whose sizes come back in the old order": (
         "turns", model_of(turned_keys(order=("lead", "before", "last")), KEY_SIZES, shape=("n", 3, 5, 4)),
     ),
+    "a gelu by tanh": ("gelu", model_of([conv, node("Gelu", ["h"], "y", approximate="tanh")], CONV)),
+    "a mask that leaves nothing in a row": (
+        "empty_rows", model_of(attention(masked), ZERO | {"mask": np.where(np.eye(5) > 0, INFINITE, CAUSAL)}),
+    ),
+    "a mask of one infinite number a row": (
+        "empty_rows", model_of(attention(masked), ZERO | {"mask": np.array([[0], [-np.inf]] * 2 + [[0]], np.float32)}),
+    ),
+    "a mask that is infinite where the input says": (
+        "empty_rows", model_of(attention(chosen), ZERO | {"low": INFINITE}),
+    ),
+    "a mask that is no number": (
+        "empty_rows", model_of(attention(masked), ZERO | {"mask": np.full((5, 5), np.nan, np.float32)}),
+    ),
+    "two masks of large numbers, whose sum is infinite": (
+        "empty_rows",
+        model_of(attention([*chosen[:2], node("Add", ["mask", "mask"], "m"), node("Add", ["s", "m"], "a")]),
+                 ZERO | {"low": LOWEST}),
+    ),
+    "a mask times a large number": (
+        "empty_rows",
+        model_of(attention([*chosen[:2], node("Mul", ["mask", "two"], "m"), node("Add", ["s", "m"], "a")]),
+                 ZERO | {"low": LOWEST, "two": np.float32(2)}),
+    ),
+    "a causal mask, and a softmax over columns": (
+        "empty_rows", model_of(attention(masked, axis=2), ZERO | {"mask": CAUSAL}),
+    ),
+    "what is no number becomes another": (
+        "empty_rows", model_of(attention(scores="s", zero="one"), {"one": np.float32(1)}),
+    ),
+    "a softmax of the input, in which anything may be": (
+        "empty_rows",
+        model_of([node("Softmax", ["x"], "p"), node("IsNaN", ["p"], "n"), node("Where", ["n", "zero", "p"], "y")],
+                 ZERO),
+    ),
+    "a quotient that may be infinite": (
+        "empty_rows",
+        model_of(attention([node("Div", ["s", "zero"], "a")]), ZERO),
+    ),
     "an identity from input to output": ("idle", model_of([node("Identity", ["x"], "y")], {})),
 }  # fmt: skip
 
@@ -786,6 +854,41 @@ def test_an_expanded_zero_state_goes() -> None:
     after, changed = rewritten(before, "zero_state")
     assert changed == 1 and operators(after) == ["GRU"]
     assert_same(before, after)
+
+
+# ── functions that are written out ───────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_a_gelu_has_numbers_of_its_own_type(dtype: type[np.floating]) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        node("Cast", ["x"], "i", to=kind),
+        node("Gelu", ["i"], "g"),
+        node("Cast", ["g"], "y", to=TensorProto.FLOAT),
+    ]
+    before = model_of(nodes, {})
+    after, changed = rewritten(before, "gelu")
+    assert changed == 1 and {t.data_type for t in after.graph.initializer} == {kind}
+    onnx.checker.check_model(after, full_check=True)
+
+
+def test_onnxruntime_puts_a_gelu_together_again(tmp_path: Path) -> None:
+    after, _ = rewritten(model_of([conv, node("Gelu", ["h"], "g"), node("Mul", ["g", "g"], "y")], CONV), "gelu")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(after.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = operators(onnx.load(tmp_path / "optimised.onnx"))
+    assert "Gelu" in found and "Erf" not in found
+
+
+def test_a_row_that_is_masked_throughout_by_large_numbers_is_as_torch_has_it() -> None:
+    before = model_of(attention(chosen), ZERO | {"low": LOWEST})
+    after = rewritten(before, "empty_rows")[0]
+    inputs = -np.abs(numbers(1, 3, 5, 5))
+    for model in (before, after):
+        np.testing.assert_allclose(outputs_of(model, inputs)[0].sum(-1), 1, atol=1e-6)
 
 
 # ── zeros around what a maximum is taken of ──────────────────────────────────────────────────────

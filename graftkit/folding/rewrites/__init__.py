@@ -8,7 +8,9 @@ import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.batch_norm import fold_batch_norm
 from graftkit.folding.rewrites.constants import fold_constants
+from graftkit.folding.rewrites.empty_rows import drop_empty_rows
 from graftkit.folding.rewrites.gate import share_gate
+from graftkit.folding.rewrites.gelu import spell_gelu
 from graftkit.folding.rewrites.idle import drop_idle
 from graftkit.folding.rewrites.neurons import drop_neurons
 from graftkit.folding.rewrites.scale import fold_scale
@@ -33,5 +35,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "zero_state": drop_zero_state,
     "idle": drop_idle,
     "neurons": drop_neurons,
+    "empty_rows": drop_empty_rows,
+    "gelu": spell_gelu,
     "zero_padding": keep_zero_padding,
 }
