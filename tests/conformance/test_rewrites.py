@@ -142,6 +142,31 @@ def attention(mask: Nodes = (), *, scores: str = "a", axis: int = -1, zero: str 
             node("Where", ["n", zero, "p"], "y")]  # fmt: skip
 
 
+def joined_directions(*, behind: str = "t", count: str = "2", last: str = "3") -> Nodes:
+    """As the exporter joins a recurrent layer's directions, [length, directions, n, 4]: by sizes that it computes."""
+    return [
+        node("Transpose", ["x"], "t", perm=[0, 2, 1, 3]),
+        node("Shape", [behind], "sizes"),
+        node("Slice", ["sizes", "0", "1"], "length"),
+        node("Slice", ["sizes", "1", "2"], "rows"),
+        node("Slice", ["sizes", count, "3"], "directions"),
+        node("Slice", ["sizes", last, "4"], "units"),
+        node("Mul", ["directions", "units"], "product"),
+        node("Reshape", ["product", "row"], "joined"),
+        node("Concat", ["length", "rows", "joined"], "wanted", axis=0),
+        node("Reshape", ["t", "wanted"], "y"),
+    ]
+
+
+PLACES = {str(place): np.array([place]) for place in range(5)} | {"row": np.array([-1])}
+MEAN = {"axes": np.array([2, 3])}
+
+
+def pooled(*behind: onnx.NodeProto, axes: str = "axes", **settings: object) -> Nodes:
+    """A mean that keeps its axes, and what takes them away."""
+    return [conv, node("ReduceMean", ["h", axes], "m", **settings), *behind]
+
+
 ZERO = {"zero": np.float32(0)}
 LOWEST, INFINITE = np.float32(np.finfo(np.float32).min), np.float32(-np.inf)
 CAUSAL = np.where(np.tri(5, dtype=bool), np.float32(0), INFINITE)
@@ -294,6 +319,32 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
         model_of([node("Unsqueeze", ["x", "0"], "u"), node("Transpose", ["u"], "t", perm=[3, 1, 2, 0, 4]),
                   node("Squeeze", ["t", "-2"], "y")], {"0": np.array([0]), "-2": np.array([-2])}),
         "Unsqueeze",
+    ),
+    "sizes of directions that are joined": (
+        "known_sizes", model_of(joined_directions(), PLACES, shape=("n", 2, 7, 4)), "Reshape",
+    ),
+    "sizes of one direction": (
+        "known_sizes", model_of(joined_directions(), PLACES, shape=("n", 1, 7, 4)), "Reshape",
+    ),
+    "a mean and a reshape": (
+        "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y")), CONV | MEAN | {"flat": np.array([-1, 4])}),
+        "Reshape",
+    ),
+    "a mean and a reshape that copies": (
+        "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y")), CONV | MEAN | {"flat": np.array([0, -1])}),
+        "Reshape",
+    ),
+    "a mean and a flattening": ("flat_mean", model_of(pooled(node("Flatten", ["m"], "y")), CONV | MEAN), "Flatten"),
+    "a mean and a squeeze": (
+        "flat_mean",
+        model_of(pooled(node("Squeeze", ["m", "last"], "y")), CONV | MEAN | {"last": np.array([-1, -2])}),
+        "Squeeze",
+    ),
+    "an axis that is moved and taken away": (
+        "turns",
+        model_of([node("Transpose", ["x"], "t", perm=[0, 2, 1, 3]), node("Squeeze", ["t", "2"], "y")],
+                 {"2": np.array([2])}, shape=("n", 1, 5, 4)),
+        "Transpose",
     ),
     "a gelu": ("gelu", model_of([conv, node("Gelu", ["h"], "y")], CONV), "Gelu"),
     "a softmax without a mask": ("empty_rows", model_of(attention(scores="s"), ZERO), "IsNaN"),
@@ -567,7 +618,7 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     ),
     "an axis that comes and goes in a turn that is an output": (
         "turns",
-        model_of([node("Unsqueeze", ["x", "1"], "u"), node("Transpose", ["u"], "t", perm=[0, 2, 1, 3, 4]),
+        model_of([node("Unsqueeze", ["x", "1"], "u"), node("Transpose", ["u"], "t", perm=[0, 3, 1, 2, 4]),
                   node("Squeeze", ["t", "2"], "y")], {"1": np.array([1]), "2": np.array([2])}, outputs=("y", "t")),
     ),
     "half precision, which would lose the product": (
@@ -578,6 +629,47 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     ),
     "keys whose sizes come back in the old order": (
         "turns", model_of(turned_keys(order=("lead", "before", "last")), KEY_SIZES, shape=("n", 3, 5, 4)),
+    ),
+    "a mean that somebody else reads": (
+        "flat_mean",
+        model_of(pooled(node("Flatten", ["m"], "f"), node("Relu", ["m"], "z"), node("Relu", ["f"], "y")), CONV | MEAN,
+                 outputs=("y", "z")),
+    ),
+    "a mean that is an output": (
+        "flat_mean", model_of(pooled(node("Flatten", ["m"], "y")), CONV | MEAN, outputs=("y", "m")),
+    ),
+    "a mean over one axis, and a flattening": (
+        "flat_mean", model_of(pooled(node("Flatten", ["m"], "y")), CONV | {"axes": np.array([3])}),
+    ),
+    "a mean over rows, and a reshape that moves sizes": (
+        "flat_mean",
+        model_of(pooled(node("Reshape", ["m", "other"], "y")), CONV | {"axes": np.array([1]), "other": np.array(
+            [-1, 9])}),
+    ),
+    "a mean and a reshape to another order": (
+        "flat_mean",
+        model_of(pooled(node("Reshape", ["m", "other"], "y")), CONV | {"axes": np.array([3]), "other": np.array(
+            [-1, 3, 4])}),
+    ),
+    "a mean and a squeeze of another axis": (
+        "flat_mean",
+        model_of(pooled(node("Squeeze", ["m", "2"], "y")), CONV | MEAN | {"2": np.array([2])}),
+    ),
+    "a mean that drops its axes": (
+        "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y"), keepdims=0), CONV | MEAN | {
+            "flat": np.array([-1, 2])
+        }),
+    ),
+    "sizes of another tensor": (
+        "known_sizes", model_of(joined_directions(behind="x"), PLACES, shape=("n", 2, 7, 4)),
+    ),
+    "a product of two sizes that are free": (
+        "known_sizes", model_of(joined_directions(), PLACES, shape=("n", "d", 7, "u")),
+    ),
+    "an axis that is taken away where others are moved": (
+        "turns",
+        model_of([node("Transpose", ["x"], "t", perm=[0, 3, 1, 2]), node("Squeeze", ["t", "2"], "y")],
+                 {"2": np.array([2])}, shape=("n", 1, 5, 4)),
     ),
     "a gelu by tanh": ("gelu", model_of([conv, node("Gelu", ["h"], "y", approximate="tanh")], CONV)),
     "a mask that leaves nothing in a row": (
