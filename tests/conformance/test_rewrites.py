@@ -365,7 +365,9 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
 
 
 def test_every_rewrite_has_a_place_where_it_applies() -> None:
-    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding", "neurons"} == set(REWRITES)
+    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding", "neurons", "lstm_outputs"} == set(
+        REWRITES
+    )
 
 
 @pytest.mark.parametrize("case", APPLIES)
@@ -945,6 +947,16 @@ def test_an_expanded_zero_state_goes() -> None:
     before = model_of(nodes, constants, shape=("n", 2, 3))
     after, changed = rewritten(before, "zero_state")
     assert changed == 1 and operators(after) == ["GRU"]
+    assert_same(before, after)
+
+
+@pytest.mark.parametrize("outputs", [["y"], ["", "y"], ["all", "", "y"], ["all", "last", "y"]])
+def test_an_lstm_has_all_of_its_outputs(outputs: list[str]) -> None:
+    constants = {"w": numbers(1, 16, 3), "r": numbers(1, 16, 4, seed=1)}
+    before = model_of([helper.make_node("LSTM", ["x", "w", "r"], outputs, hidden_size=4)], constants, shape=("n", 2, 3))
+    after, changed = rewritten(before, "lstm_outputs")
+    assert changed == (len(outputs) < 3 or "" in outputs) and rewritten(after, "lstm_outputs")[1] == 0
+    assert all(after.graph.node[0].output) and len(after.graph.node[0].output) == 3
     assert_same(before, after)
 
 

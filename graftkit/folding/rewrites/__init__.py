@@ -14,6 +14,7 @@ from graftkit.folding.rewrites.gate import share_gate
 from graftkit.folding.rewrites.gelu import spell_gelu
 from graftkit.folding.rewrites.idle import drop_idle
 from graftkit.folding.rewrites.known_sizes import write_sizes
+from graftkit.folding.rewrites.lstm_outputs import name_lstm_outputs
 from graftkit.folding.rewrites.neurons import drop_neurons
 from graftkit.folding.rewrites.scale import fold_scale
 from graftkit.folding.rewrites.shared import share_equal
@@ -41,5 +42,6 @@ REWRITES: Mapping[str, Rewrite] = {
     "neurons": drop_neurons,
     "empty_rows": drop_empty_rows,
     "gelu": spell_gelu,
+    "lstm_outputs": name_lstm_outputs,
     "zero_padding": keep_zero_padding,
 }
