@@ -172,4 +172,4 @@ def test_rows_that_are_not_measured_again_stay(load):
     assert "\n".join(lines) in page
     again = [*found, {"model": "sample_models/cnn", "runtime": "tract", "difference": 0.5}]
     changed = runtimes.table(again, [name for name in names if name in known])
-    assert [a for a, b in zip(changed, lines, strict=True) if a != b][0].count("**5e-01**") == 1
+    assert next(a for a, b in zip(changed, lines, strict=True) if a != b).count("**5e-01**") == 1
