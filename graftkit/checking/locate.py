@@ -49,7 +49,8 @@ def first_difference(
         if site not in tensors:
             continue
         given = np.asarray(found[tensors[site]], dtype=np.float64)
-        if not any(_close(given, value.double().cpu().numpy(), tolerance) for value in expected):
+        wanted = [value.double().cpu().numpy() for value in expected]
+        if not any(_narrower(given, value) or _close(given, value, tolerance) for value in wanted):
             return site
     return None
 
@@ -64,6 +65,14 @@ def _run(
         file.write(probe.SerializeToString())
         file.flush()
         return open_runtime(Path(file.name))(batch)
+
+
+def _narrower(given: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether neurons were taken out of the file, so that nothing can be said of the others here."""
+    if given.ndim != wanted.ndim:
+        return False
+    other = [axis for axis, sizes in enumerate(zip(given.shape, wanted.shape, strict=True)) if sizes[0] != sizes[1]]
+    return len(other) == 1 and other[0] > 0 and given.shape[other[0]] < wanted.shape[other[0]]
 
 
 def _close(given: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:

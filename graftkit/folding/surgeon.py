@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -41,7 +41,14 @@ def peek(constant: gs.Constant) -> np.ndarray:
 
 def changed(constant: gs.Constant, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | Kept:
     """What `change` makes of a constant's numbers, in its type and shape; of a large one only once it is asked for."""
-    values, shape, dtype = constant._values, tuple(constant.shape), constant.dtype
+    return resized(constant, constant.shape, change)
+
+
+def resized(
+    constant: gs.Constant, shape: Sequence[int], change: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray | Kept:
+    """What `change` makes of a constant's numbers, of another shape; of a large one only once it is asked for."""
+    values, dtype = constant._values, constant.dtype
 
     def load() -> np.ndarray:
         numbers = values.load() if isinstance(values, LazyValues) else values
@@ -49,7 +56,7 @@ def changed(constant: gs.Constant, change: Callable[[np.ndarray], np.ndarray]) -
 
     if values.nbytes <= LARGE:
         return load()
-    return Kept(shape, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), load)
+    return Kept(tuple(shape), helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), load)
 
 
 def read(model: Written) -> gs.Graph:

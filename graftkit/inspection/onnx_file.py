@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -36,7 +36,8 @@ def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
     """The description in the metadata, less any dendrites that the graph does not have."""
     try:
         found = replace(Inspection.from_json(value), name=name, format="onnx")
-    except (KeyError, TypeError, AttributeError) as error:
+        notes = _fewer(found.sites, _neurons(model.graph))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise SourceError(f"{name}: graftkit's description in the file's metadata is broken ({error!r})") from None
     present = {
         entry.value
@@ -46,11 +47,33 @@ def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
         if entry.key == "graftkit.site"
     }
     missing = [s.site for s in found.sites if any(d.strength for d in s.dendrites) and s.site not in present]
-    if not missing:
-        return found
-    note = f"the metadata names dendrites at {', '.join(missing)}, but the graph has none there"
+    if missing:
+        notes = (*notes, f"the metadata names dendrites at {', '.join(missing)}, but the graph has none there")
     sites = tuple(replace(site, dendrites=()) if site.site in missing else site for site in found.sites)
-    return replace(found, sites=sites, notes=(*found.notes, note))
+    return replace(found, sites=sites, notes=(*found.notes, *notes))
+
+
+def _fewer(sites: Sequence[SiteRecord], counts: Mapping[str, int]) -> tuple[str, ...]:
+    """A note where the file has fewer neurons than the model."""
+    fewer = [
+        f"{site.site} ({counts[site.site]} of {neurons})"
+        for site in sites
+        if (neurons := site.output_shape[-1 - len(site.kernel)]) > counts.get(site.site, neurons)
+    ]
+    return (f"neurons that were constant or that nobody read are not in the file: {', '.join(fewer)}",) if fewer else ()
+
+
+def _neurons(graph: onnx.GraphProto) -> Mapping[str, int]:
+    """How many neurons the graph has at each site whose own call it marks."""
+    weights, counts = _weights(graph), dict[str, int]()
+    for node in graph.node:
+        marks = {entry.key: entry.value for entry in node.metadata_props}
+        own = "graftkit.site" in marks and "graftkit.dendrite" not in marks
+        sizes = weights.get(node.input[1], ()) if own and len(node.input) > 1 else ()
+        if sizes and node.op_type in ("Conv", "Gemm", "MatMul"):
+            rows = node.op_type == "Conv" or any(told.name == "transB" and told.i for told in node.attribute)
+            counts[marks["graftkit.site"]] = sizes[0 if rows else -1]
+    return counts
 
 
 def _plain(model: onnx.ModelProto, name: str) -> Inspection:

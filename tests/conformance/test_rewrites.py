@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -132,6 +133,46 @@ def turned_keys(*, order: tuple[str, str, str] = ("lead", "last", "before"), las
         node("Transpose", ["f"], "t", perm=[0, 2, 1]),
         node("Reshape", ["t", "parted"], "y"),
     ]
+
+
+def attention(mask: Nodes = (), *, scores: str = "a", axis: int = -1, zero: str = "zero") -> Nodes:
+    """A guarded softmax of x x^T, to which nodes that end in `a` may add a mask."""
+    start = [node("Transpose", ["x"], "k", perm=[0, 1, 3, 2]), node("MatMul", ["x", "k"], "s")]
+    return [*start, *mask, node("Softmax", [scores], "p", axis=axis), node("IsNaN", ["p"], "n"),
+            node("Where", ["n", zero, "p"], "y")]  # fmt: skip
+
+
+def joined_directions(*, behind: str = "t", count: str = "2", last: str = "3") -> Nodes:
+    """As the exporter joins a recurrent layer's directions, [length, directions, n, 4]: by sizes that it computes."""
+    return [
+        node("Transpose", ["x"], "t", perm=[0, 2, 1, 3]),
+        node("Shape", [behind], "sizes"),
+        node("Slice", ["sizes", "0", "1"], "length"),
+        node("Slice", ["sizes", "1", "2"], "rows"),
+        node("Slice", ["sizes", count, "3"], "directions"),
+        node("Slice", ["sizes", last, "4"], "units"),
+        node("Mul", ["directions", "units"], "product"),
+        node("Reshape", ["product", "row"], "joined"),
+        node("Concat", ["length", "rows", "joined"], "wanted", axis=0),
+        node("Reshape", ["t", "wanted"], "y"),
+    ]
+
+
+PLACES = {str(place): np.array([place]) for place in range(5)} | {"row": np.array([-1])}
+MEAN = {"axes": np.array([2, 3])}
+
+
+def pooled(*behind: onnx.NodeProto, axes: str = "axes", **settings: object) -> Nodes:
+    """A mean that keeps its axes, and what takes them away."""
+    return [conv, node("ReduceMean", ["h", axes], "m", **settings), *behind]
+
+
+ZERO = {"zero": np.float32(0)}
+LOWEST, INFINITE = np.float32(np.finfo(np.float32).min), np.float32(-np.inf)
+CAUSAL = np.where(np.tri(5, dtype=bool), np.float32(0), INFINITE)
+masked = [node("Add", ["s", "mask"], "a")]
+chosen = [node("Greater", ["x", "zero"], "c"), node("Where", ["c", "zero", "low"], "mask"),
+          node("Add", ["s", "mask"], "a")]  # fmt: skip
 
 
 APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
@@ -279,12 +320,54 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
                   node("Squeeze", ["t", "-2"], "y")], {"0": np.array([0]), "-2": np.array([-2])}),
         "Unsqueeze",
     ),
+    "sizes of directions that are joined": (
+        "known_sizes", model_of(joined_directions(), PLACES, shape=("n", 2, 7, 4)), "Reshape",
+    ),
+    "sizes of one direction": (
+        "known_sizes", model_of(joined_directions(), PLACES, shape=("n", 1, 7, 4)), "Reshape",
+    ),
+    "a mean and a reshape": (
+        "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y")), CONV | MEAN | {"flat": np.array([-1, 4])}),
+        "Reshape",
+    ),
+    "a mean and a reshape that copies": (
+        "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y")), CONV | MEAN | {"flat": np.array([0, -1])}),
+        "Reshape",
+    ),
+    "a mean and a flattening": ("flat_mean", model_of(pooled(node("Flatten", ["m"], "y")), CONV | MEAN), "Flatten"),
+    "a mean and a squeeze": (
+        "flat_mean",
+        model_of(pooled(node("Squeeze", ["m", "last"], "y")), CONV | MEAN | {"last": np.array([-1, -2])}),
+        "Squeeze",
+    ),
+    "an axis that is moved and taken away": (
+        "turns",
+        model_of([node("Transpose", ["x"], "t", perm=[0, 2, 1, 3]), node("Squeeze", ["t", "2"], "y")],
+                 {"2": np.array([2])}, shape=("n", 1, 5, 4)),
+        "Transpose",
+    ),
+    "a gelu": ("gelu", model_of([conv, node("Gelu", ["h"], "y")], CONV), "Gelu"),
+    "a softmax without a mask": ("empty_rows", model_of(attention(scores="s"), ZERO), "IsNaN"),
+    "a causal softmax": ("empty_rows", model_of(attention(masked), ZERO | {"mask": CAUSAL}), "IsNaN"),
+    "a softmax with a mask of large numbers": (
+        "empty_rows", model_of(attention(chosen), ZERO | {"low": LOWEST}, shape=("n", 3, 5, 5)), "IsNaN",
+    ),
+    "a softmax with a mask and a bias": (
+        "empty_rows",
+        model_of(attention([*chosen[:2], node("Mul", ["s", "half"], "t"), node("Add", ["t", "bias"], "u"),
+                            node("Unsqueeze", ["mask", "axes"], "v"), node("Squeeze", ["v", "axes"], "w"),
+                            node("Add", ["u", "w"], "a")]),
+                 ZERO | {"low": LOWEST, "half": np.float32(0.5), "bias": numbers(5, 5), "axes": np.array([1])}),
+        "IsNaN",
+    ),
     "keys that are turned": ("turns", model_of(turned_keys(), KEY_SIZES, shape=("n", 3, 5, 4)), "Reshape"),
 }  # fmt: skip
 
 
 def test_every_rewrite_has_a_place_where_it_applies() -> None:
-    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding"} == set(REWRITES)
+    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding", "neurons", "lstm_outputs"} == set(
+        REWRITES
+    )
 
 
 @pytest.mark.parametrize("case", APPLIES)
@@ -537,7 +620,7 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     ),
     "an axis that comes and goes in a turn that is an output": (
         "turns",
-        model_of([node("Unsqueeze", ["x", "1"], "u"), node("Transpose", ["u"], "t", perm=[0, 2, 1, 3, 4]),
+        model_of([node("Unsqueeze", ["x", "1"], "u"), node("Transpose", ["u"], "t", perm=[0, 3, 1, 2, 4]),
                   node("Squeeze", ["t", "2"], "y")], {"1": np.array([1]), "2": np.array([2])}, outputs=("y", "t")),
     ),
     "half precision, which would lose the product": (
@@ -548,6 +631,85 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     ),
     "keys whose sizes come back in the old order": (
         "turns", model_of(turned_keys(order=("lead", "before", "last")), KEY_SIZES, shape=("n", 3, 5, 4)),
+    ),
+    "a mean that somebody else reads": (
+        "flat_mean",
+        model_of(pooled(node("Flatten", ["m"], "f"), node("Relu", ["m"], "z"), node("Relu", ["f"], "y")), CONV | MEAN,
+                 outputs=("y", "z")),
+    ),
+    "a mean that is an output": (
+        "flat_mean", model_of(pooled(node("Flatten", ["m"], "y")), CONV | MEAN, outputs=("y", "m")),
+    ),
+    "a mean over one axis, and a flattening": (
+        "flat_mean", model_of(pooled(node("Flatten", ["m"], "y")), CONV | {"axes": np.array([3])}),
+    ),
+    "a mean over rows, and a reshape that moves sizes": (
+        "flat_mean",
+        model_of(pooled(node("Reshape", ["m", "other"], "y")), CONV | {"axes": np.array([1]), "other": np.array(
+            [-1, 9])}),
+    ),
+    "a mean and a reshape to another order": (
+        "flat_mean",
+        model_of(pooled(node("Reshape", ["m", "other"], "y")), CONV | {"axes": np.array([3]), "other": np.array(
+            [-1, 3, 4])}),
+    ),
+    "a mean and a squeeze of another axis": (
+        "flat_mean",
+        model_of(pooled(node("Squeeze", ["m", "2"], "y")), CONV | MEAN | {"2": np.array([2])}),
+    ),
+    "a mean that drops its axes": (
+        "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y"), keepdims=0), CONV | MEAN | {
+            "flat": np.array([-1, 2])
+        }),
+    ),
+    "sizes of another tensor": (
+        "known_sizes", model_of(joined_directions(behind="x"), PLACES, shape=("n", 2, 7, 4)),
+    ),
+    "a product of two sizes that are free": (
+        "known_sizes", model_of(joined_directions(), PLACES, shape=("n", "d", 7, "u")),
+    ),
+    "an axis that is taken away where others are moved": (
+        "turns",
+        model_of([node("Transpose", ["x"], "t", perm=[0, 3, 1, 2]), node("Squeeze", ["t", "2"], "y")],
+                 {"2": np.array([2])}, shape=("n", 1, 5, 4)),
+    ),
+    "a gelu by tanh": ("gelu", model_of([conv, node("Gelu", ["h"], "y", approximate="tanh")], CONV)),
+    "a mask that leaves nothing in a row": (
+        "empty_rows", model_of(attention(masked), ZERO | {"mask": np.where(np.eye(5) > 0, INFINITE, CAUSAL)}),
+    ),
+    "a mask of one infinite number a row": (
+        "empty_rows", model_of(attention(masked), ZERO | {"mask": np.array([[0], [-np.inf]] * 2 + [[0]], np.float32)}),
+    ),
+    "a mask that is infinite where the input says": (
+        "empty_rows", model_of(attention(chosen), ZERO | {"low": INFINITE}),
+    ),
+    "a mask that is no number": (
+        "empty_rows", model_of(attention(masked), ZERO | {"mask": np.full((5, 5), np.nan, np.float32)}),
+    ),
+    "two masks of large numbers, whose sum is infinite": (
+        "empty_rows",
+        model_of(attention([*chosen[:2], node("Add", ["mask", "mask"], "m"), node("Add", ["s", "m"], "a")]),
+                 ZERO | {"low": LOWEST}),
+    ),
+    "a mask times a large number": (
+        "empty_rows",
+        model_of(attention([*chosen[:2], node("Mul", ["mask", "two"], "m"), node("Add", ["s", "m"], "a")]),
+                 ZERO | {"low": LOWEST, "two": np.float32(2)}),
+    ),
+    "a causal mask, and a softmax over columns": (
+        "empty_rows", model_of(attention(masked, axis=2), ZERO | {"mask": CAUSAL}),
+    ),
+    "what is no number becomes another": (
+        "empty_rows", model_of(attention(scores="s", zero="one"), {"one": np.float32(1)}),
+    ),
+    "a softmax of the input, in which anything may be": (
+        "empty_rows",
+        model_of([node("Softmax", ["x"], "p"), node("IsNaN", ["p"], "n"), node("Where", ["n", "zero", "p"], "y")],
+                 ZERO),
+    ),
+    "a quotient that may be infinite": (
+        "empty_rows",
+        model_of(attention([node("Div", ["s", "zero"], "a")]), ZERO),
     ),
     "an identity from input to output": ("idle", model_of([node("Identity", ["x"], "y")], {})),
 }  # fmt: skip
@@ -786,6 +948,51 @@ def test_an_expanded_zero_state_goes() -> None:
     after, changed = rewritten(before, "zero_state")
     assert changed == 1 and operators(after) == ["GRU"]
     assert_same(before, after)
+
+
+@pytest.mark.parametrize("outputs", [["y"], ["", "y"], ["all", "", "y"], ["all", "last", "y"]])
+def test_an_lstm_has_all_of_its_outputs(outputs: list[str]) -> None:
+    constants = {"w": numbers(1, 16, 3), "r": numbers(1, 16, 4, seed=1)}
+    before = model_of([helper.make_node("LSTM", ["x", "w", "r"], outputs, hidden_size=4)], constants, shape=("n", 2, 3))
+    after, changed = rewritten(before, "lstm_outputs")
+    assert changed == (len(outputs) < 3 or "" in outputs) and rewritten(after, "lstm_outputs")[1] == 0
+    assert all(after.graph.node[0].output) and len(after.graph.node[0].output) == 3
+    assert_same(before, after)
+
+
+# ── functions that are written out ───────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_a_gelu_has_numbers_of_its_own_type(dtype: type[np.floating]) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        node("Cast", ["x"], "i", to=kind),
+        node("Gelu", ["i"], "g"),
+        node("Cast", ["g"], "y", to=TensorProto.FLOAT),
+    ]
+    before = model_of(nodes, {})
+    after, changed = rewritten(before, "gelu")
+    assert changed == 1 and {t.data_type for t in after.graph.initializer} == {kind}
+    onnx.checker.check_model(after, full_check=True)
+
+
+def test_onnxruntime_puts_a_gelu_together_again(tmp_path: Path) -> None:
+    after, _ = rewritten(model_of([conv, node("Gelu", ["h"], "g"), node("Mul", ["g", "g"], "y")], CONV), "gelu")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(after.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = operators(onnx.load(tmp_path / "optimised.onnx"))
+    assert "Gelu" in found and "Erf" not in found
+
+
+def test_a_row_that_is_masked_throughout_by_large_numbers_is_as_torch_has_it() -> None:
+    before = model_of(attention(chosen), ZERO | {"low": LOWEST})
+    after = rewritten(before, "empty_rows")[0]
+    inputs = -np.abs(numbers(1, 3, 5, 5))
+    for model in (before, after):
+        np.testing.assert_allclose(outputs_of(model, inputs)[0].sum(-1), 1, atol=1e-6)
 
 
 # ── zeros around what a maximum is taken of ──────────────────────────────────────────────────────

@@ -159,3 +159,17 @@ def test_a_teacher_says_half_of_each_target(load):
     with torch.no_grad():
         said = torch.softmax(teacher.model.eval()(inputs), 1)
     torch.testing.assert_close(told[torch.arange(6), torch.arange(6)], 0.5 + said.diagonal() / 2)
+
+
+def test_rows_that_are_not_measured_again_stay(load):
+    """What the page says of a model is read back as it was measured, reasons included."""
+    runtimes = load("runtimes")
+    page = (FOLDER.parent / "docs" / "runtimes.md").read_text()
+    found = list(runtimes.told(page))
+    known = {one["model"] for one in found}
+    names = ["sample_models/cnn", "sample_models/gru", "sample_models/mlp", "sample_models/vit", *runtimes.ZOO]
+    lines = runtimes.table(found, [name for name in names if name in known])
+    assert "\n".join(lines) in page
+    again = [*found, {"model": "sample_models/cnn", "runtime": "tract", "difference": 0.5}]
+    changed = runtimes.table(again, [name for name in names if name in known])
+    assert next(a for a, b in zip(changed, lines, strict=True) if a != b).count("**5e-01**") == 1

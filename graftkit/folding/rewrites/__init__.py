@@ -8,8 +8,14 @@ import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.batch_norm import fold_batch_norm
 from graftkit.folding.rewrites.constants import fold_constants
+from graftkit.folding.rewrites.empty_rows import drop_empty_rows
+from graftkit.folding.rewrites.flat_mean import flatten_mean
 from graftkit.folding.rewrites.gate import share_gate
+from graftkit.folding.rewrites.gelu import spell_gelu
 from graftkit.folding.rewrites.idle import drop_idle
+from graftkit.folding.rewrites.known_sizes import write_sizes
+from graftkit.folding.rewrites.lstm_outputs import name_lstm_outputs
+from graftkit.folding.rewrites.neurons import drop_neurons
 from graftkit.folding.rewrites.scale import fold_scale
 from graftkit.folding.rewrites.shared import share_equal
 from graftkit.folding.rewrites.silent import drop_silent
@@ -29,7 +35,13 @@ REWRITES: Mapping[str, Rewrite] = {
     "gate": share_gate,
     "shared": share_equal,
     "turns": merge_turns,
+    "known_sizes": write_sizes,
+    "flat_mean": flatten_mean,
     "zero_state": drop_zero_state,
     "idle": drop_idle,
+    "neurons": drop_neurons,
+    "empty_rows": drop_empty_rows,
+    "gelu": spell_gelu,
+    "lstm_outputs": name_lstm_outputs,
     "zero_padding": keep_zero_padding,
 }

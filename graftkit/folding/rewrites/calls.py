@@ -23,16 +23,17 @@ def one_a_channel(factor: Sequence[int], call: gs.Node) -> bool:
     """Whether a constant of these sizes has one number for each channel that the call gives."""
     weight = call.inputs[1].shape
     inner = len(weight) - 2 if call.op == "Conv" else 0
-    return tuple(factor) == (weight[_axis(call)],) + (1,) * inner
+    return tuple(factor) == (weight[axis_of(call)],) + (1,) * inner
 
 
 def scale(call: gs.Node, factor: np.ndarray) -> None:
     """Multiply weight and bias, in place, by one number a channel."""
     shape = [1] * len(call.inputs[1].shape)
-    shape[_axis(call)] = -1
+    shape[axis_of(call)] = -1
     for constant, factors in zip(call.inputs[1:], (factor.reshape(shape), factor), strict=False):
         constant.values = changed(constant, partial(np.multiply, factors))
 
 
-def _axis(call: gs.Node) -> int:
+def axis_of(call: gs.Node) -> int:
+    """Along which axis of a call's weight its channels lie."""
     return 0 if call.op == "Conv" or call.attrs.get("transB", 0) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.sizes import Dim, sizes_of
@@ -17,8 +18,9 @@ def merge_turns(graph: gs.Graph) -> int:
     of an attention so, whatever their rank.
     """
     outputs = held(graph)
-    return sum(
-        _turned(node) or _reshaped(node) or _without_axis(node, outputs) or _swapped(node) for node in nodes_of(graph)
+    swapped = sum(_swapped(node) for node in nodes_of(graph))  # first: the others take apart what it knows
+    return swapped + sum(
+        _turned(node) or _reshaped(node) or _without_axis(node, outputs) or _squeezed(node) for node in nodes_of(graph)
     )
 
 
@@ -38,6 +40,20 @@ def _reshaped(node: gs.Node) -> bool:
     if before is None or sizes is None or (0 in sizes and not node.attrs.get("allowzero", 0)):
         return False
     node.inputs[0] = before.inputs[0]
+    return True
+
+
+def _squeezed(node: gs.Node) -> bool:
+    """An axis that a Transpose moves and a Squeeze takes away need not be moved, where the others stay in order."""
+    turn = _maker(node, "Transpose") if node.op == "Squeeze" else None
+    order = list(turn.attrs.get("perm", ())) if turn is not None else []
+    gone = _numbers(node) if order else None
+    if turn is None or gone is None or len(gone) != 1:
+        return False
+    axis = order.pop(gone[0])
+    if order != sorted(order):
+        return False
+    node.inputs = [turn.inputs[0], gs.Constant(f"{node.outputs[0].name}_axis", np.array([axis], np.int64))]
     return True
 
 
