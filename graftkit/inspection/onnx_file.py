@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -28,7 +28,7 @@ def inspect_onnx(model: onnx.ModelProto, facts: Mapping[str, Any], *, name: str)
         SourceError: graftkit's facts are there but cannot be read.
     """
     if "inspection" in facts:
-        return _checked(model, facts["inspection"], name)
+        return _with_gate(model, facts.get("gate"), _checked(model, facts["inspection"], name))
     return _plain(model, name)
 
 
@@ -40,7 +40,8 @@ def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
         raise SourceError(f"{name}: graftkit's description in the file's metadata is broken ({error!r})") from None
     present = {
         entry.value
-        for node in model.graph.node
+        for graph in _graphs(model.graph)
+        for node in graph.node
         if any(own.key == "graftkit.dendrite" for own in node.metadata_props)
         for entry in node.metadata_props
         if entry.key == "graftkit.site"
@@ -53,34 +54,74 @@ def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
     return replace(found, sites=sites, notes=(*found.notes, note))
 
 
+def _with_gate(model: onnx.ModelProto, gate: Any, found: Inspection) -> Inspection:
+    """With what a gate makes of the network, in words."""
+    if gate is None:
+        return found
+    try:
+        share, threshold = float(gate["share"]), float(gate["threshold"])
+    except (KeyError, TypeError, ValueError):
+        raise SourceError(f"{found.name}: what graftkit says of its gate in the file's metadata is broken") from None
+    note = (
+        f"a gate runs the dendrites for rows of which the network is less than {threshold:.4f} sure without them,"
+        f" {100 * share:.1f}% of validation rows; multiply-adds are those of the network with its dendrites, and such a"
+        f" row takes {_plain(model, found.name).macs:,} with what tells that it needs them"
+    )
+    return replace(found, notes=(*found.notes, note))
+
+
 def _plain(model: onnx.ModelProto, name: str) -> Inspection:
     try:
         model = onnx.shape_inference.infer_shapes(model)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:  # a type that there is not
         raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
-    weights = _weights(model.graph)
+    graphs = list(_graphs(model.graph))
+    weights = {name: sizes for graph in graphs for name, sizes in _weights(graph).items()}
     shapes = {
         value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
-        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
+        for graph in graphs
+        for value in (*graph.input, *graph.value_info, *graph.output)
     }
+    nodes = [node for graph in graphs for node in graph.node]
     found = {
         index: _site(node, index, weights, shapes)
-        for index, node in enumerate(model.graph.node)
+        for index, node in enumerate(nodes)
         if node.op_type in _OPERATORS and any(name in weights for name in node.input[:2])
     }
+    macs = {id(nodes[index]): site.macs for index, site in found.items()}
     return Inspection(
         name=name,
         format="onnx",
         sites=tuple(found.values()),
         skipped=(),
-        edges=_edges(model, {index: site.site for index, site in found.items()}),
-        parameters=sum(prod(tensor.dims) for tensor in model.graph.initializer),
-        macs=sum(site.macs for site in found.values()),
+        edges=_edges(model, {index: site.site for index, site in found.items() if index < len(model.graph.node)}),
+        parameters=sum(prod(tensor.dims) for graph in graphs for tensor in graph.initializer),
+        macs=_at_most(model.graph, macs),
         notes=(
             "not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",
             *_free(found),
+            *(["of each If the costlier branch counts"] if len(graphs) > 1 else []),
         ),
     )
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and those in its nodes, at any depth."""
+    yield graph
+    for node in graph.node:
+        for inner in _within(node):
+            yield from _graphs(inner)
+
+
+def _within(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    graphs = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+    return [*graphs, *(graph for attribute in node.attribute for graph in attribute.graphs)]
+
+
+def _at_most(graph: onnx.GraphProto, macs: Mapping[int, int]) -> int:
+    """The multiply-adds of a graph whose nodes with graphs inside them run the costliest of those, once."""
+    inner = (max((_at_most(each, macs) for each in _within(node)), default=0) for node in graph.node)
+    return sum(macs.get(id(node), 0) for node in graph.node) + sum(inner)
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
