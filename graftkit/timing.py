@@ -21,7 +21,7 @@ _OPENINGS = 3  # where a session's memory lies decides about some percent
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """A session whose run is one of each of several batches, in turn: what one of them takes in such a mix."""
+    """A session whose run is one of each of several batches, one after the other."""
 
     session: Session
     feeds: Sequence[Feed]
@@ -30,8 +30,8 @@ class Mixed:
         return self.session(inputs)
 
     def seconds(self, inputs: Feed, times: int) -> list[float]:
-        """Means over the mix, so many times; `inputs` is not looked at."""
-        return [statistics.fmean(self.session.seconds(feed, 1)[0] for feed in self.feeds) for _ in range(times)]
+        """Of all batches together, so many times; `inputs` is not looked at."""
+        return [sum(self.session.seconds(feed, 1)[0] for feed in self.feeds) for _ in range(times)]
 
     def close(self) -> None:
         self.session.close()

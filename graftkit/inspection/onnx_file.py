@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -62,47 +62,76 @@ def _with_gate(model: onnx.ModelProto, gate: Any, found: Inspection) -> Inspecti
         share, threshold = float(gate["share"]), float(gate["threshold"])
     except (KeyError, TypeError, ValueError):
         raise SourceError(f"{found.name}: what graftkit says of its gate in the file's metadata is broken") from None
+    counted = _counted(model, found.name)
     note = (
         f"a gate runs the dendrites for rows of which the network is less than {threshold:.4f} sure without them,"
-        f" {100 * share:.1f}% of validation rows; multiply-adds are those of the network with its dendrites, and such a"
-        f" row takes {_plain(model, found.name).macs:,} with what tells that it needs them"
+        f" {100 * share:.1f}% of validation rows; such a row takes {counted.macs(max):,} multiply-adds, any other {counted.macs(min):,}"
     )
     return replace(found, notes=(*found.notes, note))
 
 
 def _plain(model: onnx.ModelProto, name: str) -> Inspection:
+    counted = _counted(model, name)
+    graph = counted.graph
+    return Inspection(
+        name=name,
+        format="onnx",
+        sites=tuple(counted.sites.values()),
+        skipped=(),
+        edges=_edges(graph, {i: site.site for i, site in counted.sites.items() if i < len(graph.node)}),
+        parameters=sum(prod(tensor.dims) for inner in _graphs(graph) for tensor in inner.initializer),
+        macs=counted.macs(max),
+        notes=(
+            "not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",
+            *_free(counted.sites),
+            *(["of each If the costlier branch counts in multiply-adds"] if any(map(_within, graph.node)) else []),
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """A graph whose sizes are known.
+
+    Attributes:
+        nodes: its own and then those of graphs within it, at any depth.
+        sites: by the place of their nodes among those.
+    """
+
+    graph: onnx.GraphProto
+    nodes: list[onnx.NodeProto]
+    sites: Mapping[int, SiteRecord]
+
+    def macs(self, chosen: Callable[[Sequence[int]], int]) -> int:
+        """Multiply-adds where of a node's branches the one runs that is `chosen` by theirs: max or min."""
+        own = {id(self.nodes[index]): site.macs for index, site in self.sites.items()}
+
+        def of(graph: onnx.GraphProto) -> int:
+            inner = (chosen([of(each) for each in _within(node)] or [0]) for node in graph.node)
+            return sum(own.get(id(node), 0) for node in graph.node) + sum(inner)
+
+        return of(self.graph)
+
+
+def _counted(model: onnx.ModelProto, name: str) -> _Counted:
     try:
-        model = onnx.shape_inference.infer_shapes(model)
+        graph = onnx.shape_inference.infer_shapes(model).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:  # a type that there is not
         raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
-    graphs = list(_graphs(model.graph))
-    weights = {name: sizes for graph in graphs for name, sizes in _weights(graph).items()}
+    graphs = list(_graphs(graph))
+    weights = {name: sizes for each in graphs for name, sizes in _weights(each).items()}
     shapes = {
         value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
-        for graph in graphs
-        for value in (*graph.input, *graph.value_info, *graph.output)
+        for each in graphs
+        for value in (*each.input, *each.value_info, *each.output)
     }
-    nodes = [node for graph in graphs for node in graph.node]
+    nodes = [node for each in graphs for node in each.node]
     found = {
         index: _site(node, index, weights, shapes)
         for index, node in enumerate(nodes)
         if node.op_type in _OPERATORS and any(name in weights for name in node.input[:2])
     }
-    macs = {id(nodes[index]): site.macs for index, site in found.items()}
-    return Inspection(
-        name=name,
-        format="onnx",
-        sites=tuple(found.values()),
-        skipped=(),
-        edges=_edges(model, {index: site.site for index, site in found.items() if index < len(model.graph.node)}),
-        parameters=sum(prod(tensor.dims) for graph in graphs for tensor in graph.initializer),
-        macs=_at_most(model.graph, macs),
-        notes=(
-            "not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",
-            *_free(found),
-            *(["of each If the costlier branch counts"] if len(graphs) > 1 else []),
-        ),
-    )
+    return _Counted(graph, nodes, found)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -116,12 +145,6 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def _within(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     graphs = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
     return [*graphs, *(graph for attribute in node.attribute for graph in attribute.graphs)]
-
-
-def _at_most(graph: onnx.GraphProto, macs: Mapping[int, int]) -> int:
-    """The multiply-adds of a graph whose nodes with graphs inside them run the costliest of those, once."""
-    inner = (max((_at_most(each, macs) for each in _within(node)), default=0) for node in graph.node)
-    return sum(macs.get(id(node), 0) for node in graph.node) + sum(inner)
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
@@ -168,17 +191,17 @@ def _site(
     )
 
 
-def _edges(model: onnx.ModelProto, names: Mapping[int, str]) -> tuple[EdgeRecord, ...]:
+def _edges(graph: onnx.GraphProto, names: Mapping[int, str]) -> tuple[EdgeRecord, ...]:
     flow = nx.DiGraph()
-    made = {output: index for index, node in enumerate(model.graph.node) for output in node.output}
-    inputs = {value.name for value in model.graph.input} - {t.name for t in model.graph.initializer}
-    for index, node in enumerate(model.graph.node):
+    made = {output: index for index, node in enumerate(graph.node) for output in node.output}
+    inputs = {value.name for value in graph.input} - {t.name for t in graph.initializer}
+    for index, node in enumerate(graph.node):
         for name in node.input:
             if name in made:
                 flow.add_edge(made[name], index)
             elif name in inputs:
                 flow.add_edge("input", index)
-    for value in model.graph.output:
+    for value in graph.output:
         if value.name in made:
             flow.add_edge(made[value.name], "output")
     edges: dict[EdgeRecord, None] = {}

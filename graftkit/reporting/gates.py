@@ -35,6 +35,12 @@ def _notes(report: GateReport, metric: str) -> Iterator[Line]:
         text=f"Validation rows; {report.allowed:.2g} of {metric} may be lost. Time of one row: {report.rows} validation"
         f" rows one by one in {report.runtime}, {threads_words(report.threads)}."
     )
+    if report.base_is_enough:
+        yield Line(
+            text=f"Without any dendrites {metric} is {report.trials[0].metric:.4f}, which loses no more than that: the"
+            " network as it is without them would be faster still.",
+            style="yellow",
+        )
     if report.test is not None:
         before, after = report.test
         which = "the chosen gate" if report.pays else f"the gate at {100 * report.chosen.share:.1f}%"
