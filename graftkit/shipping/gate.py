@@ -254,7 +254,7 @@ def _best(trials: Sequence[GateTrial], before: float, tolerance: float) -> int:
     """Where the fastest trial is that holds the metric and runs dendrites for some rows; the last one always may."""
     enough = [index for index, each in enumerate(trials) if each.share and holds(before, each.metric, tolerance)]
     if not enough:
-        raise MismatchError("the validation metric is no number; nothing was written")
+        raise MismatchError("no gate holds the validation metric, or it is no number; nothing was written")
     return min(enough, key=lambda index: trials[index].latency.median)
 
 
