@@ -86,6 +86,7 @@ def _nets(given: argparse.Namespace) -> dict[str, Net]:
     found = {
         "digits cnn": Net(lambda: digits_cnn((32, 64)), digits, "3"),
         "digits mlp": Net(lambda: digits_mlp((512, 512)), digits, "3"),
+        "digits wide mlp": Net(lambda: digits_mlp((1024, 1024)), digits, "3"),
     }
     if given.fsdd:
         found["speech cnn"] = Net(lambda: speech_cnn((64, 128)), lambda seed: spoken(given.fsdd, seed), "3")

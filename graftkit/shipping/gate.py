@@ -261,9 +261,9 @@ def _best(trials: Sequence[GateTrial], before: float, tolerance: float) -> int:
 def _refusal(report: GateReport) -> str:
     best = report.chosen.latency
     return (
-        f"no gate that loses {report.allowed:.2g} of the metric at most saves time in {report.runtime}: the best takes"
-        f" {best.median:.2f} of the ordinary file's time ({best.low:.2f} to {best.high:.2f}), which is the better one;"
-        " nothing was written: export without --gate"
+        f"no gate that loses {report.allowed:.2g} of the metric at most saves time in {report.runtime}: the fastest"
+        f" takes {best.median:.2f} of the ordinary file's time (99% limits {best.low:.2f} to {best.high:.2f}), so that"
+        " the ordinary export is the better one; nothing was written: export without --gate"
     )
 
 
