@@ -31,7 +31,7 @@ from graftkit.shipping.gate import _best, _Gates, thresholds
 from graftkit.targets import TARGETS
 from graftkit.targets import check as held_against
 
-WIDE = 384
+WIDE = 1024
 
 
 def rows_of(count: int, seed: int) -> TensorDataset:
@@ -76,19 +76,19 @@ def model() -> GraftedModel:
 @pytest.fixture(scope="module")
 def made(model: GraftedModel, rows: Data, tmp_path_factory: pytest.TempPathFactory) -> shipping.Gated:
     path = tmp_path_factory.mktemp("made") / "gate.onnx"
-    return shipping.ship_gated(model, path, rows, training.accuracy, tolerance=0.01)
+    return shipping.ship_gated(model, path, rows, training.accuracy, tolerance=0.02)
 
 
 def test_where_it_pays_it_ships(made: shipping.Gated) -> None:
     chosen = made.report.chosen
     assert made.report.pays and chosen.latency.high < 1 and 0 < chosen.share < 1
-    assert made.report.before - chosen.metric <= 0.01 and made.report.test is not None
+    assert made.report.before - chosen.metric <= 0.02 and made.report.test is not None
     assert made.parity["onnxruntime"] < 1e-5
     shares = [trial.share for trial in made.report.trials]
     assert shares == sorted(shares) and (shares[0], shares[-1]) == (0, 1) and len(shares) == 7
     assert made.report.trials[-1].metric == pytest.approx(made.report.before)
     facts = {entry.key: entry.value for entry in onnx.load(made.path).metadata_props}
-    assert facts["graftkit.tolerance"] == "0.01" and f'"threshold":{chosen.threshold}' in facts["graftkit.gate"]
+    assert facts["graftkit.tolerance"] == "0.02" and f'"threshold":{chosen.threshold}' in facts["graftkit.gate"]
 
 
 def test_where_it_does_not_pay_nothing_is_written(rows: Data, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_weights_beside_the_file_are_refused(model: GraftedModel, rows: Data, tm
 
 
 def test_a_program_asks_for_one(model: GraftedModel, rows: Data, tmp_path: Path) -> None:
-    assert gk.export(model, tmp_path / "a.onnx", rows=rows, gate=True, tolerance=0.01) == tmp_path / "a.onnx"
+    assert gk.export(model, tmp_path / "a.onnx", rows=rows, gate=True, tolerance=0.02) == tmp_path / "a.onnx"
     with pytest.raises(DataError, match="a gate is made from training rows"):
         gk.export(model, tmp_path / "b.onnx", gate=True)
     with pytest.raises(ExportError, match="choose either the gate or int8"):
