@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import comb
 
 import numpy as np
 
-from graftkit.contracts import Session
+from graftkit.contracts import Feed, Session
 from graftkit.core.errors import ExportError, MismatchError
 from graftkit.core.ratio import Ratio
 
@@ -16,6 +17,24 @@ SLICE = 2e-3  # seconds of runs at a time: long against the clock's grain, short
 _WARM = 3  # runs that are not counted
 _SURE = 0.99
 _OPENINGS = 3  # where a session's memory lies decides about some percent
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A session whose run is one of each of several batches, one after the other."""
+
+    session: Session
+    feeds: Sequence[Feed]
+
+    def __call__(self, inputs: Feed) -> list[np.ndarray]:
+        return self.session(inputs)
+
+    def seconds(self, inputs: Feed, times: int) -> list[float]:
+        """Of all batches together, so many times; `inputs` is not looked at."""
+        return [sum(self.session.seconds(feed, 1)[0] for feed in self.feeds) for _ in range(times)]
+
+    def close(self) -> None:
+        self.session.close()
 
 
 def timed(

@@ -15,6 +15,10 @@ from graftkit.reporting.benches import threads_words
 from graftkit.runtimes import RUNTIMES
 from graftkit.timing import ratio, timed
 
+_IF = (
+    "{name} has an If: its costlier branch counts in multiply-adds, and the time is that of inputs at random, which may"
+    " decide otherwise than real rows."
+)
 _ENERGY = 1.0  # seconds of runs for one reading: counters move a thousand times a second at most
 
 
@@ -62,6 +66,7 @@ def bench(
         inputs={name: values.shape for name, values in feed.items()},
         rows=next((len(values) for values in feed.values() if values.ndim), 1),
         energy="not asked for" if meter is None else meter.told,
+        notes=tuple(_IF.format(name=file.name) for file in files if file.branches()),
     )
 
 

@@ -13,7 +13,7 @@ import onnx
 from graftkit.contracts import Feed
 from graftkit.core.benches import Subject
 from graftkit.core.errors import ExportError
-from graftkit.folding import open_onnx
+from graftkit.folding import graphs_of, open_onnx
 from graftkit.folding.written import is_apart, location
 from graftkit.inspection import inspect_onnx
 from graftkit.reopening import open_given, put_back
@@ -42,7 +42,12 @@ class File:
         graph = self.outline.graph
         beside = {location(tensor) for tensor in graph.initializer if is_apart(tensor)}
         size = self.path.stat().st_size + sum((self.path.parent / name).stat().st_size for name in beside)
-        return Subject(self.name, size, counted.parameters, counted.macs, len(graph.node))
+        nodes = sum(len(inner.node) for inner in graphs_of(graph))
+        return Subject(self.name, size, counted.parameters, counted.macs, nodes)
+
+    def branches(self) -> bool:
+        """Whether it has an If, so that not every run computes all of it."""
+        return any(node.op_type == "If" for graph in graphs_of(self.outline.graph) for node in graph.node)
 
 
 def read_file(path: Path, name: str = "") -> File:

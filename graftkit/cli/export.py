@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +13,28 @@ import click
 from graftkit.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from graftkit.core.gates import GateReport
     from graftkit.shipping import Shipped, Smaller
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path),
-              help="The file to write.  [default: RUN/model.onnx, or RUN/model-PRECISION.onnx]")  # fmt: skip
+              help="The file to write.  [default: RUN/model.onnx, or RUN/model-PRECISION.onnx, RUN/model-gate.onnx]"
+              )  # fmt: skip
 @click.option("--precision", help="Numbers of the file: fp16, bf16 (weights alone), int8 (made from training rows) or"
               " int4 (large Linear weights alone, opset 21). Not what augment calls so, which is the training's own."
               "  [default: fp32]")  # fmt: skip
+@click.option("--gate", is_flag=True, help="Dendrites run only for rows of whose class the network is unsure without"
+              " them; written where that is measured to save time.")  # fmt: skip
 @click.option("--tolerance", type=click.FloatRange(0), default=0.005, show_default=True,
-              help="How much of the validation metric a --precision may cost, in its own unit (0.005 of accuracy is"
-              " half a point); of a metric below zero, a loss with a minus, a share.")  # fmt: skip
+              help="How much of the validation metric a --precision or --gate may cost, in its own unit (0.005 of"
+              " accuracy is half a point); of a metric below zero, a loss with a minus, a share.")  # fmt: skip
 @options.opset
 @options.layout
-@click.option("--runtime", help="Where --layout auto measures.  [default: onnxruntime]")
+@click.option("--runtime", help="Where --layout auto and --gate measure.  [default: onnxruntime]")
 @click.option("--threads", type=click.IntRange(1), help="Of that runtime.  [default: 1]")
 @options.trust
 @options.allow
@@ -38,6 +46,7 @@ def export(
     run: Path,
     out: Path | None,
     precision: str | None,
+    gate: bool,
     tolerance: float,
     opset: int,
     layout: str,
@@ -49,8 +58,10 @@ def export(
     as_json: bool,
 ) -> None:
     """Write the model of RUN as one plain ONNX file, with other options than the first time."""
-    if layout != "auto" and (runtime or threads):
-        raise click.UsageError("--runtime and --threads say where --layout auto measures; pass that, too")
+    if layout != "auto" and not gate and (runtime or threads):
+        raise click.UsageError("--runtime and --threads say where --layout auto and --gate measure; pass one, too")
+    if gate and precision is not None:
+        raise click.UsageError("--gate is for files in fp32; leave out either --gate or --precision")
     options.started()
     from graftkit.cli.progress import Watcher
     from graftkit.core.errors import RunError
@@ -63,7 +74,8 @@ def export(
     if kind is not None and context.get_parameter_source("opset") is click.core.ParameterSource.DEFAULT:
         opset = max(opset, kind.opset)
     folder = RunFolder(run)
-    target = out or (folder.model if kind is None else folder.model.with_stem(f"{folder.model.stem}-{kind.name}"))
+    name = "gate" if gate else kind and kind.name
+    target = out or (folder.model.with_stem(f"{folder.model.stem}-{name}") if name else folder.model)
     if target.exists() and not force:
         raise RunError(f"{target} exists already; pass --force to replace it, or another --out")
     with Watcher() as observer, options.stdout_kept():
@@ -73,7 +85,11 @@ def export(
         where = Target(runtime or "onnxruntime", threads or 1)
         how: dict[str, Any] = {"opset": opset, "facts": own, "layout": layout, "target": where}
         how["on_stage"] = observer.on_stage
-        if kind is None:
+        told: tuple[dict[str, Any], str | RenderableType]
+        refused = None
+        if gate:
+            notes, told, refused = _with_gate(model, target, rows, metric, facts["metric"], tolerance=tolerance, **how)
+        elif kind is None:
             plain = ship(model, target, rows, **how)
             notes, told = plain.notes, _plainly(plain, opset)
         else:
@@ -81,8 +97,46 @@ def export(
             notes, told = small.notes, _smaller(small, opset, facts["metric"])
         for line in notes:
             observer.on_warning(line)
-    values, line = told
-    click.echo(json.dumps(values, indent=2) if as_json else line)
+    values, text = told
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+    elif isinstance(text, str):
+        click.echo(text)
+    else:
+        _show(text)
+    if refused is not None:
+        raise refused
+
+
+def _with_gate(
+    model: Any, path: Path, rows: Any, metric: Any, name: str, **how: Any
+) -> tuple[Sequence[str], tuple[dict[str, Any], str | RenderableType], Exception | None]:
+    """Notes, what is said as JSON and as text, and why nothing was written where the gates that were measured lost."""
+    from rich.console import Group
+
+    from graftkit.core.errors import ExportError
+    from graftkit.reporting import gate_table
+    from graftkit.shipping import ship_gated
+
+    reports: list[GateReport] = []
+    values: dict[str, Any] = {"model": None, "opset": how["opset"], "metric": name}
+    try:
+        made = ship_gated(model, path, rows, metric, on_measured=reports.append, **how)
+    except ExportError as error:
+        if not reports:
+            raise
+        return (), (values | {"gate": reports[0].to_json()}, gate_table(reports[0], name)), error
+    worst = ", ".join(f"{runtime} {value:.1e}" for runtime, value in made.parity.items())
+    line = f"Written: {made.path} (gate, opset {how['opset']}; largest relative difference of a row: {worst})"
+    told = values | {"model": str(made.path), "parity": dict(made.parity), "gate": made.report.to_json()}
+    return made.notes, (told, Group(gate_table(made.report, name), line)), None
+
+
+def _show(table: RenderableType) -> None:
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty()
+    Console(highlight=False, soft_wrap=piped, width=200 if piped else None).print(table)
 
 
 def _plainly(plain: Shipped, opset: int) -> tuple[dict[str, Any], str]:

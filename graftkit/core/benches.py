@@ -19,8 +19,9 @@ class Subject:
         size: bytes of the file, with weights that lie beside it.
         parameters: numbers in its constants.
         macs: multiply-adds of its Conv, ConvTranspose, Gemm and MatMul nodes with constant weights, for one row of the
-            bench's inputs; what follows from sizes that nobody knows before it runs counts as one.
-        nodes: how many there are.
+            bench's inputs; what follows from sizes that nobody knows before it runs counts as one. Of an If the
+            costlier branch.
+        nodes: how many there are, in branches, too.
     """
 
     name: str

@@ -18,6 +18,7 @@ class RuntimeCheck:
         metric: on the validation rows, computed by the runtime.
         latency: median seconds for one row (or the rows that the file fixes) on one thread, where it has threads.
         trouble: what is wrong, in a line; of one that is not installed, how to have it.
+        note: by what the file is judged, where that is not the difference, in a line.
     """
 
     runtime: str
@@ -27,6 +28,7 @@ class RuntimeCheck:
     metric: float | None = None
     latency: float | None = None
     trouble: str | None = None
+    note: str | None = None
 
     @property
     def installed(self) -> bool:
@@ -47,4 +49,5 @@ class RuntimeCheck:
             "metric": self.metric,
             "latency_ms": None if self.latency is None else self.latency * 1e3,
             "trouble": self.trouble,
+            "note": self.note,
         }

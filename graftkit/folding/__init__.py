@@ -11,6 +11,7 @@ import onnx
 from graftkit.core.sites import Site
 from graftkit.folding import surgeon
 from graftkit.folding.export import DEFAULT_OPSET, OPSETS, check_standard, to_onnx
+from graftkit.folding.gated import ALL, gated
 from graftkit.folding.layouts import BRANCHES, LAYOUTS, arrange
 from graftkit.folding.names import mark_sites, rename, restore_scopes, scopes_of
 from graftkit.folding.ports import graphs_of
@@ -20,6 +21,7 @@ from graftkit.folding.storing import data_files, is_data_file, staged
 from graftkit.folding.written import LARGE, ONE_FILE, Written
 
 __all__ = [
+    "ALL",
     "BRANCHES",
     "DEFAULT_OPSET",
     "LARGE",
@@ -34,6 +36,7 @@ __all__ = [
     "data_files",
     "describe",
     "fold",
+    "gated",
     "graphs_of",
     "is_data_file",
     "open_onnx",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -28,7 +28,7 @@ def inspect_onnx(model: onnx.ModelProto, facts: Mapping[str, Any], *, name: str)
         SourceError: graftkit's facts are there but cannot be read.
     """
     if "inspection" in facts:
-        return _checked(model, facts["inspection"], name)
+        return _with_gate(model, facts.get("gate"), _checked(model, facts["inspection"], name))
     return _plain(model, name)
 
 
@@ -41,7 +41,8 @@ def _checked(model: onnx.ModelProto, value: Any, name: str) -> Inspection:
         raise SourceError(f"{name}: graftkit's description in the file's metadata is broken ({error!r})") from None
     present = {
         entry.value
-        for node in model.graph.node
+        for graph in _graphs(model.graph)
+        for node in graph.node
         if any(own.key == "graftkit.dendrite" for own in node.metadata_props)
         for entry in node.metadata_props
         if entry.key == "graftkit.site"
@@ -76,34 +77,98 @@ def _neurons(graph: onnx.GraphProto) -> Mapping[str, int]:
     return counts
 
 
-def _plain(model: onnx.ModelProto, name: str) -> Inspection:
+def _with_gate(model: onnx.ModelProto, gate: Any, found: Inspection) -> Inspection:
+    """With what a gate makes of the network, in words."""
+    if gate is None:
+        return found
     try:
-        model = onnx.shape_inference.infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:  # a type that there is not
-        raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
-    weights = _weights(model.graph)
-    shapes = {
-        value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
-        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    }
-    found = {
-        index: _site(node, index, weights, shapes)
-        for index, node in enumerate(model.graph.node)
-        if node.op_type in _OPERATORS and any(name in weights for name in node.input[:2])
-    }
+        share, threshold = float(gate["share"]), float(gate["threshold"])
+    except (KeyError, TypeError, ValueError):
+        raise SourceError(f"{found.name}: what graftkit says of its gate in the file's metadata is broken") from None
+    counted = _counted(model, found.name)
+    most, least = counted.macs(max), counted.macs(min)
+    note = (
+        f"a gate runs the dendrites for rows of which the network is less than {threshold:.4f} sure without them,"
+        f" {100 * share:.1f}% of validation rows; such a row takes {most:,} multiply-adds, any other {least:,}"
+    )
+    return replace(found, notes=(*found.notes, note))
+
+
+def _plain(model: onnx.ModelProto, name: str) -> Inspection:
+    counted = _counted(model, name)
+    graph = counted.graph
     return Inspection(
         name=name,
         format="onnx",
-        sites=tuple(found.values()),
+        sites=tuple(counted.sites.values()),
         skipped=(),
-        edges=_edges(model, {index: site.site for index, site in found.items()}),
-        parameters=sum(prod(tensor.dims) for tensor in model.graph.initializer),
-        macs=sum(site.macs for site in found.values()),
+        edges=_edges(graph, {i: site.site for i, site in counted.sites.items() if i < len(graph.node)}),
+        parameters=sum(prod(tensor.dims) for inner in _graphs(graph) for tensor in inner.initializer),
+        macs=counted.macs(max),
         notes=(
             "not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",
-            *_free(found),
+            *_free(counted.sites),
+            *(["of each If the costlier branch counts in multiply-adds"] if any(map(_within, graph.node)) else []),
         ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """A graph whose sizes are known.
+
+    Attributes:
+        nodes: its own and then those of graphs within it, at any depth.
+        sites: by the place of their nodes among those.
+    """
+
+    graph: onnx.GraphProto
+    nodes: list[onnx.NodeProto]
+    sites: Mapping[int, SiteRecord]
+
+    def macs(self, chosen: Callable[[Sequence[int]], int]) -> int:
+        """Multiply-adds where of a node's branches the one runs that is `chosen` by theirs: max or min."""
+        own = {id(self.nodes[index]): site.macs for index, site in self.sites.items()}
+
+        def of(graph: onnx.GraphProto) -> int:
+            inner = (chosen([of(each) for each in _within(node)] or [0]) for node in graph.node)
+            return sum(own.get(id(node), 0) for node in graph.node) + sum(inner)
+
+        return of(self.graph)
+
+
+def _counted(model: onnx.ModelProto, name: str) -> _Counted:
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:  # a type that there is not
+        raise SourceError(f"{name} is not a consistent ONNX graph: {str(error).splitlines()[0]}") from None
+    graphs = list(_graphs(graph))
+    weights = {name: sizes for each in graphs for name, sizes in _weights(each).items()}
+    shapes = {
+        value.name: tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim)
+        for each in graphs
+        for value in (*each.input, *each.value_info, *each.output)
+    }
+    nodes = [node for each in graphs for node in each.node]
+    found = {
+        index: _site(node, index, weights, shapes)
+        for index, node in enumerate(nodes)
+        if node.op_type in _OPERATORS and any(name in weights for name in node.input[:2])
+    }
+    return _Counted(graph, nodes, found)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and those in its nodes, at any depth."""
+    yield graph
+    for node in graph.node:
+        for inner in _within(node):
+            yield from _graphs(inner)
+
+
+def _within(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    graphs = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+    return [*graphs, *(graph for attribute in node.attribute for graph in attribute.graphs)]
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
@@ -150,17 +215,17 @@ def _site(
     )
 
 
-def _edges(model: onnx.ModelProto, names: Mapping[int, str]) -> tuple[EdgeRecord, ...]:
+def _edges(graph: onnx.GraphProto, names: Mapping[int, str]) -> tuple[EdgeRecord, ...]:
     flow = nx.DiGraph()
-    made = {output: index for index, node in enumerate(model.graph.node) for output in node.output}
-    inputs = {value.name for value in model.graph.input} - {t.name for t in model.graph.initializer}
-    for index, node in enumerate(model.graph.node):
+    made = {output: index for index, node in enumerate(graph.node) for output in node.output}
+    inputs = {value.name for value in graph.input} - {t.name for t in graph.initializer}
+    for index, node in enumerate(graph.node):
         for name in node.input:
             if name in made:
                 flow.add_edge(made[name], index)
             elif name in inputs:
                 flow.add_edge("input", index)
-    for value in model.graph.output:
+    for value in graph.output:
         if value.name in made:
             flow.add_edge(made[value.name], "output")
     edges: dict[EdgeRecord, None] = {}

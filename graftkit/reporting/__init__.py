@@ -3,6 +3,7 @@
 from graftkit.reporting.dot import network_dot
 from graftkit.reporting.front_picture import front_svg
 from graftkit.reporting.fronts import front_table, settings_words, sweep_words
+from graftkit.reporting.gates import gate_table
 from graftkit.reporting.metrics import metrics
 from graftkit.reporting.page import report_html
 from graftkit.reporting.picture import network_svg
@@ -14,6 +15,7 @@ from graftkit.reporting.verdict import verdict
 __all__ = [
     "front_svg",
     "front_table",
+    "gate_table",
     "inspection_table",
     "metrics",
     "network_dot",

@@ -21,6 +21,8 @@ def runtimes_table(checks: Iterable[RuntimeCheck], metric: str) -> RenderableTyp
 def _lines(check: RuntimeCheck) -> Iterator[Line]:
     style = "red" if check.failed else "" if check.installed else "dim"
     yield Line((check.runtime, check.version or "not installed", *_cells(check)), style=style)
+    if check.note is not None:
+        yield Line(text=check.note, indent=2, style="dim")
     if check.trouble is not None:
         yield Line(text=check.trouble, indent=2, style=style)
 

@@ -32,6 +32,7 @@ def build(
     facts: Mapping[str, Any] | None = None,
     signature: Signature | None = None,
     large: int = folding.LARGE,
+    dendrites: bool = True,
 ) -> Written:
     """The folded ONNX model of any size, to be written with `staged`; until then its weights are the live model's.
 
@@ -41,14 +42,17 @@ def build(
         facts: written as JSON into the file's metadata, beside the plan.
         signature: the names and free sizes of inputs and outputs, where they are not to be those it was traced with.
         large: weights of more bytes are not copied before the file is written.
+        dendrites: whether to write them; without, the network's own trained weights alone speak.
 
     Raises:
         ExportError: it has no ONNX form.
     """
     traced = model.traced
     ports = signature or traced.signature
-    draft = folding.to_onnx(fresh_graph(model), traced.inputs, opset=opset, signature=ports, large=large)
-    folded = folding.fold(draft, traced.sites, model.plan.sites())
+    draft = folding.to_onnx(
+        fresh_graph(model, dendrites=dendrites), traced.inputs, opset=opset, signature=ports, large=large
+    )
+    folded = folding.fold(draft, traced.sites, model.plan.sites() if dendrites else ())
     own = {
         "plan": model.plan.to_json(),
         "inspection": inspection.inspect_grafted(model, {}).to_json(),
@@ -59,9 +63,10 @@ def build(
     return folded
 
 
-def fresh_graph(model: GraftedModel) -> torch.fx.GraphModule:
-    """A fresh evaluation graph of the live model with its dendrites inserted."""
+def fresh_graph(model: GraftedModel, *, dendrites: bool = True) -> torch.fx.GraphModule:
+    """A fresh evaluation graph of the live model with its dendrites inserted, or as it is without them."""
     graph = tracing.retrace(model.traced)
-    surgery.insert_all(graph, model.plan, {site: model.at(site) for site in model.plan.sites()})
+    if dendrites:
+        surgery.insert_all(graph, model.plan, {site: model.at(site) for site in model.plan.sites()})
     graph.eval()
     return graph

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 
 from graftkit import folding
@@ -105,6 +106,17 @@ def ship(
             notes.append(f"{error.size} is fixed in the ONNX file, which would be wrong at another: {error}")
         else:
             return Shipped(Path(path), parity, score, signature, layouts, tuple(notes))
+
+
+def whole_file(path: Path, what: str, instead: str) -> onnx.ModelProto:
+    """The model with all of its weights. Raises ExportError where they lie beside the file."""
+    opened = folding.open_onnx(path)
+    if opened.folder is not None:
+        raise ExportError(
+            f"{what} is for models that fit into one file, and this one has its weights beside it (2 GiB is the"
+            f" limit); export it plainly, and {instead}"
+        )
+    return opened.complete()
 
 
 def _arranged(model: Written, layouts: Mapping[str, str]) -> Mapping[str, str]:

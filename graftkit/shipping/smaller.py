@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader, Subset
 
 from graftkit import checking, folding, training
 from graftkit.contracts import Data, Feed, Lowered, Metric
-from graftkit.core.errors import DataError, ExportError, MismatchError
+from graftkit.core.errors import ExportError, MismatchError
 from graftkit.core.signature import Signature
 from graftkit.folding import ONE_FILE, Written, staged
 from graftkit.model import GraftedModel, arranged
 from graftkit.precisions import PRECISIONS
 from graftkit.shipping.comparing import Compared, compared
 from graftkit.shipping.layouts import PORTABLE, Target
-from graftkit.shipping.shipment import Shipped, ship
+from graftkit.shipping.promises import TOLERANCE, allowed, holds
+from graftkit.shipping.shipment import Shipped, ship, whole_file
 
-TOLERANCE = 0.005  # of the metric
 _BATCH = 64  # training rows in a feed
 _FEEDS = 8
 
@@ -111,47 +111,9 @@ def lower(
 ) -> Smaller:
     """What `ship_smaller` does with a file in fp32 that was verified, and of which the metric is known."""
     kind = PRECISIONS.find(precision)
-    whole = _whole(shipped.path, kind.name)
+    whole = whole_file(shipped.path, kind.name, "let the runtime make its numbers smaller")
     forms = kind.lower(whole, list(feeds(rows, shipped.signature)))
     return _first_that_holds(forms, whole, shipped, Path(path), _Check(kind.name, rows, metric, tolerance))
-
-
-def export(
-    model: GraftedModel,
-    path: str | Path,
-    *,
-    rows: Data | None = None,
-    opset: int = folding.DEFAULT_OPSET,
-    facts: Mapping[str, Any] | None = None,
-    layout: str = PORTABLE,
-    one_file: int = ONE_FILE,
-    precision: str | None = None,
-    metric: str | Metric | None = None,
-    tolerance: float = TOLERANCE,
-) -> Path:
-    """Write the model as one plain ONNX file, and give its path: `ship`, or `ship_smaller` where a precision is named.
-
-    Args:
-        model, path, rows, opset, facts, layout, one_file: as `ship` takes them.
-        precision: "fp16", "bf16", "int8" or "int4"; it takes rows.
-        metric: a name, an import path or a function; as the labels suggest where it is None.
-        tolerance: how much of the metric may be lost.
-
-    Raises DataError for a precision without rows, and what `ship` and `ship_smaller` raise.
-    """
-    how: dict[str, Any] = {"opset": opset, "facts": facts, "layout": layout, "one_file": one_file}
-    if precision is None:
-        return ship(model, path, rows, **how).path
-    if rows is None:
-        raise DataError(f"{precision} is made from training rows and checked on validation rows; pass rows")
-    name = training.usual_metric(None, rows.labels) if metric is None else metric
-    score = training.find_metric(name) if isinstance(name, str) else name
-    return ship_smaller(model, path, rows, score, precision=precision, tolerance=tolerance, **how).path
-
-
-def allowed(before: float, tolerance: float) -> float:
-    """How much of a metric may go: so much of its unit; of one below zero, which is a loss with a minus, a share."""
-    return tolerance * abs(before) if before < 0 else tolerance
 
 
 def feeds(rows: Data, signature: Signature) -> Iterator[Feed]:
@@ -184,7 +146,7 @@ class _Check:
             found = compared(draft, full, self.rows, self.metric)
         except (ExportError, MismatchError) as error:
             raise type(error)(f"{self.precision}: {error}; nothing was written, choose another precision") from error
-        if before - found.metric <= allowed(before, self.tolerance):  # not where it is no number
+        if holds(before, found.metric, self.tolerance):
             return found
         raise MismatchError(
             f"{self.precision} takes the validation metric from {before:.4f} to {found.metric:.4f}, and"
@@ -199,7 +161,8 @@ def _first_that_holds(
     before, failed = shipped.metric, None
     assert before is not None, "it was asked for"
     for form in forms:
-        _keep_names(form.model, whole, check.precision)
+        _keep_names(form.model, whole)
+        folding.tell(form.model, precision=check.precision, tolerance=check.tolerance)
         folding.check_standard(form.model)
         try:
             with staged(Written(form.model), path) as draft:
@@ -230,23 +193,11 @@ def _told(path: Path, shipped: Shipped, precision: str, found: Compared, notes: 
     )
 
 
-def _whole(path: Path, precision: str) -> onnx.ModelProto:
-    """The model with all of its weights. Raises ExportError where they lie beside the file."""
-    opened = folding.open_onnx(path)
-    if opened.folder is not None:
-        raise ExportError(
-            f"{precision} is for models that fit into one file, and this one has its weights beside it (2 GiB is the"
-            " limit); export it in fp32, and let the runtime make its numbers smaller"
-        )
-    return opened.complete()
-
-
-def _keep_names(form: onnx.ModelProto, whole: onnx.ModelProto, precision: str) -> None:
+def _keep_names(form: onnx.ModelProto, whole: onnx.ModelProto) -> None:
     """In place: what the file says of itself, and what its nodes are called and belong to, as in the whole model."""
     form.producer_name, form.producer_version = whole.producer_name, whole.producer_version
     del form.metadata_props[:]
     form.metadata_props.extend(whole.metadata_props)
-    form.metadata_props.add(key=f"{folding.PREFIX}precision", value=precision)
     givers = {node.output[0]: node for node in whole.graph.node}
     for node in form.graph.node:
         known = givers.get(node.output[0])

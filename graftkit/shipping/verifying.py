@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
 from graftkit import checking, tracing, training
 from graftkit.checking import Batch
-from graftkit.contracts import Data, Inputs, Metric, Run, Runtime
+from graftkit.contracts import Data, Inputs, Metric, Rows, Run, Runtime
 from graftkit.core.errors import ExportError, MismatchError
 from graftkit.core.signature import Port, Signature
 from graftkit.folding import OnnxFile, open_onnx
@@ -22,6 +23,9 @@ from graftkit.model import GraftedModel, arranged
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.building import fresh_graph
 from graftkit.shipping.probes import Probe, few_probes, on_device, probes
+from graftkit.shipping.promises import promised
+
+_EDGE = 1e-3  # of confidence: what rounding may move it by, and more
 
 
 class Differs(MismatchError):
@@ -52,7 +56,8 @@ def verify(
 
     Compared are all outputs: on all validation rows, where there are data; on batches of 1, 2 and 7 real rows, and as
     many random ones; and at another size for each further dimension that is free in the file. Of a file with its
-    weights beside it, the example the model was traced with and one row of it.
+    weights beside it, the example the model was traced with and one row of it. Each row of a file with a gate has to
+    be what the trained model gives with its dendrites, or without them where it is sure then.
 
     Raises:
         MismatchError: more than `tolerance`; the message names the site where the outputs part. Or the live module
@@ -60,7 +65,7 @@ def verify(
         ExportError: the file is not ONNX, or a runtime does not load it.
     """
     with questions(file, model, rows, tolerance) as (opened, asked):
-        comparisons = (Comparison(opened, model, RUNTIMES.find(name), tolerance) for name in runtimes)
+        comparisons = (comparison(opened, model, RUNTIMES.find(name), tolerance) for name in runtimes)
         return {each.runtime.name: each.worst(asked) for each in comparisons}
 
 
@@ -86,17 +91,17 @@ def runtime_metric(
 ) -> float:
     """The validation metric, computed through a runtime alone."""
     opened = open_onnx(file)
-    return metric_of(RUNTIMES.find(runtime).open(opened.content), opened.signature(), rows, metric)
+    return metric_of(RUNTIMES.find(runtime).open(opened.content), opened.signature(), rows.validation, metric)
 
 
-def metric_of(run: Run, signature: Signature, rows: Data, metric: Metric) -> float:
-    """The validation metric of what a runtime has opened."""
+def metric_of(run: Run, signature: Signature, rows: Rows, metric: Metric) -> float:
+    """The metric of what a runtime has opened, on some rows."""
     at = signature.output_names.index(signature.output)
 
     def forward(inputs: Inputs) -> Tensor:
         return torch.from_numpy(run(checking.feed(signature.input_names, arranged(inputs, signature)))[at])
 
-    outputs, targets = training.predict(forward, rows.validation)
+    outputs, targets = training.predict(forward, rows)
     return metric(outputs, targets)
 
 
@@ -173,13 +178,57 @@ class Comparison:
         return None
 
 
+@dataclass(frozen=True, eq=False)
+class GateComparison(Comparison):
+    """The same of a file with a gate, row by row against the model with its dendrites or without them.
+
+    Attributes:
+        threshold: of the gate.
+    """
+
+    threshold: float
+
+    def _compared(self, run: Run, batches: Sequence[Batch]) -> float:
+        differences = checking.Differences()
+        for batch in batches:
+            (given,) = run(checking.feed(self.model.traced.signature.input_names, batch))
+            differences.add([given], [self._expected(batch, given)])
+        return differences.worst()
+
+    def _expected(self, batch: Batch, given: np.ndarray) -> np.ndarray:
+        """What the gate has to hand on; of a row that is about at the threshold, what is closer to what was given."""
+        inputs = on_device(self.model, batch)
+        with torch.no_grad():
+            full = checking.array(self.model(*inputs))
+            with silenced(self.model):
+                answer = self.model(*inputs)
+        base, confidence = checking.array(answer), checking.array(answer.softmax(1).max(1, keepdim=True).values)
+        if given.shape != base.shape:
+            return base
+        apart = [np.abs(given - each).max(1, keepdims=True) for each in (base, full)]
+        near = np.abs(confidence - self.threshold) < _EDGE
+        sure: np.ndarray = np.where(near, apart[0] <= apart[1], confidence >= self.threshold)
+        return np.where(sure, base, full)
+
+    def _first_site(self, batch: Batch) -> str | None:
+        return None  # a site is there twice
+
+
+def comparison(opened: OnnxFile, model: GraftedModel, runtime: Runtime, tolerance: float) -> Comparison:
+    """How a file is compared: one with a gate by what that has to hand on. Raises ExportError."""
+    promise = promised(opened)
+    if promise is None or promise.threshold is None:
+        return Comparison(opened, model, runtime, tolerance)
+    return GateComparison(opened, model, runtime, tolerance, promise.threshold)
+
+
 def _check_live(model: GraftedModel, batch: Batch, tolerance: float) -> None:
     """Raise MismatchError where the live module gives something else than its graph with no dendrite speaking."""
     traced = model.traced
     if traced.source is None:
         return
     inputs = on_device(model, batch)
-    with _silenced(model), torch.no_grad():
+    with silenced(model), torch.no_grad():
         found = checking.Differences()
         live = [checking.array(value) for value in tracing.call_source(traced, inputs)]
         found.add([checking.array(value) for value in model.outputs(*inputs)], live)
@@ -192,7 +241,7 @@ def _check_live(model: GraftedModel, batch: Batch, tolerance: float) -> None:
 
 
 @contextmanager
-def _silenced(model: GraftedModel) -> Iterator[None]:
+def silenced(model: GraftedModel) -> Iterator[None]:
     """The model with all strengths at zero; afterwards they are what they were."""
     kept: dict[str, list[Tensor]] = {}
     try:

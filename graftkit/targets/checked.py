@@ -75,9 +75,10 @@ def _known(model: onnx.ModelProto) -> _Known:
 def _fixed(model: onnx.ModelProto, constants: Mapping[str, TensorProto]) -> frozenset[str]:
     """What does not depend on an input, such as a weight that is turned back into fp32."""
     fixed = set(constants)
-    for node in model.graph.node:
-        if node.input and all(name in fixed for name in node.input if name):
-            fixed.update(node.output)
+    for graph in graphs_of(model.graph):  # outer ones first, whose values inner ones may read
+        for node in graph.node:
+            if node.input and all(name in fixed for name in node.input if name):
+                fixed.update(node.output)
     return frozenset(fixed)
 
 

@@ -371,7 +371,7 @@ def test_export_in_layouts(lines, workshop):
     for found in outputs[1:]:
         np.testing.assert_allclose(found, outputs[0], rtol=1e-4, atol=1e-5)
     done = lines["export threads"]
-    assert done.returncode == 2 and "where --layout auto measures" in done.stderr
+    assert done.returncode == 2 and "where --layout auto and --gate measure" in done.stderr
 
 
 @pytest.mark.runs("weak")

@@ -20,7 +20,8 @@ from graftkit.core.errors import DataError, ExportError, MismatchError
 from graftkit.folding import open_onnx
 from graftkit.precisions import PRECISIONS
 from graftkit.runtimes import RUNTIMES
-from graftkit.shipping.smaller import allowed, feeds, ship_smaller
+from graftkit.shipping.promises import allowed
+from graftkit.shipping.smaller import feeds, ship_smaller
 
 
 def values(count: int, *, scale: float = 1.0) -> TensorDataset:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftkit.timing import in_turns, ratio
+from graftkit.timing import Mixed, in_turns, ratio
 
 
 @dataclass
@@ -66,3 +66,16 @@ def test_a_difference_beyond_the_noise_is_told() -> None:
 def test_limits_hold_the_median(values: list[float]) -> None:
     found = ratio(values, [1.0] * len(values))
     assert found.low <= found.median <= found.high
+
+
+def test_a_mix_takes_what_its_batches_take_together() -> None:
+    @dataclass
+    class ByFeed(Fixed):
+        def seconds(self, inputs: dict, times: int) -> list[float]:
+            self.runs.append(times)
+            return [self.each * inputs["factor"]] * times
+
+    session = ByFeed("mixed", 1e-3)
+    mixed = Mixed(session, [{"factor": 1}, {"factor": 4}, {"factor": 5}])
+    assert mixed.seconds({}, 2) == [pytest.approx(0.01)] * 2
+    assert session.runs == [1] * 6  # one after the other, never the same one twice
