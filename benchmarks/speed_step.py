@@ -51,10 +51,10 @@ def _row(
     torch.manual_seed(0)
     written = build(dendrites=count)
     inputs, targets = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+    inputs, targets, written = inputs.to(device), targets.to(device), written.to(device)
     grafted = _grafted(build(dendrites=0), inputs[:2], count, written)
     _check_same(grafted, written, inputs)
-    inputs, targets = inputs.to(device), targets.to(device)
-    steps = [_step(model.train().to(device), inputs, targets) for model in (grafted, written)]
+    steps = [_step(model.train(), inputs, targets) for model in (grafted, written)]
     for step in steps * 2:
         step()
     clock = time.process_time if device.type == "cpu" else _done
@@ -68,7 +68,7 @@ def _grafted(plain: nn.Module, example: Tensor, count: int, written: nn.Module) 
     with torch.no_grad():
         own = written.state_dict()
         plain.load_state_dict({name: own[name].clone() for name in plain.state_dict()})
-    traced = gk.trace(plain, example)
+    traced = gk.trace(plain, example, device=str(example.device))
     cycle = gk.make_plan(traced, dendrites="full")
     grafted = gk.graft(traced, GraftPlan(cycle.grafts * count))
     for site in grafted.plan.sites():

@@ -28,6 +28,7 @@ from graftkit.tracing.scripted import capture_scripted
 from graftkit.tracing.unlifting import output_nodes, unlift
 
 _DATA_DEPENDENT = re.compile(r"data-dependent|GuardOnDataDependent|\bu\d+\b")
+_CUDNN = 65_535  # rows to which its batch norm is used in training; to 131,070 of vectors, 880,801 in evaluation
 _NO_VIEW = ("Cannot view a tensor", "a leaf Variable that requires grad")
 
 
@@ -109,14 +110,19 @@ def capture_as(
     notes += [*told, *(rewrite(graph) for rewrite in GRAPH_REPAIRS.values())]
     graph.recompile()
     guards = tuple(program._guards_code or ())
-    return Captured(graph, names, how, tuple(note for note in notes if note), _limits(program), guards)
+    return Captured(graph, names, how, tuple(note for note in notes if note), _limits(program, inputs), guards)
 
 
-def _limits(program: ExportedProgram) -> dict[Any, tuple[int, int | None]]:
-    """Where tracing followed one branch of code that asks how large something is, the sizes that lead there."""
+def _limits(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> dict[Any, tuple[int, int | None]]:
+    """Where tracing followed one branch of code that asks how large something is, the sizes that lead there.
+
+    On a GPU without cuDNN's own limits: the operator in the graph asks for them anew in every call.
+    """
+    most = _CUDNN if any(tensor.device.type != "cpu" for tensor in inputs) else sys.maxsize
     found = {}
     for symbol, span in program.range_constraints.items():
-        found[symbol] = (_whole(span.lower) or 0, _whole(span.upper))
+        upper = _whole(span.upper)
+        found[symbol] = (_whole(span.lower) or 0, None if upper is not None and upper >= most else upper)
     return found
 
 
