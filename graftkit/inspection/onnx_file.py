@@ -83,7 +83,7 @@ def _with_gate(model: onnx.ModelProto, gate: Any, found: Inspection) -> Inspecti
         return found
     try:
         share, threshold = float(gate["share"]), float(gate["threshold"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise SourceError(f"{found.name}: what graftkit says of its gate in the file's metadata is broken") from None
     counted = _counted(model, found.name)
     most, least = counted.macs(max), counted.macs(min)

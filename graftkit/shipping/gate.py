@@ -212,14 +212,15 @@ class _Gates:
         return checking.feed(self._signature.input_names, tensors)
 
     def _confidence(self) -> np.ndarray:
-        """How sure the network without dendrites is of each validation row."""
+        """How sure the network without dendrites is of each validation row; not at all where that is no number."""
         session = RUNTIMES.find("onnxruntime").open(self.base.SerializeToString(), threads=1)
 
         def forward(inputs: Inputs) -> Tensor:
             return torch.from_numpy(session(self._feed(arranged(inputs, self._signature)))[0])
 
         answers, _ = training.predict(forward, self.rows.validation)
-        return checking.array(answers.softmax(1).max(1).values)
+        found: np.ndarray = np.nan_to_num(checking.array(answers.softmax(1).max(1).values), nan=0.0)
+        return found
 
     def _mix(self, confidence: np.ndarray) -> list[Feed]:
         """Single validation rows, spread evenly over how sure the network is of them, in no order."""

@@ -56,7 +56,7 @@ def _number(facts: Any, name: str, what: str) -> float:
     """A number of zero or more from a file's metadata."""
     try:
         found = float(facts[name]) if isinstance(facts, Mapping) else math.nan
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         found = math.nan
     if 0 <= found < math.inf:
         return found

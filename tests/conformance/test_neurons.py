@@ -179,6 +179,11 @@ STAYS: dict[str, onnx.ModelProto] = {
         weights("v", 6, 2, 3, 3, rows=(1,)) | weights("w", 4, 6, 3, 3, seed=3), shape=("n", 4, 5, 5)),
     "an output": model_of([*rectified, conv("r", "y", "w")], first | last, outputs=("y", "r")),
     "the last ones": model_of(rectified[:1], {"v.w": first["v.w"], "v.b": first["v.b"]}, outputs=("h",)),
+    "a product that is given, before its bias": model_of(
+        [node("MatMul", ["x", "v.w"], "p"), node("Add", ["p", "v.b"], "h"), node("Relu", ["h"], "r"),
+         node("MatMul", ["r", "w.w"], "q"), node("Add", ["q", "w.b"], "y")],
+        {"v.w": weights("v", 5, 4, columns=(1,)).pop("v.w"), "v.b": numbers(4, low=0.2), "w.w": numbers(4, 3, seed=3),
+         "w.b": numbers(3, seed=4)}, shape=("n", 5), outputs=("y", "q")),
     "a sum with the input": model_of(
         [conv("x", "h", "v", pads=[1, 1, 1, 1]), node("Add", ["h", "x"], "s"), conv("s", "y", "w")],
         weights("v", 3, 3, 3, 3, rows=(1,)) | weights("w", 4, 3, 3, 3, columns=(1,))),

@@ -963,6 +963,33 @@ def test_an_lstm_has_all_of_its_outputs(outputs: list[str]) -> None:
 # ── functions that are written out ───────────────────────────────────────────────────────────────
 
 
+def test_new_names_are_no_names_that_there_are() -> None:
+    nodes = [conv, node("Gelu", ["h"], "y"), node("Neg", ["h"], "y_half"), node("Abs", ["h"], "y_one")]
+    before = model_of(nodes, CONV, outputs=("y", "y_half", "y_one"))
+    after, changed = rewritten(before, "gelu")
+    assert changed == 1
+    assert_same(before, after)
+    constants = {"w": numbers(1, 16, 3), "r": numbers(1, 16, 4, seed=1)}
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4),
+        node("Neg", ["y"], "y_hidden"),
+    ]
+    before = model_of(nodes, constants, shape=("n", 2, 3), outputs=("y", "y_hidden"))
+    after, changed = rewritten(before, "lstm_outputs")
+    assert changed == 1
+    assert_same(before, after)
+
+
+def test_a_gelu_of_a_type_that_numpy_has_not_is_left_alone() -> None:
+    nodes = [
+        node("Cast", ["x"], "i", to=TensorProto.BFLOAT16),
+        node("Gelu", ["i"], "g"),
+        node("Cast", ["g"], "y", to=TensorProto.FLOAT),
+    ]
+    after, changed = rewritten(model_of(nodes, {}), "gelu")
+    assert changed == 0 and "Gelu" in operators(after)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_a_gelu_has_numbers_of_its_own_type(dtype: type[np.floating]) -> None:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

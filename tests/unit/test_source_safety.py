@@ -27,6 +27,7 @@ from graftkit.core.errors import SourceError
 from graftkit.sources import load
 from graftkit.sources.allowed_globals import ALLOWED_GLOBALS
 from graftkit.sources.expression_grammar import is_expression, is_guard
+from graftkit.sources.files import record_sizes
 from graftkit.sources.pickle_safety import wanted_globals
 
 
@@ -343,10 +344,22 @@ def test_sample_inputs_that_are_a_bare_pickle_run_nothing(
 def test_what_the_checks_overlook_torch_does_not_unpickle(
     tmp_path: Path, members: dict[str, bytes], marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graftkit.sources.archive.check_archive", lambda reader, where: None)
+    monkeypatch.setattr("graftkit.sources.archive.check_archive", lambda reader, sizes, where: None)
     monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
     refusal(program_file(tmp_path / "net.pt2", members | {SAMPLES: saved(((Evil(marker),), {}))}))
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_a_reader_that_tells_no_sizes_takes_those_of_the_other_one() -> None:
+    """As torch's does before 2.12."""
+
+    class Reader:
+        def get_all_records(self) -> list[str]:
+            return ["data.pkl", "data/0"]
+
+    assert record_sizes(Reader(), {"data.pkl": 3, "data/0": 8, "version": 1}) == {"data.pkl": 3, "data/0": 8}
+    with pytest.raises(SourceError, match="'data/0' lies in the archive for some readers only; do not use this file"):
+        record_sizes(Reader(), {"data.pkl": 3})
 
 
 def test_pickled_weights_run_nothing(tmp_path: Path, members: dict[str, bytes], marker: Path) -> None:

@@ -7,7 +7,7 @@ from math import sqrt
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graftkit.folding.rewrites.tensors import nodes_of
+from graftkit.folding.rewrites.tensors import fresh, nodes_of
 
 
 def spell_gelu(graph: gs.Graph) -> int:
@@ -19,7 +19,7 @@ def spell_gelu(graph: gs.Graph) -> int:
     spelled = 0
     for node in nodes_of(graph, "Gelu"):
         given, dtype = node.inputs[0], node.inputs[0].dtype
-        if dtype is None or node.attrs.get("approximate", "none") not in ("none", b"none"):
+        if dtype is None or isinstance(dtype, int) or node.attrs.get("approximate", "none") not in ("none", b"none"):
             continue
         _spell(graph, node, given, np.dtype(dtype))
         spelled += 1
@@ -30,10 +30,10 @@ def _spell(graph: gs.Graph, node: gs.Node, x: gs.Tensor, dtype: np.dtype) -> Non
     result = node.outputs[0]
 
     def number(what: str, value: float) -> gs.Constant:
-        return gs.Constant(f"{result.name}_{what}", np.array(value, dtype))
+        return gs.Constant(fresh(graph, f"{result.name}_{what}"), np.array(value, dtype))
 
     def made(operator: str, what: str, *inputs: gs.Tensor) -> gs.Tensor:
-        output = gs.Variable(f"{result.name}_{what}", dtype=x.dtype, shape=x.shape)
+        output = gs.Variable(fresh(graph, f"{result.name}_{what}"), dtype=x.dtype, shape=x.shape)
         graph.nodes.append(gs.Node(operator, node.name, inputs=list(inputs), outputs=[output]))
         return output
 

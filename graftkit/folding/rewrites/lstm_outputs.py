@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from graftkit.folding.rewrites.tensors import nodes_of
+from graftkit.folding.rewrites.tensors import fresh, nodes_of
 
 _OUTPUTS = ("sequence", "hidden", "cell")
 
@@ -17,7 +17,7 @@ def name_lstm_outputs(graph: gs.Graph) -> int:
         if given is None or len([tensor for tensor in node.outputs if not tensor.is_empty()]) == len(_OUTPUTS):
             continue
         for place, what in enumerate(_OUTPUTS):
-            _name(node, place, gs.Variable(f"{given.name}_{what}", dtype=given.dtype))
+            _name(node, place, gs.Variable(fresh(graph, f"{given.name}_{what}"), dtype=given.dtype))
         named += 1
     return named
 

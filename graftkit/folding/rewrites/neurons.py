@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 
@@ -47,18 +47,18 @@ def drop_neurons(graph: gs.Graph) -> int:
             continue
         seen.update(id(maker) for maker in found.makers)
         found.steps.sort(key=lambda node: order[id(node)])
-        dropped += _dropped(found, graph.opset)
+        dropped += _dropped(found, graph.opset, outputs)
     return dropped
 
 
-def _dropped(found: Channels, opset: int) -> int:
+def _dropped(found: Channels, opset: int, outputs: Set[str]) -> int:
     """Take out, in place, what can go. Returns whether anything did."""
     if found.count < 2 or not found.readers:
         return 0
     zero = [_column_zeros(reader) for reader in found.readers]
     silent = any(np.any(_row_zeros(call)) for call in (*found.makers, *filter(is_depthwise, found.steps)))
     said = _what_is_said(found, opset) if silent else {}
-    heard = [_heard(reader, said.get(reader.inputs[0].name), found.count) for reader in found.readers]
+    heard = [_heard(reader, said.get(reader.inputs[0].name), found.count, outputs) for reader in found.readers]
     gone = np.all([z | h.known for z, h in zip(zero, heard, strict=True)], axis=0)
     if gone.all():
         gone[0] = False
@@ -139,12 +139,12 @@ def _computed(step: gs.Node, given: Sequence[_Said], found: Channels, opset: int
     return None if made is None or made[0].size != found.count else made[0].reshape(-1)
 
 
-def _heard(reader: gs.Node, said: _Said | None, count: int) -> _Said:
-    """What a reader hears that it could as well have in its bias."""
+def _heard(reader: gs.Node, said: _Said | None, count: int, outputs: Set[str]) -> _Said:
+    """What a reader hears that it could as well have in its bias; a product that is given has none behind it."""
     if said is None:
         return _Said(np.zeros(count), np.zeros(count, bool))
     said = _bordered(reader, said)
-    if reader.op == "MatMul" and _bias_behind(reader) is None:
+    if reader.op == "MatMul" and (reader.outputs[0].name in outputs or _bias_behind(reader) is None):
         return _Said(said.values, said.known & (said.values == 0))
     return said
 

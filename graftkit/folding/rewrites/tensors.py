@@ -21,6 +21,14 @@ def held(graph: gs.Graph) -> frozenset[str]:
     return frozenset(tensor.name for each in (graph, *inner) for tensor in each.outputs)
 
 
+def fresh(graph: gs.Graph, name: str) -> str:
+    """This name, with as many underscores behind it as no tensor of the graph, nor of graphs inside it, has."""
+    taken = {found for each in (graph, *graph.subgraphs(recursive=True)) for found in each.tensors()}
+    while name in taken:
+        name += "_"
+    return name
+
+
 def rank(tensor: gs.Tensor) -> int | None:
     """How many dimensions a tensor has, None where that is not known."""
     return None if tensor.shape is None else len(tensor.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graftkit.folding.rewrites.sizes import Dim, sizes_of
-from graftkit.folding.rewrites.tensors import held, nodes_of
+from graftkit.folding.rewrites.tensors import fresh, held, nodes_of
 
 
 def merge_turns(graph: gs.Graph) -> int:
@@ -20,7 +20,8 @@ def merge_turns(graph: gs.Graph) -> int:
     outputs = held(graph)
     swapped = sum(_swapped(node) for node in nodes_of(graph))  # first: the others take apart what it knows
     return swapped + sum(
-        _turned(node) or _reshaped(node) or _without_axis(node, outputs) or _squeezed(node) for node in nodes_of(graph)
+        _turned(node) or _reshaped(node) or _without_axis(node, outputs) or _squeezed(graph, node)
+        for node in nodes_of(graph)
     )
 
 
@@ -43,7 +44,7 @@ def _reshaped(node: gs.Node) -> bool:
     return True
 
 
-def _squeezed(node: gs.Node) -> bool:
+def _squeezed(graph: gs.Graph, node: gs.Node) -> bool:
     """An axis that a Transpose moves and a Squeeze takes away need not be moved, where the others stay in order."""
     turn = _maker(node, "Transpose") if node.op == "Squeeze" else None
     order = list(turn.attrs.get("perm", ())) if turn is not None else []
@@ -53,7 +54,10 @@ def _squeezed(node: gs.Node) -> bool:
     axis = order.pop(gone[0])
     if order != sorted(order):
         return False
-    node.inputs = [turn.inputs[0], gs.Constant(f"{node.outputs[0].name}_axis", np.array([axis], np.int64))]
+    node.inputs = [
+        turn.inputs[0],
+        gs.Constant(fresh(graph, f"{node.outputs[0].name}_axis"), np.array([axis], np.int64)),
+    ]
     return True
 
 
