@@ -1,8 +1,8 @@
-"""The same network with the same dendrites as an ONNX file: graftkit's beside what torch exports of PerforatedAI 3.2.9's.
+"""One network with the same dendrites as an ONNX file: graftkit's beside what torch exports of PerforatedAI 3.2.9's.
 
 Each Conv and Linear has one dendrite, a copy of it through a sigmoid; both files hold the same number of parameters.
-PerforatedAI's model grows in an interpreter of its own, and is exported there as its documentation has it, by
-`torch.onnx.export`, by tracing, since the newer exporter refuses it; each file is held against the model that it came from.
+PerforatedAI's model grows in an interpreter of its own, which needs onnx and onnxscript besides, and is exported there
+by `torch.onnx.export`, by tracing, since the newer exporter refuses it; its file is held against its model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -77,7 +76,7 @@ def theirs(name: str, folder: Path) -> int:
 
 
 def ours(name: str) -> tuple[Any, int]:
-    """graftkit's file before a layout, and how many parameters the model has."""
+    """Our file before a layout, and how many parameters the model has."""
     import graftkit as gk
     from graftkit.shipping import build as built
 
