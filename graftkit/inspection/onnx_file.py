@@ -86,11 +86,12 @@ def _with_gate(model: onnx.ModelProto, gate: Any, found: Inspection) -> Inspecti
     except (KeyError, OverflowError, TypeError, ValueError):
         raise SourceError(f"{found.name}: what graftkit says of its gate in the file's metadata is broken") from None
     counted = _counted(model, found.name)
-    most, least = counted.macs(max), counted.macs(min)
     note = (
         f"a gate runs the dendrites for rows of which the network is less than {threshold:.4f} sure without them,"
-        f" {100 * share:.1f}% of validation rows; such a row takes {most:,} multiply-adds, any other {least:,}"
+        f" {100 * share:.1f}% of validation rows"
     )
+    if not _free(counted.sites):  # else the number of positions is not known here
+        note += f"; such a row takes {counted.macs(max):,} multiply-adds, any other {counted.macs(min):,}"
     return replace(found, notes=(*found.notes, note))
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -334,6 +334,20 @@ def test_what_inspect_says_of_it(made: shipping.Gated, model: GraftedModel) -> N
 
     cut = inspect_onnx(proto, {**read_description(proto), "gate": None}, name="cut")
     assert not any(site.dendrites for site in cut.sites) and "the graph has none there" in cut.notes[-1]
+
+
+def test_multiply_adds_of_positions_whose_number_is_free_are_not_told(made: shipping.Gated) -> None:
+    from graftkit.folding import read_description
+    from graftkit.inspection import inspect_onnx
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", channels, "height", "width"))
+        for name, channels in (("x", 1), ("y", 2))
+    ]
+    weight = numpy_helper.from_array(np.ones((2, 1, 3, 3), np.float32), "w")
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "free", ends[:1], ends[1:], [weight])
+    found = inspect_onnx(helper.make_model(graph), read_description(onnx.load(made.path)), name="free")
+    assert found.notes[-1].startswith("a gate runs") and found.notes[-1].endswith("% of validation rows")
 
 
 def test_bench_counts_the_costlier_branch(made: shipping.Gated) -> None:
