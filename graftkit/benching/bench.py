@@ -7,10 +7,10 @@ from functools import partial
 
 from graftkit.benching.energy import Meter
 from graftkit.benching.files import File, feed_of
-from graftkit.benching.memory import Peaks
 from graftkit.contracts import Feed
 from graftkit.core.benches import BenchReport, Timing
 from graftkit.core.errors import ExportError
+from graftkit.memory import Peaks
 from graftkit.reporting.benches import threads_words
 from graftkit.runtimes import RUNTIMES
 from graftkit.timing import ratio, timed

@@ -1,0 +1,46 @@
+"""The `memory` cost: bytes that onnxruntime takes at most to load the file and run one row."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from graftkit.core import sizes
+from graftkit.core.errors import PlanError
+from graftkit.costs.written import Measured, Pair, plain
+from graftkit.memory import Peaks
+from graftkit.model import GraftedModel
+
+_TIMES = 3
+
+
+@dataclass(frozen=True)
+class Memory(Measured):
+    """Bytes beyond those of a file that does nothing, each in a process of its own; the median of three."""
+
+    name: ClassVar[str] = "memory"
+    unit: ClassVar[str] = "bytes"
+    units: ClassVar[Mapping[str, float]] = sizes.UNITS
+
+    def given(self, model: GraftedModel) -> float:
+        pair = plain(model)
+        return _peak(pair.before, pair)
+
+    def more(self, pair: Pair) -> float:
+        return _peak(pair.after, pair) - _peak(pair.before, pair)
+
+
+def _peak(model: bytes, pair: Pair) -> float:
+    """Raises PlanError where the system does not tell."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        found = [Peaks().of(path, dict(pair.inputs), "onnxruntime", 1) for _ in range(_TIMES)]
+    told = [peak for peak in found if peak is not None]
+    if not told:
+        raise PlanError("memory cannot be measured on this system; choose size, parameters, macs or latency")
+    return float(statistics.median(told))
