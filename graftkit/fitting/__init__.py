@@ -1,8 +1,22 @@
 """Fits one traced model: what a budget buys, the grafted arm, its control, and what each site gained."""
 
-from graftkit.fitting.arms import Settings
+from graftkit.fitting.arms import Arm, Fitter, Settings
+from graftkit.fitting.evidence import difference_error
 from graftkit.fitting.fit import PRECISIONS, FitResult, check_budget, fit_model
 from graftkit.fitting.journal import FolderJournal, Journal
-from graftkit.fitting.trial import TRIAL
+from graftkit.fitting.trial import TRIAL, trial
 
-__all__ = ["PRECISIONS", "TRIAL", "FitResult", "FolderJournal", "Journal", "Settings", "check_budget", "fit_model"]
+__all__ = [
+    "PRECISIONS",
+    "TRIAL",
+    "Arm",
+    "FitResult",
+    "Fitter",
+    "FolderJournal",
+    "Journal",
+    "Settings",
+    "check_budget",
+    "difference_error",
+    "fit_model",
+    "trial",
+]

@@ -21,7 +21,7 @@ from graftkit.model import GraftedModel
 from graftkit.plan import Graft, GraftPlan
 from graftkit.rules import Gradient
 from graftkit.schedules import Cycles, Replay
-from graftkit.training import Best, Recipe, Trainer, bests_from_state, bests_to_state
+from graftkit.training import Best, Recipe, Teacher, Trainer, bests_from_state, bests_to_state
 
 UNSHRUNK, SHRUNK = "control, not shrunk", "control, shrunk"  # of two controls the one that does not count
 
@@ -97,9 +97,10 @@ class Fitter:
         settings: Settings,
         observer: Observer,
         journal: Journal,
+        teacher: Teacher | None = None,
     ):
         self.model, self.data, self.criterion, self.metric = model, data, criterion, metric
-        self.settings, self.journal = settings, journal
+        self.settings, self.journal, self.teacher = settings, journal, teacher
         self.device = next(model.parameters()).device
         _check_alike(data)
         ranks.make_alike(model)
@@ -140,6 +141,10 @@ class Fitter:
         """Grow from the given model."""
         schedule = Cycles(epochs=self.settings.epochs, cycles=self.settings.cycles, phases=rule.phases)
         return self._arm("grafted", additions, rule, schedule, seed)
+
+    def plain_arm(self, name: str, lengths: Sequence[int], seed: int) -> Arm:
+        """Train the given model for phases of these lengths, nothing grafted."""
+        return self._arm(name, (), Gradient(), Replay(tuple(lengths)), seed, shrinks=False)
 
     def trial_arm(self, candidates: Sequence[Graft], rule: Rule, epochs: int, seed: int) -> Arm:
         """Graft all candidates at once and train for a short time."""
@@ -206,6 +211,7 @@ class Fitter:
                 held_out=training.batches(parts[1], 256) if parts else None,
                 max_parameters=self.settings.max_parameters,
                 fabric=self.fabric,
+                teacher=self.teacher,
                 observer=self.observer,
                 arm=name,
                 seed=seed,

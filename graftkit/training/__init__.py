@@ -4,7 +4,9 @@ from graftkit.training.attribution import Worth, attribute
 from graftkit.training.batches import batches, hold_out
 from graftkit.training.checkpoints import Checkpoints
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
+from graftkit.training.distilling import Teacher
 from graftkit.training.evaluate import answers, evaluate, predict
+from graftkit.training.fresh import fresh
 from graftkit.training.growth import Growth
 from graftkit.training.keeping import Best, bests_from_state, bests_to_state, may_keep
 from graftkit.training.loop import run
@@ -20,6 +22,7 @@ __all__ = [
     "Growth",
     "Recipe",
     "Step",
+    "Teacher",
     "Trainer",
     "Worth",
     "accuracy",
@@ -33,6 +36,7 @@ __all__ = [
     "evaluate",
     "find_loss",
     "find_metric",
+    "fresh",
     "hold_out",
     "may_keep",
     "one_process",

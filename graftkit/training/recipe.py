@@ -16,6 +16,8 @@ class Recipe:
         warmup: share of a phase's steps.
         settled: share of a phase's epochs, at its end, whose states may be kept: with few validation rows the best of
             all epochs is one that was lucky while the learning rate was high (docs/results.md).
+        sparsity: weight of the sum of absolute scales of normalisations and strengths of dendrites in the loss, which
+            draws channels that do little to zero (Liu et al. 2017); 0 for none.
         shrink: what the network's weights are multiplied by before each phase; 1 leaves them as they are.
     """
 
@@ -23,6 +25,7 @@ class Recipe:
     weight_decay: float = 1e-2
     warmup: float = 0.05
     settled: float = 0.25
+    sparsity: float = 0.0
     shrink: float = 1.0
 
     def rate(self, step: int, steps: int) -> float:

@@ -17,8 +17,10 @@ from graftkit.learning import Rule
 from graftkit.model import GraftedModel, learning
 from graftkit.plan import Graft
 from graftkit.training.criteria import counted
+from graftkit.training.distilling import Teacher
 from graftkit.training.growth import Growth
 from graftkit.training.recipe import Recipe
+from graftkit.training.scales import scales
 from graftkit.training.shrinking import check_shrink, shrink
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Trainer(Growth):
         baseline: the validation score of the model as given, a finite number.
         steps_per_epoch: calls of `learn` between two calls of `step`, for the learning rate's course.
         recipe: optimizer settings, the same in every phase.
+        teacher: whose answers are learned from, too.
 
     Raises:
         TrainingError: the baseline is not a finite number, a rule's held-out rows are missing, or the recipe shrinks
@@ -76,6 +79,7 @@ class Trainer(Growth):
         held_out: Iterable[tuple[Inputs, Tensor]] | None = None,
         max_parameters: int | None = None,
         fabric: Fabric | None = None,
+        teacher: Teacher | None = None,
         observer: Observer | None = None,
         arm: str = "grafted",
         seed: int = 0,
@@ -84,8 +88,9 @@ class Trainer(Growth):
             raise TrainingError(f"the model as given scores {baseline} on the validation rows; look at its weights")
         check_shrink(model, recipe.shrink, rule)
         self.recipe, self.steps_per_epoch = recipe, steps_per_epoch
-        self.fabric = fabric or one_process("cpu")
+        self.fabric, self.teacher = fabric or one_process("cpu"), teacher
         self._norms = any("batch_norm" in str(node.target) for node in model.traced.train_graph.graph.nodes)
+        self._scales: list[nn.Parameter] = []  # those that are drawn to zero
         self._total, self._rows = 0.0, 0  # the objective summed over the rows of this epoch
         self._course = 0  # steps of the learning rate's course
         super().__init__(
@@ -109,7 +114,11 @@ class Trainer(Growth):
         given = self.model.arrange(inputs)
         with self.fabric.autocast():
             output = self.model(*given)
-        return self.criterion(output if output.dtype == torch.float64 else output.float(), targets)
+        own = self.criterion(output if output.dtype == torch.float64 else output.float(), targets)
+        own = own if self.teacher is None else self.teacher.mixed(own, given, output)
+        for scale in self._scales:
+            own = own + self.recipe.sparsity * scale.abs().sum()
+        return own
 
     def learn(self, inputs: Inputs, targets: Tensor) -> float:
         """One step on one batch; returns the objective.
@@ -224,6 +233,7 @@ class Trainer(Growth):
         if not parameters:
             raise TrainingError("no parameter of the model may be trained: every requires_grad is False")
         self._course = steps
+        self._scales = scales(self.model) if self.recipe.sparsity else []
         recipe, rate = self.recipe, self.recipe.learning_rate * self.pace
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
