@@ -5,6 +5,7 @@ GraftkitError
 ├── TraceError           a model that cannot be captured as graphs
 │   └── CaptureError     the whole cannot be, a part of it may be
 ├── PlanError            what was asked to be grafted where
+├── PruningError         a width that cannot shrink as asked
 ├── DataError            the rows, labels or their shapes
 ├── TrainingError        numbers that went wrong while training
 ├── ExportError          the ONNX file that was to be written
@@ -40,6 +41,10 @@ class CaptureError(TraceError):
 
 class PlanError(GraftkitError):
     """A graft that cannot be made: an unknown site, kind or option."""
+
+
+class PruningError(GraftkitError):
+    """The model cannot be made smaller as asked."""
 
 
 class DataError(GraftkitError):

@@ -1,0 +1,28 @@
+"""Structured pruning of a live module: which widths can shrink, what channels are worth, and how they are taken out."""
+
+from graftkit.pruning.cutting import cut, worths
+from graftkit.pruning.finding import widths
+from graftkit.pruning.graph import Channels, library
+from graftkit.pruning.importances import IMPORTANCES, Importance
+from graftkit.pruning.prices import Prices, Unit, prices
+from graftkit.pruning.shapes import Shapes, apply, shapes_of
+from graftkit.pruning.widths import Change, Kept, Width
+
+__all__ = [
+    "IMPORTANCES",
+    "Change",
+    "Channels",
+    "Importance",
+    "Kept",
+    "Prices",
+    "Shapes",
+    "Unit",
+    "Width",
+    "apply",
+    "cut",
+    "library",
+    "prices",
+    "shapes_of",
+    "widths",
+    "worths",
+]

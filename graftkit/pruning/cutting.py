@@ -1,0 +1,119 @@
+"""Takes channels out of a live module until it is as small as asked, those worth least for their price first."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graftkit.core.errors import PruningError
+from graftkit.pruning.graph import Channels
+from graftkit.pruning.importances import Importance
+from graftkit.pruning.prices import Prices
+from graftkit.pruning.widths import Width
+
+_GAP = 0.5  # of what has to go, at most, between two looks at prices, which change as channels go
+
+
+@dataclass
+class _Lot:
+    """A width that is being cut: what its units are worth, and which are left."""
+
+    width: Width
+    worth: Tensor
+    units: list[int]
+    channels: list[int]
+    price: float = 0.0
+
+    def take(self, channels: Channels, units: Sequence[int]) -> None:
+        """These of its units leave."""
+        gone = sorted(channel for unit in units for channel in self.width.units[unit])
+        channels.take(self.width, [bisect_left(self.channels, channel) for channel in gone], len(units))
+        left = set(gone)
+        self.channels = [channel for channel in self.channels if channel not in left]
+        self.units = [unit for unit in self.units if unit not in set(units)]
+
+
+def worths(channels: Channels, widths: Sequence[Width], importance: Importance) -> dict[str, Tensor]:
+    """What each unit of each width is worth, [units], by the width's name; gradients are those of one batch."""
+    found = {}
+    for width in widths:
+        own = importance.of(channels, channels.group(width.name, range(_count(width))))
+        found[width.name] = torch.stack([own[list(unit)].sum() for unit in width.units])
+    return found
+
+
+def cut(
+    module: nn.Module,
+    example: Any,
+    widths: Sequence[Width],
+    worth: Mapping[str, Tensor],
+    prices: Prices,
+    target: float,
+    *,
+    least: float = 0.0,
+) -> tuple[Width, ...]:
+    """Take units out of a module, in place, until it costs no more than a target; the widths that are left.
+
+    Args:
+        module: with the widths as they are.
+        example: its inputs.
+        widths: what may shrink.
+        worth: of each unit, by the width's name.
+        prices: what is counted.
+        target: in the unit of the prices.
+        least: the share of its units that each width keeps; one unit stays in any case.
+
+    Raises PruningError where the target cannot be met, with the smallest that can.
+    """
+    channels = Channels(module, example)
+    floor = {width.name: max(1, round(least * len(width.units))) for width in widths}
+    lots = [_Lot(w, worth[w.name], list(range(len(w.units))), list(range(_count(w)))) for w in widths]
+    while (gap := prices.of(module) - target) > 0:
+        for lot in lots:
+            group = channels.group(lot.width.name, range(len(lot.channels)))
+            lot.price = prices.channel(channels, group, len(lot.channels)) * len(lot.width.units[0])
+        chosen = _cheapest(lots, floor, gap)
+        if not chosen:
+            raise PruningError(
+                f"{prices.of(module):,.0f} {prices.unit} is the smallest that pruning reaches, and {target:,.0f} were"
+                " asked for"
+            )
+        for lot, units in chosen:
+            lot.take(channels, units)
+    return tuple(_left(lot) for lot in lots)
+
+
+def _cheapest(lots: Sequence[_Lot], floor: Mapping[str, int], gap: float) -> list[tuple[_Lot, list[int]]]:
+    """The units that are worth least for their price, as many as fill a part of the gap."""
+    offers = sorted(
+        (float(lot.worth[unit]) / max(lot.price, 1e-9), number, unit)
+        for number, lot in enumerate(lots)
+        for unit in lot.units
+    )
+    taken: dict[int, list[int]] = {}
+    sum_ = 0.0
+    for _, number, unit in offers:
+        lot, own = lots[number], taken.get(number, [])
+        if len(lot.units) - len(own) <= floor[lot.width.name]:
+            continue
+        if taken and sum_ + lot.price > _GAP * gap:
+            break
+        taken[number] = [*own, unit]
+        sum_ += lot.price
+    return [(lots[number], units) for number, units in taken.items()]
+
+
+def _left(lot: _Lot) -> Width:
+    """The width with its units numbered anew."""
+    at = {channel: number for number, channel in enumerate(lot.channels)}
+    units = tuple(tuple(at[channel] for channel in lot.width.units[unit]) for unit in lot.units)
+    return Width(lot.width.name, lot.width.layers, units, lot.width.changes)
+
+
+def _count(width: Width) -> int:
+    return sum(len(unit) for unit in width.units)
