@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from graftkit import api, sources, surgery
+from graftkit import api, pruning, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, SourceRequest
 from graftkit.core.errors import DataError, RunError, SourceError
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
-from graftkit.run_folder import SOURCE, RunFolder
+from graftkit.run_folder import SHAPES, SOURCE, RunFolder
 
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
@@ -40,11 +40,16 @@ def open_given(path: Path, *, trust: bool, allow: tuple[str, ...] = ()) -> tuple
         loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
         if loaded.provenance.get("sha256") != facts["sha256"]:
             raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
+        _as_pruned(loaded, path)
         rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
         traced = api.trace(loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"))
     except (SourceError, DataError) as error:
         raise type(error)(f"{_made_from(path, facts)}: {error}") from error
-    return surgery.empty(traced), rows, facts
+    model = surgery.empty(traced)
+    if _shapes(path).is_file():  # the weights that channels were taken from are others now
+        state = RunFolder(path).read_checkpoint()
+        model.restore({name: tensor for name, tensor in state.items() if name.startswith("base.")})
+    return model, rows, facts
 
 
 def put_back(model: GraftedModel, path: Path) -> None:
@@ -54,6 +59,16 @@ def put_back(model: GraftedModel, path: Path) -> None:
         surgery.put_back(model, folder.read_plan(), folder.read_checkpoint(), build_dendrite)
     except RuntimeError as error:  # torch's word for names or shapes that do not fit
         raise RunError(f"{path}: the checkpoint does not fit the plan: {str(error).splitlines()[0]}") from None
+
+
+def _shapes(path: Path) -> Path:
+    return path / SHAPES
+
+
+def _as_pruned(loaded: LoadedModel, path: Path) -> None:
+    """Give the module, in place, the shapes of what a compression made of it. Raises RunError."""
+    if _shapes(path).is_file() and isinstance(loaded.model, torch.nn.Module):
+        pruning.apply(loaded.model, pruning.Shapes.from_json(RunFolder(path).read_json(SHAPES)))
 
 
 def _made_from(path: Path, facts: Mapping[str, Any]) -> str:

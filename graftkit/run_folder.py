@@ -26,10 +26,10 @@ from graftkit.plan import GraftPlan
 
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
-VALUES, REQUEST, LOGS = "values.json", "request.json", "logs"
+VALUES, REQUEST, LOGS, SHAPES = "values.json", "request.json", "logs", "pruned.json"
 _PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
 _WEIGHTS = "model.safetensors"
-_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS})
+_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS, SHAPES})
 
 
 @dataclass(frozen=True)

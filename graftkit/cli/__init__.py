@@ -14,6 +14,7 @@ from graftkit.core.errors import GraftkitError
 
 COMMANDS = {
     "augment": "Graft dendrites onto a trained model, train, and write a verified ONNX file.",
+    "compress": "Make a model smaller: prune it, and graft dendrites where they are worth more than channels.",
     "sweep": "Search the settings of augment: accuracy against size, with dendrites and without.",
     "inspect": "Show a model's sites and which dendrites they received.",
     "export": "Write a run's model as ONNX again, with other options.",

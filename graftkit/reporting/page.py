@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from graftkit.core.records import RunReport
@@ -28,10 +28,9 @@ def report_html(report: RunReport) -> str:
     from graftkit.reporting.curves import curves_svg
     from graftkit.reporting.value_picture import value_svg
 
-    source = resources.files("graftkit.reporting").joinpath(TEMPLATE).read_text("utf-8")
     picture = network_svg(report.inspection)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(
+    return rendered(
+        TEMPLATE,
         report=report,
         inspection=report.inspection,
         verdict=verdict(report),
@@ -52,6 +51,15 @@ def report_html(report: RunReport) -> str:
         wide=picture_width(picture) > TEXT_WIDTH,
         wording=wording,
     )
+
+
+def rendered(template: str, **given: Any) -> str:
+    """A template of this room, filled."""
+    loader = PackageLoader("graftkit", "reporting")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**given)
 
 
 def picture_width(svg: str) -> int:

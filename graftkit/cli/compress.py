@@ -1,0 +1,163 @@
+"""`graftkit compress`: a smaller model, pruned, with dendrites where they are worth more than channels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from graftkit.cli import options
+from graftkit.cli.augment import default_folder
+from graftkit.cli.stopping import stopping
+
+_AFTER_SIGTERM = "if training had begun, `compress --resume RUN` goes on with it"
+_WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME-small]")
+@click.option("--keep", metavar="SHARE", help="Share of the parameters to keep, as 40%.  [default: 40%]")
+@click.option("--target", metavar="WHAT=SIZE",
+              help="How small, instead: parameters=16430, macs=50%, size=60KB, latency=200us, memory=1MB.")  # fmt: skip
+@click.option("--max-loss", type=click.FloatRange(0), metavar="POINTS",
+              help="Find the smallest model that loses no more on validation (hundredths for R2).")  # fmt: skip
+@click.option("--front", is_flag=True, help="The whole curve: ten sizes from 100% to 5%, the knee ships.")
+@click.option("--steps", type=click.IntRange(1), default=4, show_default=True,
+              help="Steps down to the target, each followed by training.")  # fmt: skip
+@click.option("--importance", type=click.Choice(["first-order", "taylor", "magnitude"]), default="first-order",
+              show_default=True, help="What channels are worth.")  # fmt: skip
+@click.option("--distil", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True,
+              help="Share of the loss that is made of the given model's answers.")  # fmt: skip
+@click.option("--sparsity", type=click.FloatRange(0), metavar="WEIGHT",
+              help="L1 on scales and strengths.  [default: chosen on validation, with the weight decay]")  # fmt: skip
+@click.option("--dendrites/--no-dendrites", default=True, help="Let dendrites compete with channels.")
+@click.option("--scratch/--no-scratch", default=True,
+              help="Also train a plain network of the same shape from scratch, for as long.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs of each step.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
+@click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
+@click.option("--margin", type=click.FloatRange(0), default=1.0, show_default=True,
+              help="Ship dendrites where they gain more than so many standard errors on validation.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions, with mean and spread."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
+@click.option("--deterministic", is_flag=True, help="Refuse operations that may give other numbers each time.")
+@options.opset
+@options.layout
+@options.model
+@click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN",
+              help="Instead of MODEL: go on with a run that was stopped or killed, to the same end.")  # fmt: skip
+@options.as_json
+@click.pass_context
+def compress(context: click.Context, /, **given: Any) -> None:
+    """Make MODEL smaller: channels that do little leave, in steps, and the rest learns from MODEL's answers.
+
+    Then dendrites compete with channels that cost as much, and validation decides. The run's folder is one that
+    `inspect`, `export`, `verify`, `bench` and, as a model, `augment` take. Needs the extra `compress`.
+    """
+    _check(context, given)
+    options.started()
+    from graftkit import compressing
+    from graftkit.cli.progress import Watcher
+
+    out: Path = given["resume"] or given["out"] or _folder(given["model"])
+    with Watcher() as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM):
+        if given["resume"]:
+            report = compressing.resume(out, observer, trust=given["trust"], allow=given["allow"])
+        else:
+            report = compressing.compress(_asked(given, out), observer)
+    if given["as_json"]:
+        click.echo((out / "metrics.json").read_text(), nl=False)
+        return
+    if report is None:
+        click.echo(f"{out} came to its end before; there is nothing to go on with")
+        return
+    _show(report, out)
+
+
+def _show(report: Any, out: Path) -> None:
+    from rich.console import Console
+
+    from graftkit.reporting.compressions import compression_table, compression_verdict
+
+    piped = not sys.stdout.isatty()
+    console = Console(highlight=False, soft_wrap=piped, width=200 if piped else None)
+    console.print()
+    for sentence in filter(None, compression_verdict(report)):
+        console.print(sentence, markup=False, soft_wrap=piped)
+    console.print()
+    console.print(compression_table(report))
+    parity = ", ".join(f"{name} {worst:.1e}" for name, worst in report.parity.items())
+    console.print(f"Verified against the trained model (largest relative difference): {parity}", markup=False)
+    console.print(f"Written: {out / 'model.onnx'} and {out / 'report.html'}", markup=False)
+
+
+def _check(context: click.Context, given: dict[str, Any]) -> None:
+    """A model, or a run to go on with; and one goal."""
+    if given["resume"] is None and given["model"] is None:
+        raise click.UsageError("Missing argument 'MODEL' (or --resume RUN).", context)
+    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given["resume"] is not None:
+        more = next((name for name in said if name not in _WITH_RESUME), None)
+        if more is not None:
+            what = "MODEL" if more == "model" else f"--{more.replace('_', '-')}"
+            raise click.UsageError(f"--resume goes on with the run's own settings; leave out {what}", context)
+    if given["keep"] and given["target"]:
+        raise click.UsageError("--keep and --target both say how small; give one", context)
+    if given["front"] and given["max_loss"] is not None:
+        raise click.UsageError("--front shows every size, and --max-loss looks for one; give one", context)
+    for sizes in ("front", "max_loss"):
+        share = given["keep"] or "%" in (given["target"] or "") or any(c.isdigit() for c in given["target"] or "")
+        if given[sizes] and share:
+            raise click.UsageError(
+                f"--{sizes.replace('_', '-')} looks for sizes itself; give --target the cost alone, as --target macs",
+                context,
+            )
+
+
+def _asked(given: dict[str, Any], out: Path) -> Any:
+    """What is asked for, from what the command line gave."""
+    from graftkit.compressing import Asked, kept, parse_target
+    from graftkit.fitting import Settings
+    from graftkit.request import Request
+    from graftkit.training import Recipe
+
+    target = given["target"] or f"parameters={100 * kept(given['keep'] or '40%', '--keep'):g}%"
+    searches = given["front"] or given["max_loss"] is not None
+    target = f"{target}=100%" if searches and "=" not in target else target
+    parse_target(target)
+    settings = Settings(
+        epochs=given["epochs"],
+        batch_size=given["batch_size"],
+        recipe=Recipe(learning_rate=given["learning_rate"]),
+        seed=given["seed"],
+        seeds=given["seeds"],
+        margin=given["margin"],
+        device=given["device"],
+        deterministic=given["deterministic"],
+    )
+    names = ("data", "loss", "metric", "output", "dynamic", "opset", "layout", "force")
+    request = Request(
+        source=options.source_request(given["model"], given),
+        out=out,
+        settings=settings,
+        **{name: given[name] for name in names},
+    )
+    own = ("max_loss", "front", "steps", "importance", "distil", "sparsity", "dendrites", "scratch")
+    return Asked(request=request, target=target, **{name: given[name] for name in own})
+
+
+def _folder(model: str) -> Path:
+    """`runs/NAME-small`."""
+    run = default_folder(model)
+    return run.with_name(f"{run.name}-small")

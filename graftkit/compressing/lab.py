@@ -1,0 +1,168 @@
+"""What stays the same while a model is made smaller: data, loss, settings, teacher; and networks that it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from graftkit import api, pruning, surgery, training
+from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer
+from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
+from graftkit.fitting import Arm, Fitter, Journal, Settings
+from graftkit.model import GraftedModel
+from graftkit.pruning import Width
+from graftkit.training import Best, Teacher
+
+_BATCHES = 16  # of training rows, for what channels are worth
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A live module, traced, and what may shrink in it.
+
+    Attributes:
+        loaded: the module, as a source gives it.
+        model: its graphs, which share its tensors.
+        widths: what may shrink.
+        measured: its numbers as it stands.
+        epochs: that it was trained for in this run.
+    """
+
+    loaded: LoadedModel
+    model: GraftedModel
+    widths: tuple[Width, ...]
+    measured: Measurement
+    epochs: int = 0
+
+    @property
+    def module(self) -> torch.nn.Module:
+        assert isinstance(self.loaded.model, torch.nn.Module)
+        return self.loaded.model
+
+
+class Prefixed(Journal):
+    """A journal in which keys begin with a word of their own."""
+
+    def __init__(self, journal: Journal, prefix: str):
+        self._journal, self._prefix = journal, prefix
+
+    def ended(self, key: str) -> Any:
+        return self._journal.ended(f"{self._prefix} {key}")
+
+    def now(self, key: str) -> Any:
+        return self._journal.now(f"{self._prefix} {key}")
+
+    def end(self, key: str, state: dict[str, Any]) -> None:
+        self._journal.end(f"{self._prefix} {key}", state)
+
+    def keep(self, key: str, state: Any) -> None:
+        self._journal.keep(f"{self._prefix} {key}", state)
+
+
+@dataclass(eq=False)
+class Lab:
+    """Trains networks of one run alike.
+
+    Attributes:
+        data, criterion, metric: as `fit_model` takes them.
+        settings: with epochs of each step.
+        how: how modules are traced: `output` and `dynamic`.
+        observer: told of all.
+        journal: remembers arms that ended.
+        teacher: the given model, if its answers are learned from.
+        phases, epochs: what was trained so far.
+    """
+
+    data: Data
+    criterion: Criterion
+    metric: Metric
+    settings: Settings
+    how: Mapping[str, Any]
+    observer: Observer
+    journal: Journal
+    teacher: Teacher | None = None
+    phases: list[PhaseRecord] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+    def traced(self, loaded: LoadedModel) -> GraftedModel:
+        """Its graphs, on the device of the run. Raises TraceError."""
+        return surgery.empty(api.trace(loaded, self.data.example(), device=self.settings.device, **self.how))
+
+    def network(self, loaded: LoadedModel, widths: Sequence[Width], *, epochs: int = 0) -> Network:
+        """A module as it stands, traced and measured."""
+        model = self.traced(loaded)
+        return Network(loaded, model, tuple(widths), self.measure(model), epochs)
+
+    def measure(self, model: GraftedModel) -> Measurement:
+        """The numbers of a model as it stands."""
+        device, test = next(model.parameters()).device, self.data.test
+        return Measurement(
+            validation=training.evaluate(model, self.data.validation, self.metric, device),
+            test=None if test is None else training.evaluate(model, test, self.metric, device),
+            parameters=model.parameter_count(),
+            macs=model.macs(),
+        )
+
+    def fitter(self, network: Network, where: str) -> Fitter:
+        """What trains a network; `where` says which of the run's it is."""
+        journal = Prefixed(self.journal, where)
+        return Fitter(
+            network.model,
+            self.data,
+            self.criterion,
+            self.metric,
+            self.settings,
+            self.observer,
+            journal,
+            self.teacher,
+        )
+
+    def trained(self, network: Network, where: str, name: str, lengths: Sequence[int], seed: int) -> Network:
+        """The network in its best state of these phases; its module holds that state. Raises KeyboardInterrupt."""
+        fitter = self.fitter(network, where)
+        arm = fitter.plain_arm(name, lengths, seed)
+        self.heard(fitter, arm)
+        best: Best = arm.best_trained or arm.best
+        measured = fitter.measure_at(best)
+        return replace(network, measured=measured, epochs=network.epochs + sum(lengths))
+
+    def heard(self, fitter: Fitter, arm: Arm) -> None:
+        """Keep what a fitter told. Raises KeyboardInterrupt where the user stopped the arm."""
+        self.phases += fitter.phases
+        self.epochs += fitter.epochs
+        if arm.interrupted:
+            raise KeyboardInterrupt
+
+    def loss(self, model: GraftedModel) -> float:
+        """The loss on labels of the validation rows, mean over rows."""
+        device, total, count = next(model.parameters()).device, 0.0, 0
+        model.eval()
+        with torch.no_grad():
+            for inputs, targets in training.batches(self.data.validation, 256):
+                given = [tensor.to(device) for tensor in model.arrange(inputs)]
+                total += float(self.criterion(model(*given), targets.to(device))) * len(targets)
+                count += len(targets)
+        return total / max(1, count)
+
+    def worths(self, network: Network, importance: pruning.Importance, seed: int) -> dict[str, torch.Tensor]:
+        """What each unit of each width is worth, mean over batches of training rows."""
+        channels = pruning.Channels(network.module, self.data.example())
+        if not importance.reads_rows:
+            return pruning.worths(channels, network.widths, importance)
+        model, device = network.model.eval(), next(network.model.parameters()).device
+        sums: dict[str, torch.Tensor] = {}
+        with training.seeded(seed):
+            rows = training.batches(self.data.train, self.settings.batch_size, seed=seed)
+            for number, (inputs, targets) in enumerate(rows):
+                if number == _BATCHES:
+                    break
+                model.zero_grad(set_to_none=True)
+                given = [tensor.to(device) for tensor in model.arrange(inputs)]
+                self.criterion(model(*given), targets.to(device)).backward()  # type: ignore[no-untyped-call]
+                for name, worth in pruning.worths(channels, network.widths, importance).items():
+                    sums[name] = sums.get(name, torch.zeros(())) + worth
+        model.zero_grad(set_to_none=True)
+        return sums

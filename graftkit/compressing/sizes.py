@@ -1,0 +1,208 @@
+"""One size after another: pruned to it, trained, and dendrites tried there."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+from graftkit import pruning, training
+from graftkit.compressing.asked import Asked
+from graftkit.compressing.contest import contest
+from graftkit.compressing.lab import Lab, Network
+from graftkit.compressing.shrinking import shrunk
+from graftkit.compressing.target import Target
+from graftkit.core.compressions import NetworkRecord, SizeRecord
+from graftkit.core.errors import PruningError
+
+FRONT = tuple(0.05 ** (number / 9) for number in range(10))  # ten sizes from 100% to 5%
+_DOWN = 0.75  # from one size to the next, where the smallest is looked for
+_SMALLEST = 0.01
+_HALVINGS = 3  # looks between the last size within the loss and the first beyond
+GIVEN, PRUNED, GRAFTED, SCRATCH = "given", "pruned", "pruned + dendrites", "same shape from scratch"
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """A size that was reached.
+
+    Attributes:
+        record: its numbers.
+        pruned: the network without dendrites, from which the next size is pruned.
+        grafted: the one with dendrites, if they were worth training.
+        scratch: the plain network of the same shape, if one was trained.
+        seed: of all that was drawn.
+    """
+
+    record: SizeRecord
+    pruned: Network
+    grafted: Network | None
+    scratch: Network | None
+    seed: int
+
+    @property
+    def chosen(self) -> Network:
+        """What would ship."""
+        return self.grafted if self.record.chosen == "grafted" and self.grafted else self.pruned
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """Goes down in size, all else being the same.
+
+    Attributes:
+        lab: trains.
+        asked: what was asked for.
+        target: in what, and how small.
+        given: the model as given.
+        amount: what it has of the target's cost.
+    """
+
+    lab: Lab
+    asked: Asked
+    target: Target
+    given: Network
+    amount: float
+
+    def reach(self, network: Network, amount: float, steps: int, seed: int) -> Reached:
+        """Prune to an amount in so many steps, and let dendrites compete there. Raises PruningError."""
+        where = f"{amount / self.amount:.2%}"
+        network = self.down(network, amount, steps, seed)
+        cost, counted, importance = self.target.cost, self.target.counted, self.importance
+        if self.asked.dendrites:
+            met = contest(self.lab, network, cost, counted, amount, importance, where, seed)
+            pruned, grafted, record = met.pruned, met.grafted, met.record
+        else:
+            met, pruned, grafted, record = None, network, None, None
+        scratch = self._scratch(pruned, where, seed) if self.asked.scratch else None
+        sure = met is not None and met.sure and grafted is not None
+        size = SizeRecord(
+            share=amount / self.amount,
+            amount=cost.given((grafted if sure and grafted else pruned).model),
+            pruned=row(PRUNED, pruned),
+            grafted=None if grafted is None else row(GRAFTED, grafted),
+            scratch=None if scratch is None else row(SCRATCH, scratch),
+            contest=record,
+            chosen="grafted" if sure else "pruned",
+        )
+        return Reached(size, pruned, grafted, scratch, seed)
+
+    def down(self, network: Network, amount: float, steps: int, seed: int) -> Network:
+        """Prune in steps of the same share, training after each."""
+        begin, cost = self.target.cost.given(network.model), self.target.cost
+        for step in range(1, steps + 1):
+            goal = begin * (min(1.0, amount / begin) ** (step / steps))
+            self.lab.observer.on_stage(f"pruning to {goal:,.0f} {cost.unit}")
+            network = shrunk(self.lab, network, cost, self.target.counted, goal, self.importance, seed)
+            name = f"step {step}" if steps > 1 else "pruning"
+            network = self.lab.trained(network, f"{amount / self.amount:.2%}", name, (self.epochs,), seed)
+        return network
+
+    def smallest(self, seed: int) -> list[Reached]:
+        """All sizes that were looked at while the smallest was sought that loses no more than was allowed."""
+        allowed = (self.asked.max_loss or 0.0) / 100
+        network, found, share, beyond = self.given, [], 1.0, 0.0
+        while share * _DOWN >= _SMALLEST:
+            share *= _DOWN
+            reached = self._tried(network, share * self.amount, seed)
+            if reached is None or self._loss(reached) > allowed:
+                beyond = share
+                found += [reached] if reached else []
+                break
+            found.append(reached)
+            network = reached.pruned
+        within = share / _DOWN if beyond else share
+        for _ in range(_HALVINGS if beyond else 0):
+            middle = math.sqrt(within * beyond)
+            reached = self._tried(network, middle * self.amount, seed)
+            found += [reached] if reached else []
+            if reached is None or self._loss(reached) > allowed:
+                beyond = middle
+            else:
+                within, network = middle, reached.pruned
+        if not found or all(self._loss(reached) > allowed for reached in found):
+            best = min(found, key=self._loss, default=None)
+            least = (
+                ""
+                if best is None
+                else (
+                    f"; the nearest had {best.record.amount:,.0f} {self.target.cost.unit} and lost"
+                    f" {100 * self._loss(best):.2f}"
+                )
+            )
+            raise PruningError(f"no smaller model within {self.asked.max_loss:g} points was found{least}")
+        return found
+
+    def within(self, reached: Reached) -> bool:
+        """Whether it loses no more than was allowed."""
+        return self._loss(reached) <= (self.asked.max_loss or 0.0) / 100
+
+    def front(self, seed: int) -> list[Reached]:
+        """The whole curve, each size pruned from the one before; it ends where nothing smaller is left."""
+        network, found = self.given, []
+        for share in FRONT:
+            try:
+                found.append(self.reach(network, share * self.amount, 1, seed))
+            except PruningError as error:
+                if not found:
+                    raise
+                self.lab.observer.on_warning(f"the front ends at {found[-1].record.share:.1%}: {error}")
+                break
+            network = found[-1].pruned
+        return found
+
+    @property
+    def importance(self) -> pruning.Importance:
+        return pruning.IMPORTANCES.find(self.asked.importance)
+
+    @property
+    def epochs(self) -> int:
+        """Of each step."""
+        return self.lab.settings.epochs
+
+    def _tried(self, network: Network, amount: float, seed: int) -> Reached | None:
+        try:
+            return self.reach(network, amount, 1, seed)
+        except PruningError:
+            return None
+
+    def _loss(self, reached: Reached) -> float:
+        return self.given.measured.validation - reached.chosen.measured.validation
+
+    def _scratch(self, network: Network, where: str, seed: int) -> Network:
+        """A plain network of this shape, trained from fresh weights, on the labels alone, for as long."""
+        module = copy.deepcopy(network.module)
+        with training.seeded(seed):
+            left = training.fresh(module)
+        if left:
+            self.lab.observer.on_warning(
+                f"from scratch {', '.join(left[:3])} begin{'s' * (len(left) == 1)} as normal numbers with the mean and"
+                " spread of the trained ones: no layer says how"
+            )
+        plain = self.lab.network(replace(network.loaded, model=module), ())
+        teacher, self.lab.teacher = self.lab.teacher, None
+        try:
+            return self.lab.trained(plain, where, "from scratch", (network.epochs,), seed)
+        finally:
+            self.lab.teacher = teacher
+
+
+def row(name: str, network: Network) -> NetworkRecord:
+    """What is known of a network before its file is measured."""
+    own = network.measured
+    return NetworkRecord(name, own.validation, own.test, own.parameters, own.macs, epochs=network.epochs)
+
+
+def knee(sizes: list[SizeRecord]) -> int:
+    """Which of a front's sizes bends it most: farthest above the line from its first to its last, by log size.
+
+    Satopaa et al. 2011, Finding a "Kneedle" in a Haystack, without its smoothing.
+    """
+    if len(sizes) < 3:
+        return len(sizes) - 1
+    x = [math.log(size.share) for size in sizes]
+    y = [size.best.validation for size in sizes]
+    low, high = min(y), max(y)
+    along = [(value - x[-1]) / (x[0] - x[-1]) for value in x]
+    up = [(value - low) / (high - low) if high > low else 1.0 for value in y]
+    return max(range(len(sizes)), key=lambda number: (up[number] - along[number], number))
