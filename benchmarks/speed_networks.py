@@ -1,11 +1,16 @@
-"""Grafted networks against their own arithmetic in onnxruntime: latency over the plain network, by layout."""
+"""Grafted networks against their own arithmetic in onnxruntime: latency over the plain network, by layout.
+
+Needs what `make zoo` installs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import statistics
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,20 +19,27 @@ from _ratio import print_table
 from networks import Encoder, ResNet18
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import graftkit as gk
 from graftkit.folding.layouts import arrange
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping import Target, build
 from graftkit.shipping.layouts import layouts_for
 from graftkit.timing import in_turns, ratio
+from tests.zoo.torchvision_ops import prepare
 
 KINDS = ("context:mode=gate", "context:mode=add", "pointwise", "lowrank", "full")
 
 
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     """From a name to a network and the shape of a row."""
+    import timm  # not before operators were declared that torchvision's binaries may lack
+
     return {
         "ResNet-18, 3x32x32": (ResNet18(), (3, 32, 32)),
+        "MobileNetV3-small, 3x224x224": (timm.create_model("mobilenetv3_small_100", num_classes=10), (3, 224, 224)),
+        "ViT-tiny, 3x224x224": (timm.create_model("vit_tiny_patch16_224", num_classes=10), (3, 224, 224)),
         "spoken words, 8 and 12 channels": (speech_cnn((8, 12)), (16, 49)),
         "encoder, 6 layers, 64x256": (Encoder(), (64, 256)),
     }
@@ -42,6 +54,7 @@ def main() -> None:
     given = arguments.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    prepare()
     logging.disable(logging.WARNING)
     rows = []
     for name, (network, shape) in networks().items():

@@ -9,6 +9,7 @@ from graftkit.core.errors import SourceError
 from graftkit.core.table import Table
 from graftkit.sources.architectures import anchored, architecture_of
 from graftkit.sources.archive import Archive
+from graftkit.sources.compressed import is_compressed, load_compressed
 from graftkit.sources.factory import Factory
 from graftkit.sources.files import looks_like_onnx, read_head, refusal
 from graftkit.sources.onnx_model import OnnxModel
@@ -27,9 +28,14 @@ SOURCES: Table[Source] = Table(
 def load(request: SourceRequest) -> LoadedModel:
     """Read the model, or the part of it, that a request names, a file by its content and never by its ending.
 
+    The folder of a compression is read by what it was made from.
+
     Raises SourceError.
     """
     path = Path(request.spec)
+    if is_compressed(path):
+        loaded = load_compressed(request, load)
+        return part_of(loaded, request.part) if request.part else loaded
     head = b"" if architecture_of(request.spec) is not None else read_head(path)
     for source in SOURCES.values():
         if source.recognises(request, head):
