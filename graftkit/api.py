@@ -1,4 +1,4 @@
-"""The verbs a program calls: load, load_data, trace, make_plan, graft, fit, export, verify, inspect."""
+"""The verbs a program calls: load, trace, make_plan, graft, fit, export, verify, inspect; dendrites as a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from graftkit.core import options
 from graftkit.core.errors import DataError, ExportError, SourceError
 from graftkit.core.records import Inspection
 from graftkit.costs import parse_budget
+from graftkit.dendrite_files import load_dendrites, save_dendrites
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.learning import Rule
@@ -225,9 +226,11 @@ __all__ = [
     "inspect",
     "load",
     "load_data",
+    "load_dendrites",
     "make_plan",
     "read_onnx",
     "runtime_metric",
+    "save_dendrites",
     "to_onnx",
     "trace",
     "verify",
