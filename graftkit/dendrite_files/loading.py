@@ -26,7 +26,14 @@ _LARGEST = 2**26  # numbers in an input that is made because the caller gave non
 
 
 def load_dendrites(
-    model: Base, path: str | Path, example: Any = None, *, name: str | None = None, check_base: bool = True
+    model: Base,
+    path: str | Path,
+    example: Any = None,
+    *,
+    name: str | None = None,
+    check_base: bool = True,
+    output: str | None = None,
+    dynamic: str = "auto",
 ) -> GraftedModel:
     """Load dendrites that `save_dendrites` or `graftkit export RUN --dendrites-only` wrote onto their base.
 
@@ -40,6 +47,7 @@ def load_dendrites(
         name: what to call the set; the file's name without its ending where it is None.
         check_base: whether the base has to be the one that the dendrites were trained on, to the bit; otherwise they
             only have to fit its sites.
+        output, dynamic: as `trace` takes them; the output that the file tells where it is None.
 
     Raises:
         SourceError: the file cannot be read, or holds what it should not.
@@ -47,7 +55,7 @@ def load_dendrites(
         TraceError: the base cannot be traced.
     """
     with opened(path) as file:
-        grafted = _grafted(model, file, example)
+        grafted = _grafted(model, file, example, output, dynamic)
         fresh = surgery.empty(grafted.traced)  # over the same base: the model stays as it is until all is well
         if check_base:
             _check_base(fresh, file)
@@ -60,16 +68,16 @@ def load_dendrites(
     return grafted
 
 
-def _grafted(model: Base, file: DendriteFile, example: Any) -> GraftedModel:
+def _grafted(model: Base, file: DendriteFile, example: Any, output: str | None, dynamic: str) -> GraftedModel:
     if isinstance(model, GraftedModel):
         return model
     if isinstance(model, TracedModel):
         return surgery.empty(model)
     signature = file.facts.signature
-    output = signature.output if len(signature.outputs) > 1 else None
+    told = signature.output if len(signature.outputs) > 1 else None
     given = _example(file) if example is None else example
     try:
-        return surgery.empty(reading.trace(model, given, output=output))
+        return surgery.empty(reading.trace(model, given, output=output or told, dynamic=dynamic))
     except TraceError as error:
         hint = "" if example is not None else " (traced with inputs as the file tells; give an example of your own)"
         raise type(error)(f"{error}{hint}") from error
