@@ -1,6 +1,6 @@
 """Dendrites without their base: one small safetensors file, written, read, shown, and loaded onto the base again."""
 
-from graftkit.dendrite_files.base import base_sha256
+from graftkit.dendrite_files.hashes import base_sha256
 from graftkit.dendrite_files.loading import Base, load_dendrites
 from graftkit.dendrite_files.reading import DendriteFile, is_dendrite_file, opened
 from graftkit.dendrite_files.records import record_of

@@ -26,6 +26,7 @@ class Facts:
         graftkit: the version that wrote it.
         base, base_sha256: the base's name, and the hash of its tensors.
         plan: the grafts.
+        sha256: of the dendrites' tensors.
         signature: the base's inputs and outputs.
         example: a shape of each input with which it can be traced, in the signature's order.
         scores: what was measured; None where nothing was.
@@ -35,6 +36,7 @@ class Facts:
     base: str
     base_sha256: str
     plan: GraftPlan
+    sha256: str
     signature: Signature
     example: tuple[tuple[int, ...], ...]
     scores: Scores | None
@@ -46,6 +48,7 @@ class Facts:
             "graftkit": self.graftkit,
             "base": {"name": self.base, "sha256": self.base_sha256},
             "plan": self.plan.to_json(),
+            "tensors": {"sha256": self.sha256},
             "signature": self.signature.to_json(),
             "example": self.example,
             "scores": None if self.scores is None else asdict(self.scores),
@@ -61,15 +64,13 @@ class Facts:
         version = value["version"]
         if version != VERSION:
             raise ValueError(f"its format version is {version!r}, and this graftkit reads {VERSION}")
-        sha256 = value["base"]["sha256"]
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise ValueError("the hash of its base is no SHA-256")
         signature = _signature(value["signature"])
         return Facts(
             graftkit=_text(value["graftkit"]),
             base=_text(value["base"]["name"]),
-            base_sha256=sha256,
+            base_sha256=_hash(value["base"]["sha256"]),
             plan=_plan(value["plan"]),
+            sha256=_hash(value["tensors"]["sha256"]),
             signature=signature,
             example=_example(value["example"], signature),
             scores=None if value["scores"] is None else _scores(value["scores"]),
@@ -80,6 +81,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{str(value)[:40]!r} is no text")
     return value
+
+
+def _hash(value: Any) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError(f"{str(value)[:80]!r} is no SHA-256")
+    return str(value)
 
 
 def _plan(value: Any) -> GraftPlan:

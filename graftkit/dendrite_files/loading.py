@@ -14,8 +14,8 @@ from graftkit import reading, surgery
 from graftkit.contracts import Inputs, LoadedModel
 from graftkit.core.errors import PlanError, SourceError, TraceError, shown
 from graftkit.core.signature import Port
-from graftkit.dendrite_files.base import base_sha256
 from graftkit.dendrite_files.fitting import check_fits
+from graftkit.dendrite_files.hashes import base_sha256
 from graftkit.dendrite_files.reading import DendriteFile, opened
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel, TracedModel

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graftkit.core.errors import SourceError, shown
 from graftkit.dendrite_files.facts import KEY, Facts
+from graftkit.dendrite_files.hashes import tensors_sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,10 @@ class DendriteFile:
     handle: Any
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name. Raises SourceError where one holds what is no number."""
+        """All tensors by name. Raises SourceError where they are not those that were written, or no numbers."""
         found = {name: self.handle.get_tensor(name) for name in self.outline}
+        if tensors_sha256(found) != self.facts.sha256:
+            raise SourceError(f"{self.path} is broken: its tensors have another sha256 than it says; copy it again")
         for name, tensor in found.items():
             if not tensor.isfinite().all():
                 raise SourceError(f"{self.path} is broken: {shown(name)} holds numbers that are none (NaN or infinite)")

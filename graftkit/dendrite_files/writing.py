@@ -12,8 +12,8 @@ from torch import Tensor
 from graftkit.core.atomic import write_bytes
 from graftkit.core.dendrite_files import Score, Scores
 from graftkit.core.errors import PlanError
-from graftkit.dendrite_files.base import base_sha256
 from graftkit.dendrite_files.facts import KEY, Facts
+from graftkit.dendrite_files.hashes import base_sha256, tensors_sha256
 from graftkit.model import GraftedModel, TracedModel
 
 
@@ -34,16 +34,18 @@ def save_dendrites(model: GraftedModel, path: str | Path, *, scores: Scores | No
     """
     if not model.plan.grafts:
         raise PlanError(f"{model.traced.name} has no dendrites to save; graft some, or set those that stand aside")
+    tensors = _tensors(model)
     facts = Facts(
         graftkit=version("graftkit"),
         base=model.traced.name,
         base_sha256=base_sha256(model),
         plan=model.plan,
+        sha256=tensors_sha256(tensors),
         signature=model.traced.signature,
         example=_example(model.traced),
         scores=None if scores is None else _finite(scores),
     )
-    content = safetensors.torch.save(_tensors(model), metadata={KEY: facts.to_text()})
+    content = safetensors.torch.save(tensors, metadata={KEY: facts.to_text()})
     write_bytes(Path(path), content)
     return Path(path)
 
