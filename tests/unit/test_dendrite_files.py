@@ -258,6 +258,43 @@ def test_only_the_active_set_is_trained_and_exported_and_the_base_is_there_once(
         assert model.parameter_count() == sum(p.numel() for p in module.parameters())
 
 
+def test_an_optimizer_reaches_the_active_set_alone(anna: tuple[GraftedModel, Path]) -> None:
+    model = gk.load_dendrites(net(), anna[1])
+    gk.load_dendrites(model, anna[1], name="ben")
+    aside = [p.detach().clone() for p in model.dendrites.parameters()]
+    model.set_dendrites("ben")
+    model.train()
+    optimizer = torch.optim.SGD(model.dendrites.parameters(), lr=0.1)
+    model(ROWS).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(next(iter(model.dendrites.parameters())), aside[0])
+    assert len(list(model.parameters())) == len(list(model.base.parameters())) + len(aside)
+    model.set_dendrites("anna")
+    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(model.dendrites.parameters(), aside, strict=True))
+
+
+def test_what_a_call_keeps_in_a_cache_makes_no_other_base(tmp_path: Path) -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+            self.register_buffer("scale", torch.ones(4), persistent=False)
+            self.register_buffer("shift", torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x * self.scale + self.shift)
+
+    torch.manual_seed(0)
+    module = Caching()
+    model = awake(gk.trace(module, ROWS[:, :4]), GraftPlan((Graft("head", "full"),)), seed=1)
+    file = gk.save_dendrites(model, tmp_path / "anna")
+    module.scale = 2 * module.scale
+    assert gk.load_dendrites(module, file).dendrite_sets == ("anna",)
+    module.shift = module.shift + 1
+    with pytest.raises(PlanError, match="another base"):
+        gk.load_dendrites(module, file)
+
+
 def test_sets_with_other_sites_come_and_go(anna: tuple[GraftedModel, Path], tmp_path: Path) -> None:
     other = awake(anna[0].traced, GraftPlan((Graft("keys", "lowrank"),)), seed=7)
     model = gk.load_dendrites(deepcopy(anna[0].traced), anna[1])
