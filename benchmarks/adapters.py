@@ -1,4 +1,4 @@
-"""How large dendrites are without their base, on the sample models and a larger one, and how long loading and switching take."""
+"""How large dendrites are without their base, and how long loading and switching take: sample models, a larger one."""
 
 from __future__ import annotations
 
