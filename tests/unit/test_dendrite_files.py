@@ -183,7 +183,7 @@ def test_loading_on_a_module_an_exported_program_and_torchscript(anna: tuple[Gra
         script = torch.jit.script(net())
     torch.testing.assert_close(answers(gk.load_dendrites(script, file), ROWS), expected)
     program = torch.export.export(net().eval(), (ROWS,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.testing.assert_close(answers(gk.load_dendrites(program, file, check_base=False), ROWS), expected)
+    torch.testing.assert_close(answers(gk.load_dendrites(program, file), ROWS), expected)
 
 
 def test_several_inputs_by_name(tmp_path: Path) -> None:
