@@ -126,8 +126,6 @@ def test_all_kinds_on_a_sample_model_come_back_to_the_bit(sample: tuple[str, Tra
 
 def test_a_model_file_needs_no_example(sample: tuple[str, TracedModel], tmp_path: Path) -> None:
     name, traced = sample
-    if name == "vit":
-        pytest.skip("tracing it takes ten seconds")
     model = awake(traced, gk.make_plan(traced), seed=3)
     file = gk.save_dendrites(model, tmp_path / "anna.safetensors")
     again = gk.load_dendrites(gk.load(SAMPLES / f"{name}.pt", trust=True), file, name="of anna")
