@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graftkit.api import export, fit, graft, inspect, load, load_data, make_plan, trace, verify
+    from graftkit.api import (
+        export,
+        fit,
+        graft,
+        inspect,
+        load,
+        load_data,
+        load_dendrites,
+        make_plan,
+        save_dendrites,
+        trace,
+        verify,
+    )
     from graftkit.core.errors import GraftkitError
     from graftkit.growing import Grower, growable
 
@@ -19,7 +31,9 @@ __all__ = [
     "inspect",
     "load",
     "load_data",
+    "load_dendrites",
     "make_plan",
+    "save_dendrites",
     "trace",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""The verbs a program calls: load, load_data, trace, make_plan, graft, fit, export, verify, inspect."""
+"""The verbs a program calls: load, trace, make_plan, graft, fit, export, verify, inspect; dendrites as a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from graftkit.core import options
 from graftkit.core.errors import DataError, ExportError, SourceError
 from graftkit.core.records import Inspection
 from graftkit.costs import parse_budget
+from graftkit.dendrite_files import is_dendrite_file, load_dendrites, save_dendrites
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting import FitResult, Settings, fit_model
 from graftkit.learning import Rule
@@ -173,6 +174,8 @@ def inspect(
         except ExportError as error:
             raise SourceError(f"{path}: {error}") from error
         return inspection.inspect_onnx(proto, facts, name=path.name)
+    if is_dendrite_file(path):
+        raise SourceError(f"{path} is a file of dendrites without a base; `graftkit inspect` shows it")
     return inspect(load(what, **how), example, output=output, dynamic=dynamic)
 
 
@@ -225,9 +228,11 @@ __all__ = [
     "inspect",
     "load",
     "load_data",
+    "load_dendrites",
     "make_plan",
     "read_onnx",
     "runtime_metric",
+    "save_dendrites",
     "to_onnx",
     "trace",
     "verify",

@@ -16,9 +16,7 @@ from graftkit.core.errors import DataError
 from graftkit.core.records import EdgeRecord
 from graftkit.core.signature import Signature
 from graftkit.core.sites import Site, SkippedCall
-from graftkit.plan import GraftPlan
-
-DENDRITES = "graftkit_dendrites"  # under which a graph holds them; a model's own module may be called `dendrites`
+from graftkit.switching import Switching
 
 # Marks that tracing leaves on graph nodes, for surgery to find them: value is the site's key.
 SITE_MARK = "graftkit_site"  # the Linear or Conv call itself
@@ -103,23 +101,21 @@ class SiteDendrites(nn.Module):
         return tuple(module for module in self.cascade if isinstance(module, Dendrite))
 
 
-class GraftedModel(nn.Module):
+class GraftedModel(Switching):
     """A traced model with dendrites in both of its graphs; `forward` takes the graph of its own mode.
 
     Parameters keep their names under `base.`; dendrites lie under `dendrites.SLOT.cascade.INDEX.`, see
-    `slot`. Dendrites are put in and taken out by `graftkit.surgery` alone.
+    `slot`. Dendrites are put in and taken out by `graftkit.surgery` alone, from the set that is active.
     """
 
     def __init__(self, traced: TracedModel, train_graph: fx.GraphModule, eval_graph: fx.GraphModule):
         super().__init__()
         self.traced = traced
-        self.plan = GraftPlan()
         self.base = _tree(traced.tensors())
-        self.dendrites = nn.ModuleDict()
-        # A tuple keeps them from being registered: their parameters are those in `base`.
-        self.graphs = (train_graph, eval_graph)
-        for graph in self.graphs:
-            graph.add_module(DENDRITES, self.dendrites)
+        self._begin((train_graph, eval_graph))
+
+    def fresh_graphs(self) -> tuple[fx.GraphModule, fx.GraphModule]:
+        return copied(self.traced.train_graph), copied(self.traced.eval_graph)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The output that feeds the loss; inputs in the signature's order."""

@@ -26,10 +26,12 @@ from graftkit.plan import GraftPlan
 
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
-VALUES, REQUEST, LOGS, SHAPES = "values.json", "request.json", "logs", "pruned.json"
+VALUES, REQUEST, LOGS = "values.json", "request.json", "logs"
+DENDRITES, SHAPES = "dendrites.safetensors", "pruned.json"
 _PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
 _WEIGHTS = "model.safetensors"
-_OWN = frozenset({SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS, SHAPES})
+_WRITTEN = {SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS}
+_OWN = frozenset({*_WRITTEN, DENDRITES, SHAPES})
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / MODEL
+
+    @property
+    def dendrites(self) -> Path:
+        return self.path / DENDRITES
 
     @contextmanager
     def begun(self, *, force: bool) -> Iterator[None]:

@@ -1,16 +1,16 @@
-"""`graftkit export`: a run's model as ONNX again."""
+"""`graftkit export`: a run's model as ONNX again, or a base with dendrites from a file; a run's dendrites alone."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graftkit.cli import options
+from graftkit.cli import apart, options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path),
-              help="The file to write.  [default: RUN/model.onnx, or RUN/model-PRECISION.onnx, RUN/model-gate.onnx]"
-              )  # fmt: skip
+              help="The file to write.  [default: RUN/model.onnx, or RUN/model-PRECISION.onnx, RUN/model-gate.onnx,"
+              " RUN/dendrites.safetensors]")  # fmt: skip
+@click.option("--dendrites-only", is_flag=True, help="Write the dendrites of a run with --freeze-base alone, as a small"
+              " safetensors file for the same base.")  # fmt: skip
+@click.option("--dendrites", metavar="FILE", type=click.Path(path_type=Path),
+              help="Such a file: it goes onto MODEL, the base as a model file, instead of a run.")  # fmt: skip
+@click.option("--data", help="With --dendrites: rows that the file is compared on.  [default: random ones]")
 @click.option("--precision", help="Numbers of the file: fp16, bf16 (weights alone), int8 (made from training rows) or"
               " int4 (large Linear weights alone, opset 21). Not what augment calls so, which is the training's own."
               "  [default: fp32]")  # fmt: skip
@@ -36,67 +41,79 @@ if TYPE_CHECKING:
 @options.layout
 @click.option("--runtime", help="Where --layout auto and --gate measure.  [default: onnxruntime]")
 @click.option("--threads", type=click.IntRange(1), help="Of that runtime.  [default: 1]")
-@options.trust
-@options.allow
+@options.model
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
 @options.as_json
 @click.pass_context
-def export(
-    context: click.Context,
-    run: Path,
-    out: Path | None,
-    precision: str | None,
-    gate: bool,
-    tolerance: float,
-    opset: int,
-    layout: str,
-    runtime: str | None,
-    threads: int | None,
-    trust: bool,
-    allow: tuple[str, ...],
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Write the model of RUN as one plain ONNX file, with other options than the first time."""
-    if layout != "auto" and not gate and (runtime or threads):
-        raise click.UsageError("--runtime and --threads say where --layout auto and --gate measure; pass one, too")
-    if gate and precision is not None:
-        raise click.UsageError("--gate is for files in fp32; leave out either --gate or --precision")
+def export(context: click.Context, /, run: Path, **given: Any) -> None:
+    """Write the model of RUN as one plain ONNX file, with other options than the first time.
+
+    With --dendrites, the model is MODEL with the dendrites in FILE; with --dendrites-only, those of RUN are written
+    without it.
+    """
+    apart.check_together(context, given)
     options.started()
+    if given["dendrites_only"]:
+        apart.save(run, given)
+    else:
+        _as_onnx(context, run, given)
+
+
+def _as_onnx(context: click.Context, run: Path, given: Mapping[str, Any]) -> None:
     from graftkit.cli.progress import Watcher
-    from graftkit.core.errors import RunError
     from graftkit.precisions import PRECISIONS
-    from graftkit.reopening import open_run
     from graftkit.run_folder import RunFolder
     from graftkit.shipping import Target, ship, ship_smaller
 
+    opset, precision, gate = given["opset"], given["precision"], given["gate"]
     kind = None if precision is None else PRECISIONS.find(precision)
     if kind is not None and context.get_parameter_source("opset") is click.core.ParameterSource.DEFAULT:
         opset = max(opset, kind.opset)
-    folder = RunFolder(run)
+    model_file = RunFolder(run).model
     name = "gate" if gate else kind and kind.name
-    target = out or (folder.model.with_stem(f"{folder.model.stem}-{name}") if name else folder.model)
-    if target.exists() and not force:
-        raise RunError(f"{target} exists already; pass --force to replace it, or another --out")
+    target = given["out"] or (model_file.with_stem(f"{model_file.stem}-{name}") if name else model_file)
+    apart.refuse_existing(target, force=given["force"])
     with Watcher() as observer, options.stdout_kept():
-        observer.on_stage("reading the run")
-        model, rows, metric, facts = open_run(run, trust=trust, allow=allow)
-        own = {"source_sha256": facts["sha256"] or "", "inspection": folder.read_inspection().to_json()}
-        where = Target(runtime or "onnxruntime", threads or 1)
-        how: dict[str, Any] = {"opset": opset, "facts": own, "layout": layout, "target": where}
+        observer.on_stage("reading the model" if given["dendrites"] else "reading the run")
+        model, rows, metric, called, own = _opened(run, given)
+        where = Target(given["runtime"] or "onnxruntime", given["threads"] or 1)
+        how: dict[str, Any] = {"opset": opset, "facts": own, "layout": given["layout"], "target": where}
         how["on_stage"] = observer.on_stage
         told: tuple[dict[str, Any], str | RenderableType]
         refused = None
         if gate:
-            notes, told, refused = _with_gate(model, target, rows, metric, facts["metric"], tolerance=tolerance, **how)
+            tolerance = given["tolerance"]
+            notes, told, refused = _with_gate(model, target, rows, metric, called, tolerance=tolerance, **how)
         elif kind is None:
             plain = ship(model, target, rows, **how)
             notes, told = plain.notes, _plainly(plain, opset)
         else:
-            small = ship_smaller(model, target, rows, metric, precision=kind.name, tolerance=tolerance, **how)
-            notes, told = small.notes, _smaller(small, opset, facts["metric"])
+            how["tolerance"] = given["tolerance"]
+            small = ship_smaller(model, target, rows, metric, precision=kind.name, **how)
+            notes, told = small.notes, _smaller(small, opset, called)
         for line in notes:
             observer.on_warning(line)
+    _say(told, as_json=given["as_json"])
+    if refused is not None:
+        raise refused
+
+
+def _opened(run: Path, given: Mapping[str, Any]) -> tuple[Any, Any, Any, str, dict[str, Any]]:
+    """The model, rows, metric and its name, and what the file says beside the plan: of a run, or of a base."""
+    from graftkit.adapting import open_base
+    from graftkit.reopening import open_run
+    from graftkit.run_folder import RunFolder
+
+    if given["dendrites"] is None:
+        model, rows, metric, facts = open_run(run, trust=given["trust"], allow=given["allow"])
+        inspection = RunFolder(run).read_inspection().to_json()
+        return model, rows, metric, facts["metric"], {"source_sha256": facts["sha256"] or "", "inspection": inspection}
+    how = {name: given[name] for name in ("data", "output", "dynamic")}
+    base, some, score, facts = open_base(options.source_request(str(run), given), given["dendrites"], **how)
+    return base, some, score, facts["metric"], {"source_sha256": facts["sha256"] or ""}
+
+
+def _say(told: tuple[dict[str, Any], str | RenderableType], *, as_json: bool) -> None:
     values, text = told
     if as_json:
         click.echo(json.dumps(values, indent=2))
@@ -104,8 +121,6 @@ def export(
         click.echo(text)
     else:
         _show(text)
-    if refused is not None:
-        raise refused
 
 
 def _with_gate(

@@ -13,7 +13,7 @@ from graftkit.cli.example import example_of, shapes
 
 
 @click.command()
-@click.argument("what", metavar="MODEL|RUN|ONNX")
+@click.argument("what", metavar="MODEL|RUN|ONNX|DENDRITES")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "dot", "svg"]), default="table", show_default=True
 )
@@ -28,7 +28,8 @@ from graftkit.cli.example import example_of, shapes
 def inspect(what: str, form: str, out: Path | None, as_json: bool, value: bool, **given: Any) -> None:
     """Show each site with its shape, parameters, multiply-adds and dendrites.
 
-    Takes a model file or an architecture (which is traced), a run's folder, or any ONNX file.
+    Takes a model file or an architecture (which is traced), a run's folder, any ONNX file, or the file of dendrites
+    that export --dendrites-only wrote.
     """
     from graftkit.core.atomic import write_text
 
@@ -37,7 +38,7 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, value: bool, 
     if value and form == "dot":
         raise click.UsageError("--value has no dot form; choose table, json or svg")
     with options.stdout_kept():
-        found = _values(Path(what)) if value else _found(what, **given)
+        found = _values(Path(what)) if value else _dendrites(Path(what), form) or _found(what, **given)
     if form == "table" and out is None:
         from rich.console import Console
 
@@ -73,6 +74,18 @@ def _found(what: str, *, inputs: tuple[str, ...], data: str | None, **given: Any
         raise TraceError(f"{error} (traced with {shapes(example)}; --input or --data gives others)") from error
 
 
+def _dendrites(path: Path, form: str) -> Any:
+    """What a file of dendrites holds; None for any other file."""
+    from graftkit import dendrite_files
+
+    if not dendrite_files.is_dendrite_file(path):
+        return None
+    if form in ("dot", "svg"):
+        raise click.UsageError("a file of dendrites has no picture; choose table or json")
+    with dendrite_files.opened(path) as file:
+        return dendrite_files.record_of(file)
+
+
 def _values(run: Path) -> Any:
     """What a run's trial valued. Raises RunError."""
     from graftkit.core.errors import RunError
@@ -84,9 +97,12 @@ def _values(run: Path) -> Any:
 
 
 def _table(found: Any) -> Any:
+    from graftkit.core.dendrite_files import DendriteFileRecord
     from graftkit.core.values import Spending
-    from graftkit.reporting import inspection_table, value_table
+    from graftkit.reporting import dendrite_file_table, inspection_table, value_table
 
+    if isinstance(found, DendriteFileRecord):
+        return dendrite_file_table(found)
     return value_table(found) if isinstance(found, Spending) else inspection_table(found)
 
 

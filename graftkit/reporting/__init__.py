@@ -1,5 +1,6 @@
 """What people read of an inspection or a run: terminal tables, the network's picture, DOT text and report.html."""
 
+from graftkit.reporting.dendrite_files import dendrite_file_table
 from graftkit.reporting.dot import network_dot
 from graftkit.reporting.front_picture import front_svg
 from graftkit.reporting.fronts import front_table, settings_words, sweep_words
@@ -13,6 +14,7 @@ from graftkit.reporting.values import spending_words, value_table
 from graftkit.reporting.verdict import verdict
 
 __all__ = [
+    "dendrite_file_table",
     "front_svg",
     "front_table",
     "gate_table",

@@ -10,14 +10,16 @@ from torch import Tensor, fx
 from graftkit.contracts import Build, Dendrite
 from graftkit.core.errors import PlanError, did_you_mean
 from graftkit.core.sites import Site
-from graftkit.model import DENDRITES, GraftedModel, SiteDendrites, TracedModel, copied, slot
+from graftkit.model import GraftedModel, SiteDendrites, TracedModel, copied, slot
 from graftkit.plan import Graft, GraftPlan
 from graftkit.surgery.insert import insert_call, placeholder, remove_call
 from graftkit.surgery.probe import unreached
+from graftkit.switching import DENDRITES
 
 __all__ = [
     "affordable",
     "blank",
+    "check",
     "check_reached",
     "empty",
     "graft",
@@ -43,7 +45,7 @@ def graft(model: GraftedModel, grafts: Iterable[Graft], build: Build, *, seed: i
     a site whose earlier dendrites differ in `join`, `detach` or `mask`; then nothing was changed.
     """
     new = tuple(grafts)
-    sites = _check(model, new)
+    sites = check(model, new)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
@@ -121,7 +123,7 @@ def affordable(model: GraftedModel, grafts: Iterable[Graft], build: Build, limit
 def blank(model: GraftedModel, grafts: Iterable[Graft], build: Build) -> list[Dendrite]:
     """The dendrites that the grafts ask for, without weights and not grafted: to count what they would have."""
     new = tuple(grafts)
-    sites = _check(model, new)
+    sites = check(model, new)
     places = [len(model.plan.at(g.site)) + _before(new, i) for i, g in enumerate(new)]
     return [without_weights(g, sites[g.site], place, build) for g, place in zip(new, places, strict=True)]
 
@@ -170,7 +172,7 @@ def _before(grafts: tuple[Graft, ...], index: int) -> int:
     return sum(graft.site == grafts[index].site for graft in grafts[:index])
 
 
-def _check(model: GraftedModel, new: tuple[Graft, ...]) -> dict[str, Site]:
+def check(model: GraftedModel, new: tuple[Graft, ...]) -> dict[str, Site]:
     """The model's sites by key; raises PlanError where the new grafts name others or contradict the old ones."""
     sites = {site.key: site for site in model.traced.sites}
     plan = model.plan.with_grafts(new)

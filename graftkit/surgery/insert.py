@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from graftkit.core.errors import PlanError, did_you_mean
-from graftkit.model import ACTIVATION_MARK, DENDRITES, DENDRITES_MARK, SITE_MARK, slot
+from graftkit.model import ACTIVATION_MARK, DENDRITES_MARK, SITE_MARK, slot
 from graftkit.plan import Graft
+from graftkit.switching import DENDRITES
 
 
 def insert_call(graph: fx.GraphModule, graft: Graft) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -545,3 +547,15 @@ def test_text_that_is_no_kind_is_refused_in_one_line(text: str, words: str) -> N
 def test_text_gives_options() -> None:
     assert parse_kind("context: units=2 ,mode=add") == make_kind("context", {"units": 2, "mode": "add"})
     assert parse_kind("lowrank:rank=3") == make_kind("lowrank", {"rank": 3})
+
+
+def test_it_comes_back_from_a_file_of_its_own_to_the_bit(
+    pair: tuple[str, Site], zoo: TracedModel, tmp_path: Path
+) -> None:
+    kind, site = pair
+    grafts = (graft_at(kind, site.key), replace(graft_at(kind, site.key), neurons=(0, 2)))
+    model = awaken(grafted(zoo, grafts))
+    again = api.load_dendrites(zoo, api.save_dendrites(model, tmp_path / "alone.safetensors"))
+    assert again.plan == model.plan
+    for train in (False, True):
+        assert torch.equal(run(again, rows(3), train=train), run(model, rows(3), train=train))

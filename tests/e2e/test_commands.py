@@ -313,7 +313,7 @@ def test_help(tmp_path, words):
         (("augment", "x.pt", "--opset", "26"), "Invalid value for '--opset': 26"),
         (("export", "x", "--opset", "16"), "Invalid value for '--opset': 16"),
         (("inspect", "x.pt", "--format", "jpeg"), "Invalid value for '--format'"),
-        (("export",), "Missing argument 'RUN'"),
+        (("export",), "Missing argument 'RUN|MODEL'"),
         (("verify",), "Missing argument 'RUN|MODEL'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

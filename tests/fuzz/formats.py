@@ -7,17 +7,20 @@ from pathlib import Path
 from graftkit import api
 from graftkit.contracts import SourceRequest
 from graftkit.datasets import load_data
+from graftkit.dendrite_files import opened, record_of
+from graftkit.reporting import dendrite_file_table
 from graftkit.sources import SOURCES, load
 
 from . import originals
 from .broken import BYTES
 from .case import Format
+from .nets import base
 from .onnx_originals import onnx_files
 from .pickles import PICKLES, inside
 from .programs import PROGRAMS
 from .protos import PROTOS
 from .scripts import SCRIPTS
-from .tables import ARRAYS, INDICES, SAFETENSORS
+from .tables import ARRAYS, INDICES, SAFETENSORS, other_facts
 from .zips import ZIPS
 
 _ARCH = "tests.fuzz.nets:small"
@@ -43,6 +46,12 @@ def _program(path: Path) -> object:
     return loaded
 
 
+def _dendrites(path: Path) -> object:
+    with opened(path) as file:
+        dendrite_file_table(record_of(file))
+    return api.load_dendrites(base(), path)
+
+
 def _data(path: Path) -> object:
     return load_data(str(path), seed=0, input_shape=(-1, 1, 6, 6))
 
@@ -58,6 +67,7 @@ FORMATS: dict[str, Format] = {
         Format("legacy", ".pt", originals.legacy, (*BYTES, *PICKLES), _weights),
         Format("safetensors", ".safetensors", originals.safetensors, BYTES + SAFETENSORS, _weights),
         Format("sharded", ".safetensors.index.json", originals.sharded, (*BYTES, *INDICES * 9), _weights),
+        Format("dendrites", ".safetensors", originals.dendrites, BYTES + SAFETENSORS + (other_facts,) * 9, _dendrites),
         Format("pt2", ".pt2", originals.programs, (*BYTES, *ZIPS, *PROGRAMS, *PROGRAMS), _program),
         Format("torchscript", ".pt", originals.scripts, (*BYTES, *ZIPS, *SCRIPTS, *SCRIPTS), _model),
         Format("onnx", ".onnx", onnx_files, (*BYTES, *PROTOS, *PROTOS), _model),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
+
+from graftkit import api
+from graftkit.model import GraftedModel, TracedModel
 
 
 class Small(nn.Module):
@@ -19,6 +24,24 @@ class Small(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         found = torch.relu(self.norm(self.conv(images)))
         return self.head(self.drop(found.mean((2, 3))))
+
+
+@cache
+def base() -> TracedModel:
+    """`Small`, always the same, as what dendrites are loaded onto."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return api.trace(Small(), torch.rand(2, 1, 6, 6))
+
+
+def grafted() -> GraftedModel:
+    """That with dendrites of three kinds."""
+    traced = base()
+    model = api.graft(traced, api.make_plan(traced, dendrites=("conv=full+lowrank", "linear=adapter")))
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.fill_(0.25)
+    return model
 
 
 class Choosing(nn.Module):

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.export import Dim
 
-from .nets import Choosing, Sizes, Small, stack
+from graftkit import api
+
+from .nets import Choosing, Sizes, Small, grafted, stack
 
 
 def modules(folder: Path) -> None:
@@ -47,6 +49,10 @@ def legacy(folder: Path) -> None:
 
 def safetensors(folder: Path) -> None:
     save_file(Small().state_dict(), folder / "0.safetensors", metadata={"format": "pt"})
+
+
+def dendrites(folder: Path) -> None:
+    api.save_dendrites(grafted(), folder / "0.safetensors")
 
 
 def sharded(folder: Path) -> None:

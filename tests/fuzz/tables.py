@@ -80,6 +80,15 @@ def odd_header(content: bytes, rng: Random, place: Place) -> bytes:
     return _joined(rng.choice(options), numbers)
 
 
+def other_facts(content: bytes, rng: Random, place: Place) -> bytes:
+    """The JSON within the metadata of a file of dendrites."""
+    header, numbers = _header(content)
+    told = header["__metadata__"]
+    key = next(iter(told))
+    told[key] = json.dumps(changed_tree(json.loads(told[key]), rng, place))
+    return _joined(header, numbers)
+
+
 SAFETENSORS: tuple[Break, ...] = (wrong_length, *(wrong_tensor,) * 3, *(other_header,) * 2, odd_header)
 
 

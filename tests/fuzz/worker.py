@@ -168,12 +168,15 @@ def _warm() -> None:
     import graftkit.api  # noqa: F401
 
     from . import formats  # noqa: F401
+    from .nets import base
+
+    warnings.simplefilter("ignore")
+    base()  # tracing imports more, and writes environment variables
 
     tempfile.gettempdir()  # finds out by writing
     gc.collect()
     gc.freeze()  # what is imported stays; looking through it again costs more than most cases
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
 
 
 def _limit() -> None:
