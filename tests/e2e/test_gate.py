@@ -85,6 +85,15 @@ def test_the_file_is_verified_inspected_and_measured(folder: Path, told: dict) -
     assert gated["macs"] == ordinary["macs"] + 10 * WIDE and gated["nodes"] > ordinary["nodes"]
 
 
+def test_every_runtime_that_is_there_agrees(folder: Path, told: dict) -> None:
+    words = ("verify", told["model"], "--against", "wide", "--runtime", "all", "--tolerance", "0.01", "--json")
+    found = json.loads(run_cli(*words, cwd=folder).stdout)["runtimes"]
+    there = {name: check for name, check in found.items() if check["installed"]}
+    assert {"onnxruntime", "reference"} <= set(there)
+    for name, check in there.items():  # ncnn has no operator for it
+        assert (check["loads"], check["trouble"] is None) == (name != "ncnn",) * 2, (name, check)
+
+
 def test_a_file_that_was_changed_is_refused(folder: Path, told: dict) -> None:
     proto = onnx.load(folder / told["model"])
     weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
