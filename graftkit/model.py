@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
 
+from graftkit import moving
 from graftkit.calling import Calling
 from graftkit.contracts import Dendrite, Inputs
 from graftkit.core.errors import DataError
@@ -116,6 +117,29 @@ class GraftedModel(Switching):
 
     def fresh_graphs(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         return copied(self.traced.train_graph), copied(self.traced.eval_graph)
+
+    def _apply(self, fn: moving.Convert, recurse: bool = True) -> Self:
+        """What `to`, `cuda`, `double` and so on do: the graphs, the dendrites and the module that was traced move, too.
+
+        Raises TraceError, before anything is moved, where one of them could not follow.
+        """
+        traced = self.traced
+        own = [] if traced.source is None else [*traced.source.parameters(), *traced.source.buffers()]
+        aside = [tensor for held in self.held() for tensor in (*held.dendrites.parameters(), *held.dendrites.buffers())]
+        tensors = [*self.parameters(), *self.buffers(), *traced.tensors().values(), *aside, *own]
+        others = (graph for held in self.held() for graph in held.graphs)
+        roots = (*self.graphs, traced.train_graph, traced.eval_graph, *others)
+        parts = {id(part): part for root in roots for part in root.modules()}
+        graphs = [part for part in parts.values() if isinstance(part, fx.GraphModule)]
+        move = moving.Move.of([*tensors, *traced.inputs], fn, traced.name)
+        move.check(graphs, traced.name)
+        moving.convert_in_place(tensors, fn)
+        for graph in graphs:
+            move.redirect(graph)
+        ends = traced.signature
+        signature = replace(ends, inputs=move.ports(ends.inputs), outputs=move.ports(ends.outputs))
+        self.traced = replace(traced, inputs=tuple(map(fn, traced.inputs)), signature=signature)
+        return self
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The output that feeds the loss; inputs in the signature's order."""

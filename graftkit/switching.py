@@ -87,6 +87,10 @@ class Switching(nn.Module):
             self._put_aside()
             self._take(name, held)
 
+    def held(self) -> tuple[DendriteSet, ...]:
+        """The sets that have stood aside, and do or speak again now."""
+        return tuple(self._sets.values())
+
     def fresh_graphs(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         """The base's graphs anew, without a dendrite."""
         raise NotImplementedError

@@ -32,7 +32,8 @@ def _sizes(context: click.Context, option: click.Parameter, given: tuple[str, ..
 @click.command()
 @click.argument("targets", metavar="FILE|RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--runtime", "runtimes", multiple=True, default=("onnxruntime",), show_default=True,
-              help="One that `graftkit verify` knows, or all that are installed. Repeatable.")  # fmt: skip
+              help="One that `graftkit verify` knows, or all that are installed, where a note names the others."
+              " Repeatable.")  # fmt: skip
 @click.option("--threads", multiple=True, type=click.IntRange(0), default=(1,), show_default=True,
               help="Threads of each runtime; 0 leaves it to that. Repeatable.")  # fmt: skip
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="Rows of one run.")
@@ -79,10 +80,13 @@ def bench(
     if plot is not None and not plot.resolve().parent.is_dir():
         raise RunError(f"{plot} cannot be written: there is no folder {plot.parent}")
     with tempfile.TemporaryDirectory() as folder, Watcher() as observer, options.stdout_kept():
+        names, left_out = _names(runtimes)
+        if left_out:
+            observer.on_warning("left out: " + "; ".join(f"{name} ({why})" for name, why in left_out.items()))
         files = _files(targets, Path(folder), observer, trust=trust, allow=allow)
         report = benching.bench(
             files,
-            runtimes=_names(runtimes),
+            runtimes=names,
             threads=[number or None for number in dict.fromkeys(threads)],
             rows=rows,
             sizes=sizes,
@@ -119,21 +123,27 @@ def _files(
     return [replace(f, name=f"{f.name} ({n})") if n > 1 else f for f, n in zip(found, times, strict=True)]
 
 
-def _names(runtimes: tuple[str, ...]) -> list[str]:
-    """Each once; `all` is those that are installed. Raises RuntimeMissingError for an unknown one."""
+def _names(runtimes: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Each once, and why others are left out: `all` is those that are installed, beside those that are named.
+
+    Raises RuntimeMissingError for an unknown one.
+    """
     from graftkit.core.errors import RuntimeMissingError
     from graftkit.runtimes import RUNTIMES
-
-    def installed(name: str) -> bool:
-        try:
-            return bool(RUNTIMES[name].version())
-        except RuntimeMissingError:
-            return False
 
     for name in runtimes:
         if name != "all":
             RUNTIMES.find(name)
-    return [name for name in RUNTIMES if installed(name)] if "all" in runtimes else list(dict.fromkeys(runtimes))
+    if "all" not in runtimes:
+        return list(dict.fromkeys(runtimes)), {}
+    missing = {}
+    for name in RUNTIMES:
+        try:
+            RUNTIMES[name].version()
+        except RuntimeMissingError as error:
+            missing[name] = str(error)
+    left_out = {name: why for name, why in missing.items() if name not in runtimes}
+    return [name for name in RUNTIMES if name not in left_out], left_out
 
 
 def _show(table: RenderableType) -> None:

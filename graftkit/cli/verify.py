@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,11 +24,20 @@ if TYPE_CHECKING:
               help="onnxruntime, reference (onnx's own evaluator), openvino, tract, mnn, ncnn, node,"
               " browser (onnxruntime-web in both), or all that are installed."
               " Repeatable.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0),
+              help="How much of the validation metric a file of `export --precision` or `--gate` may cost, as there."
+              "  [default: what the file says, up to 0.005]")  # fmt: skip
 @options.trust
 @options.allow
 @options.as_json
 def verify(
-    target: Path, against: Path | None, runtimes: tuple[str, ...], trust: bool, allow: tuple[str, ...], as_json: bool
+    target: Path,
+    against: Path | None,
+    runtimes: tuple[str, ...],
+    tolerance: float | None,
+    trust: bool,
+    allow: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Check that RUN/model.onnx, or MODEL, computes what the trained model computes, and its metric.
 
@@ -46,7 +55,8 @@ def verify(
     with Watcher() as observer, options.stdout_kept():
         observer.on_stage("reading the run")
         trained, rows, metric, facts = open_run(run, trust=trust, allow=allow)
-        checks = list(check_runtimes(model, trained, rows, metric, names, on_stage=observer.on_stage))
+        how: dict[str, Any] = {"metric_tolerance": tolerance, "on_stage": observer.on_stage}
+        checks = list(check_runtimes(model, trained, rows, metric, names, **how))
     if as_json:
         found = {check.runtime: check.to_json() for check in checks}
         told = {"model": str(model), "against": str(run), "metric": facts["metric"], "tolerance": checking.TOLERANCE}

@@ -123,6 +123,7 @@ def _owners(module: nn.Module, layers: Sequence[str]) -> list[str]:
         while parent:
             found.setdefault(parent)
             parent = parent.rpartition(".")[0]
+    found.setdefault("")  # the model itself
     own = [path for path in found if not type(module.get_submodule(path)).__module__.startswith("torch.nn")]
     return [path for path in own if any(_numbers(module.get_submodule(path)))]
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graftkit import folding, training
+from graftkit import folding
 from graftkit.contracts import Data, Metric
 from graftkit.core.errors import DataError, ExportError
 from graftkit.folding import ONE_FILE
 from graftkit.model import GraftedModel
 from graftkit.shipping.gate import ship_gated
+from graftkit.shipping.judging import score_for
 from graftkit.shipping.layouts import PORTABLE
 from graftkit.shipping.promises import TOLERANCE
 from graftkit.shipping.shipment import ship
@@ -50,8 +51,7 @@ def export(
         raise ExportError(f"a gate is for files in fp32; choose either the gate or {precision}")
     if rows is None:
         raise DataError(f"{precision or 'a gate'} is made from training rows and checked on validation rows; pass rows")
-    name = training.usual_metric(None, rows.labels) if metric is None else metric
-    score = training.find_metric(name) if isinstance(name, str) else name
+    score = score_for(metric, rows)
     if precision is None:
         return ship_gated(model, path, rows, score, tolerance=tolerance, **how).path
     return ship_smaller(model, path, rows, score, precision=precision, tolerance=tolerance, **how).path

@@ -108,7 +108,8 @@ def ship_gated(
     folding.tell(made, tolerance=tolerance, gate=_facts(report))
     with staged(Written(made), path) as draft:
         on_stage("verifying")
-        parity = verify(draft, model, rows, runtimes=tuple(dict.fromkeys(("onnxruntime", where.runtime))))
+        both = tuple(dict.fromkeys(("onnxruntime", where.runtime)))
+        parity = verify(draft, model, rows, runtimes=both, metric=metric, metric_tolerance=tolerance)
     return Gated(Path(path), report, parity, ordinary.notes)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from graftkit.core.errors import ExportError
+from graftkit.core.errors import ExportError, MismatchError
 from graftkit.folding import PREFIX, OnnxFile, read_description
 
-TOLERANCE = 0.005  # of the metric
+TOLERANCE = 0.005  # of the metric: what `export` allows by itself, and the most that a file is believed
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,22 @@ def promised(opened: OnnxFile) -> Promise | None:
     what = "gate" if gate is not None else str(precision)
     threshold = None if gate is None else _number(gate, "threshold", "gate")
     return Promise(what, _number(facts, "tolerance", what), threshold)
+
+
+def believed(promise: Promise, tolerance: float | None) -> Promise:
+    """What a file may lose: so much as was asked for, or what it says of itself, up to TOLERANCE.
+
+    Whoever changed a file could change what it says, too. Raises MismatchError for a file that says more.
+    """
+    if tolerance is not None:
+        return replace(promise, tolerance=tolerance)
+    if promise.tolerance > TOLERANCE:
+        raise MismatchError(
+            f"the file ({promise.what}) says of itself that it may lose {promise.tolerance:g} of the metric, and no"
+            f" file is believed more than {TOLERANCE:g}; accept it with --tolerance {promise.tolerance:g}"
+            " (metric_tolerance in Python)"
+        )
+    return promise
 
 
 def _number(facts: Any, name: str, what: str) -> float:

@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
-from graftkit import checking, training
+from graftkit import checking
 from graftkit.contracts import Data, Metric, Runtime, Session
-from graftkit.core.errors import DataError, ExportError, GraftkitError, MismatchError, RuntimeMissingError
+from graftkit.core.errors import ExportError, GraftkitError, RuntimeMissingError
 from graftkit.core.runtime_checks import RuntimeCheck
 from graftkit.folding import OnnxFile
 from graftkit.model import GraftedModel
 from graftkit.runtimes import RUNTIMES
+from graftkit.shipping.judging import Expected, expected_of
 from graftkit.shipping.probes import Probe
-from graftkit.shipping.promises import Promise, allowed, holds, promised
 from graftkit.shipping.verifying import Comparison, Differs, comparison, metric_of, questions
 
 Found = TypeVar("Found")
@@ -36,6 +34,7 @@ def check_runtimes(
     runtimes: Sequence[str],
     *,
     tolerance: float = checking.TOLERANCE,
+    metric_tolerance: float | None = None,
     on_stage: Callable[[str], None] = lambda text: None,
 ) -> Iterator[RuntimeCheck]:
     """What each runtime makes of the file, on one thread, asked what `verify` asks.
@@ -43,60 +42,24 @@ def check_runtimes(
     A file that says that it computes something else, in smaller numbers or with a gate, is judged by its metric; with a
     gate, each row is also held against what the gate has to hand on.
 
+    Args:
+        tolerance: the largest difference, relative to the outputs' scale.
+        metric_tolerance: how much of the metric such a file may lose, as `export` has it. Where it is None, the file
+            says so itself, and is believed up to what `export` allows by itself (0.005).
+
     Raises:
         RuntimeMissingError: an unknown name.
-        ExportError, MismatchError: the file is not ONNX or says nothing of what it may lose, or the live module does
-            not give what its graph gives.
+        ExportError, MismatchError: the file is not ONNX or says nothing of what it may lose, or more than it is
+            believed, or the live module does not give what its graph gives.
         DataError: a file that is judged by its metric, without rows or a metric.
     """
     found = [RUNTIMES.find(name) for name in runtimes]
     with questions(file, model, rows, tolerance) as (opened, asked):
-        promise = promised(opened)
-        expected = None if promise is None else _Expected.of(promise, model, rows, metric)
+        expected = expected_of(opened, model, rows, metric, metric_tolerance)
         for runtime in found:
             on_stage(f"verifying in {runtime.name}")
             exact = comparison(opened, model, runtime, tolerance)
             yield _Check(opened, model, rows, metric, exact, expected).of(asked)
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """What is expected of a file that computes something else.
-
-    Attributes:
-        promise: what it says of itself.
-        before: the trained model's own metric.
-    """
-
-    promise: Promise
-    before: float
-
-    @staticmethod
-    def of(promise: Promise, model: GraftedModel, rows: Data | None, metric: Metric | None) -> _Expected:
-        """Raises DataError where there is nothing to judge it by."""
-        if rows is None or metric is None:
-            raise DataError(f"the file has {promise.what} in it and is judged by its metric; pass rows and a metric")
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return _Expected(promise, training.evaluate(model, rows.validation, metric, device))
-
-    @property
-    def most(self) -> float:
-        """How much of the metric may be lost."""
-        return allowed(self.before, self.promise.tolerance)
-
-    @property
-    def note(self) -> str:
-        """By what it is judged, in a line."""
-        why = "its gate leaves dendrites out" if self.promise.threshold is not None else f"it is in {self.promise.what}"
-        return f"the difference is expected: {why}; the metric counts, {self.before:.4f} less {self.most:.2g} at most"
-
-    def judge(self, metric: float) -> None:
-        """Raise MismatchError where too much is lost."""
-        if not holds(self.before, metric, self.promise.tolerance):
-            raise MismatchError(
-                f"the file ({self.promise.what}) takes the validation metric from {self.before:.4f} to {metric:.4f},"
-                f" and it was exported to lose {self.most:.2g} at most"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +69,7 @@ class _Check:
     rows: Data | None
     metric: Metric | None
     exact: Comparison
-    expected: _Expected | None
+    expected: Expected | None
 
     @property
     def runtime(self) -> Runtime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from graftkit.folding import OnnxFile, open_onnx
 from graftkit.model import GraftedModel, arranged
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.building import fresh_graph
+from graftkit.shipping.judging import Expected, expected_of, score_for
 from graftkit.shipping.probes import Probe, few_probes, on_device, probes
 from graftkit.shipping.promises import promised
 
@@ -51,6 +53,8 @@ def verify(
     *,
     runtimes: Sequence[str] = ("onnxruntime",),
     tolerance: float = checking.TOLERANCE,
+    metric: str | Metric | None = None,
+    metric_tolerance: float | None = None,
 ) -> dict[str, float]:
     """The largest difference to the trained model for each runtime, relative to the outputs' scale.
 
@@ -59,14 +63,43 @@ def verify(
     weights beside it, the example the model was traced with and one row of it. Each row of a file with a gate has to
     be what the trained model gives with its dendrites, or without them where it is sure then.
 
+    A file of `export` with a precision or a gate is judged by its metric on the validation rows; without rows, one with
+    a precision by its difference, as any other.
+
+    Args:
+        tolerance: the largest difference.
+        metric: that `export` had; as the labels suggest where it is None.
+        metric_tolerance: how much of it such a file may lose, as `export` has it. Where it is None, the file says so
+            itself, and is believed up to what `export` allows by itself (0.005).
+
     Raises:
-        MismatchError: more than `tolerance`; the message names the site where the outputs part. Or the live module
-            does not give what its graph gives.
+        MismatchError: more than `tolerance`; the message names the site where the outputs part. Or more of the metric
+            is lost, or may be by what the file says, than is allowed. Or the live module does not give what its graph
+            gives.
         ExportError: the file is not ONNX, or a runtime does not load it.
+        DataError: a file with a gate, without rows.
     """
     with questions(file, model, rows, tolerance) as (opened, asked):
-        comparisons = (comparison(opened, model, RUNTIMES.find(name), tolerance) for name in runtimes)
-        return {each.runtime.name: each.worst(asked) for each in comparisons}
+        expected = _expected(opened, model, rows, metric, metric_tolerance)
+        free = expected is not None and expected.promise.threshold is None  # smaller numbers differ by any number
+        most = sys.float_info.max if free else tolerance
+        comparisons = [comparison(opened, model, RUNTIMES.find(name), most) for name in runtimes]
+        found = {each.runtime.name: each.worst(asked) for each in comparisons}
+        if expected is not None:
+            for each in comparisons:
+                run = each.runtime.open(opened.content)
+                expected.judge(metric_of(run, opened.signature(), expected.rows.validation, expected.metric))
+        return found
+
+
+def _expected(
+    opened: OnnxFile, model: GraftedModel, rows: Data | None, metric: str | Metric | None, tolerance: float | None
+) -> Expected | None:
+    """What a file is judged by besides its difference; smaller numbers without rows by nothing."""
+    promise = promised(opened)
+    if rows is None and promise is not None and promise.threshold is None:
+        return None
+    return expected_of(opened, model, rows, None if rows is None else score_for(metric, rows), tolerance)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from graftkit.model import GraftedModel
 from graftkit.transplanting import branches, placing, proving
 from graftkit.transplanting.deployed import MARKED, Deployed
 from graftkit.transplanting.editing import Edited, check_untouched
+from graftkit.transplanting.inner import check_inner
+from graftkit.transplanting.inputs import Inputs, by_name
 from graftkit.transplanting.known import Known
 from graftkit.transplanting.matching import Match, match_layers, near
 from graftkit.transplanting.network import Network, stored_numbers
@@ -26,14 +28,18 @@ OUTPUTS, SITES = "outputs", "sites"  # what was compared
 class Operation:
     """What becomes of a file. Raises ExportError, when it is made, where the file does not take the run.
 
+    Args:
+        inputs: the file's that are the model's, where it gives what the given model gives.
+
     Attributes:
         matches: the file's layers that are the model's.
         placements: where dendrites go.
     """
 
-    def __init__(self, file: Deployed, model: GraftedModel, known: Known):
-        self.file, self.model, self.known = file, model, known
+    def __init__(self, file: Deployed, model: GraftedModel, known: Known, inputs: Inputs | None):
+        self.file, self.model, self.known, self.inputs = file, model, known, inputs
         self.network = Network(file.model.graph, stored_numbers(file.model.graph), file.opset)
+        check_inner(file, known, self.network)
         name = file.path.name
         found = match_layers(known, self.network)
         self._check_all_found(found)
@@ -75,21 +81,18 @@ class Operation:
 
         Raises MismatchError that names the first site, ExportError where the file cannot be run.
         """
-        dtypes = [port.dtype for port in self.model.traced.signature.inputs]
-        given = proving.whole_file(self.file.model, before, dtypes)
-        whole = given is not None and given <= checking.TOLERANCE
-        found = proving.whole_file(new, after, dtypes) if whole else None
-        if found is not None and found <= checking.TOLERANCE:
-            found = max(found, proving.over_all_rows(new, self.model, rows, self.file.rows))
+        found = proving.whole_file(new, after, self.inputs) if self.inputs else None
+        if found is not None and self.inputs and found <= checking.TOLERANCE:
+            found = max(found, proving.over_all_rows(new, self.model, rows, self.inputs, self.file.rows))
             if found <= checking.TOLERANCE:
                 return found, OUTPUTS
         worst = self._from_inside(new, before, after)
-        if whole:
+        if self.inputs:
             raise MismatchError("the new file's outputs differ from the trained model's, behind its last site")
         return worst, SITES
 
     def _from_inside(self, new: onnx.ModelProto, before: Sequence[Batch], after: Sequence[Batch]) -> float:
-        name, feeds, (old, now) = self.file.path.name, self._feeds(), self._points()
+        name, feeds, (old, now) = self.file.path.name, [*self._given(), *self._feeds()], self._points()
         proving.from_inside(self.file.model, feeds, old, before, f"{name}, compared with the given model,")
         same = proving.outputs_inside(self.file.model, feeds, before)
         what = "the new file, compared with the trained model,"
@@ -143,9 +146,23 @@ class Operation:
     def _mask(self, place: Placement) -> dict[str, str]:
         """What the mask of a site's dendrites is called in the file."""
         mask = self.model.plan.at(place.site)[0].mask
-        if mask is not None and mask not in {value.name for value in self.file.model.graph.input}:
-            raise ExportError(f"{self.file.path.name} has no input {mask!r}, the mask at the site {place.site!r}")
-        return {} if mask is None else {branches.MASK: mask}
+        if mask is None:
+            return {}
+        at = self.model.traced.signature.input_names.index(mask)
+        found = next((point.tensor for point in self._given() if int(point.site) == at), None)
+        if found is None:
+            raise ExportError(
+                f"{self.file.path.name} has no input {mask!r}, the mask at the site {place.site!r}; call it so there"
+            )
+        return {branches.MASK: found}
+
+    def _given(self) -> list[Point]:
+        """The file's inputs that are the model's: as the outputs tell, else as they are called."""
+        ports = self.model.traced.signature.inputs
+        found = by_name(self.file.model, ports)
+        if self.inputs is not None:
+            found = {name: (at, self.inputs.types[name]) for at, name in enumerate(self.inputs.names)}
+        return [Point(name, str(at), proving.GIVEN, dtype) for name, (at, dtype) in found.items()]
 
     def _feeds(self) -> list[Point]:
         """What the first layers read."""

@@ -14,25 +14,33 @@ from torch import Tensor, fx
 from graftkit import checking, tracing, training
 from graftkit.contracts import Data, Run
 from graftkit.core.errors import ExportError, GraftkitError, MismatchError
+from graftkit.core.signature import Port
 from graftkit.model import ACTIVATION_MARK, DENDRITES_MARK, SITE_MARK, GraftedModel
 from graftkit.runtimes import RUNTIMES
 from graftkit.surgery.insert import read_by_site
+from graftkit.transplanting.inputs import Inputs, orders
 from graftkit.transplanting.network import read_by
 
 _ROWS, _MANY = 7, 256
 READ, CALL, JOINED, BEHIND = "read", "call", "joined", "behind"
 OUTPUT = ""  # in the place of a site: the model's outputs, by place
+GIVEN = "given"  # the model's inputs, by place in the place of a site
 
 Values = Mapping[str, Mapping[str, np.ndarray]]  # by site: what it reads, says, and so on
 
 
 @dataclass(frozen=True)
 class Point:
-    """A tensor of the file, and which of a site's values, or of the outputs, it has to be."""
+    """A tensor of the file, and which of a site's values, of the outputs, or of the inputs it has to be.
+
+    Attributes:
+        dtype: what the file reads, where that may be another type than the model's.
+    """
 
     tensor: str
     site: str
     what: str
+    dtype: np.dtype | None = None
 
     @property
     def title(self) -> str:
@@ -50,20 +58,24 @@ class Batch:
 
     def of(self, point: Point) -> np.ndarray:
         """What a point has to be."""
+        if point.what == GIVEN:
+            return checking.array(self.inputs[int(point.site)]).astype(point.dtype, copy=False)
         return self.outputs[int(point.what)] if point.site == OUTPUT else self.sites[point.site][point.what]
 
 
-def over_all_rows(model: onnx.ModelProto, trained: GraftedModel, rows: Data, fixed: int | None) -> float:
+def over_all_rows(
+    model: onnx.ModelProto, trained: GraftedModel, rows: Data, inputs: Inputs, fixed: int | None
+) -> float:
     """The largest difference of a whole file's outputs from the trained model's, over the validation rows.
 
     Args:
+        inputs: the file's that are the model's.
         fixed: how many rows the file takes, None where that is free.
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    names = [value.name for value in model.graph.input if value.name not in constants]
-    given = (trained.arrange(inputs) for inputs, _ in training.batches(rows.validation, fixed or _MANY))
+    given = (trained.arrange(each) for each, _ in training.batches(rows.validation, fixed or _MANY))
     fitting = (batch for batch in given if fixed is None or len(batch[0]) == fixed)
-    return checking.compare(_opened(model), lambda batch: trained.outputs(*batch), names, fitting)
+    run = inputs.through(_opened(model))
+    return checking.compare(run, lambda batch: trained.outputs(*batch), inputs.names, fitting)
 
 
 def batches_of(model: GraftedModel, rows: Data, fixed: int | None) -> list[tuple[Tensor, ...]]:
@@ -94,19 +106,26 @@ def heard(model: GraftedModel, batches: Sequence[tuple[Tensor, ...]]) -> list[Ba
     return found
 
 
-def whole_file(model: onnx.ModelProto, batches: Sequence[Batch], dtypes: Sequence[str]) -> float | None:
+def identified(model: onnx.ModelProto, batches: Sequence[Batch], ports: Sequence[Port]) -> Inputs | None:
+    """The inputs of a file that, fed to them, gives what the given model gives; None where it does not.
+
+    Args:
+        ports: the model's inputs.
+    """
+    found = ((each, whole_file(model, batches, each)) for each in orders(model, ports))
+    return next((each for each, apart in found if apart is not None and apart <= checking.TOLERANCE), None)
+
+
+def whole_file(model: onnx.ModelProto, batches: Sequence[Batch], inputs: Inputs) -> float | None:
     """The largest difference of the file's outputs from the model's; None where they cannot be compared.
 
     Args:
-        dtypes: of the model's inputs.
+        inputs: the file's that are the model's.
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    names = [value.name for value in model.graph.input if value.name not in constants]
-    if len(names) != len(dtypes) or len(model.graph.output) != len(batches[0].outputs):
+    if len(model.graph.output) != len(batches[0].outputs):
         return None
     try:
-        run = _opened(model)
-        return _differing(run, names, batches)
+        return _differing(inputs.through(_opened(model)), inputs.names, batches)
     except GraftkitError:  # the runtime does not load it, or takes other sizes or types
         return None
 
@@ -147,7 +166,7 @@ def one_of(
 
 def outputs_inside(model: onnx.ModelProto, feeds: Sequence[Point], batches: Sequence[Batch]) -> list[list[Point]]:
     """For each output of the given model the tensors of the file that have its numbers; none where there are none."""
-    reached = {point.tensor for point in feeds}
+    reached = {point.tensor for point in feeds if point.what != GIVEN}
     targets = []
     for node in model.graph.node:
         if node.domain in ("", "ai.onnx") and reached.intersection(read_by(node)):

@@ -89,7 +89,8 @@ def transplant(
     reopening.put_back(model, run)
     known = Known(draft.proto, numbers, numbers_of(draft, _state(model)))
     watch.on_stage("matching")
-    operation = Operation(file, model, known)
+    inputs = proving.identified(file.model, before, model.traced.signature.inputs)
+    operation = Operation(file, model, known, inputs)
     watch.on_stage("transplanting")
     edited = operation.edit()
     with staged(edited.model, file.apart, out) as path:

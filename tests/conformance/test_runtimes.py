@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
+from graftkit.folding import gated
 from graftkit.runtimes import RUNTIMES
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3) - 6
@@ -20,6 +21,9 @@ WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3) - 6
 
 # Runtimes that are wrong where an output is read by another node, too.
 OVERWRITES = {"mnn"}
+
+# Runtimes that have no operator of those a gate is made of.
+NO_GATE = {"ncnn"}
 
 
 @cache
@@ -92,6 +96,45 @@ def test_an_output_that_a_node_reads_stays_what_it_is(name: str, request: pytest
     rectified, plain = RUNTIMES[name].open(model_of(outputs=("z", "y")))({"x0": inputs})
     np.testing.assert_allclose(rectified, np.maximum(inputs @ WEIGHT, 0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(plain, inputs @ WEIGHT, rtol=1e-5, atol=1e-5)
+
+
+def gate() -> tuple[bytes, np.ndarray, np.ndarray]:
+    """A file with a gate, rows on both sides of its threshold in turn, and what each has to become."""
+    names, shapes = ("x0", "y"), (("n", 4), ("n", 3))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in zip(names, shapes, strict=True)]
+    base = [helper.make_node("MatMul", ["x0", "w"], ["y"], name="call")]
+    more = [
+        helper.make_node("MatMul", ["x0", "w"], ["s"], name="call"),
+        helper.make_node("Tanh", ["s"], ["t"], name="dendrite"),
+        helper.make_node("Sub", ["s", "t"], ["y"], name="join"),
+    ]
+    opset = [helper.make_opsetid("", 20)]
+    whole = [
+        helper.make_model(
+            helper.make_graph(nodes, "made", ends[:1], ends[1:], [numpy_helper.from_array(WEIGHT / 6, "w")]),
+            opset_imports=opset,
+            ir_version=10,
+        )
+        for nodes in (base, more)
+    ]
+    rows = np.random.RandomState(0).randn(8, 4).astype(np.float32) * np.tile([[0.1], [9]], (4, 1)).astype(np.float32)
+    said = rows @ (WEIGHT / 6)
+    right = np.where(np.arange(8)[:, None] % 2, said, said - np.tanh(said))
+    return bytes(gated(*whole, 0.7).SerializeToString()), rows, right
+
+
+def test_it_computes_each_row_of_a_gate(name: str) -> None:
+    """Rows that are sure and rows that are not, alone and side by side."""
+    content, rows, right = gate()
+    if name in NO_GATE:
+        with pytest.raises(ExportError) as caught:
+            RUNTIMES[name].open(content)
+        assert "\n" not in str(caught.value)
+        return
+    run = RUNTIMES[name].open(content, threads=1)
+    for count in (1, 2, 8):
+        found = [run({"x0": rows[start : start + count]})[0] for start in range(0, 8, count)]
+        np.testing.assert_allclose(np.concatenate(found), right, atol=1e-4 * np.abs(right).max())
 
 
 def test_it_times_runs_and_is_closed_twice(name: str) -> None:

@@ -78,6 +78,16 @@ LINES: dict[str, tuple[str, ...]] = {
         "bench.svg",
     ),
     "bench json": ("bench", "weak/model.onnx", "weak/model.onnx", "--rounds", "30", "--rows", "3", "--json"),
+    "bench all": (
+        "bench",
+        "weak/model.onnx",
+        "--runtime",
+        "all",
+        "--rounds",
+        "20",
+        "--no-memory",
+        "--json",
+    ),
     "bench others": ("bench", "weak/model.onnx", "foreign.onnx"),
     "bench unknown": ("bench", "weak/model.onnx", "--size", "height=8"),
     "bench nothing": ("bench", "nowhere.onnx"),
@@ -393,6 +403,19 @@ def test_files_side_by_side(lines, workshop):
     assert first["rows_per_second"] == pytest.approx(3 / first["median"]) and first["p90"] >= first["median"]
     assert first["memory"] >= 0 and first["energy"] is None and report["energy"] == "not asked for"
     assert len(first["turns"]) == 30
+
+
+@pytest.mark.runs("weak")
+@pytest.mark.lines("bench all", "verify all")
+def test_runtimes_that_are_not_there_are_named(lines):
+    """Once, beside what is measured in the others."""
+    measured, verified = (json.loads(told) for told in good(lines, "bench all", "verify all"))
+    there = {name for name, check in verified["runtimes"].items() if check["installed"]}
+    missing = {name: check["trouble"] for name, check in verified["runtimes"].items() if not check["installed"]}
+    assert {timing["runtime"] for timing in measured["timings"]} == there
+    notes = [line for line in lines["bench all"].stderr.splitlines() if "left out: " in line]
+    wanted = "  note: left out: " + "; ".join(f"{name} ({why})" for name, why in missing.items())
+    assert notes == ([wanted] if missing else [])
 
 
 @pytest.mark.runs("weak")

@@ -137,3 +137,28 @@ def test_a_grower_grows_on_it(how: str, tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = growing.model.eval()(rows.cuda()).cpu()
     torch.testing.assert_close(torch.from_numpy(answer), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_moves_there_and_back(tmp_path: Path) -> None:
+    """Batch norms, and positions that the graph makes anew, with the optimizer that was there before."""
+
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.norm(self.conv(x))).mean((2, 3))
+            return self.head(x) + torch.arange(3, device=x.device)
+
+    torch.manual_seed(0)
+    traced = gk.trace(Placed(), torch.randn(2, 1, 6, 6))
+    model, x = gk.graft(traced, gk.make_plan(traced, dendrites="full", sites="*")), torch.randn(5, 1, 6, 6)
+    optimizer, here = torch.optim.SGD(model.parameters(), lr=0.01), model.eval()(x)
+    model.cuda()
+    torch.testing.assert_close(model(x.cuda()).cpu(), here, rtol=1e-2, atol=1e-2)  # convolutions there round to TF32
+    cross_entropy(model.train()(x.cuda()), torch.zeros(5, dtype=torch.long, device="cuda")).backward()
+    optimizer.step()
+    there = model.eval()(x.cuda()).cpu()
+    torch.testing.assert_close(model.cpu()(x), there, rtol=1e-2, atol=1e-2)
+    assert gk.verify(gk.export(model, tmp_path / "model.onnx"), model)["onnxruntime"] < 1e-4

@@ -68,7 +68,13 @@ def test_where_it_pays(folder: Path, told: dict) -> None:
 
 
 def test_the_file_is_verified_inspected_and_measured(folder: Path, told: dict) -> None:
-    verified = run_cli("verify", told["model"], "--against", "wide", "--runtime", "onnxruntime", cwd=folder)
+    words = ("verify", told["model"], "--against", "wide", "--runtime", "onnxruntime")
+    refused = run_cli(*words, cwd=folder)
+    assert refused.returncode == 1 and refused.last.startswith(
+        "graftkit: the file (gate) says of itself that it may lose 0.01 of the metric, and no file is believed more"
+        " than 0.005; accept it with --tolerance 0.01"
+    ), refused
+    verified = run_cli(*words, "--tolerance", "0.01", cwd=folder)
     assert verified.returncode == 0 and "the difference is expected: its gate leaves dendrites out" in verified.stdout
     shown = run_cli("inspect", told["model"], "--json", cwd=folder)
     sites = json.loads(shown.stdout)
@@ -79,14 +85,41 @@ def test_the_file_is_verified_inspected_and_measured(folder: Path, told: dict) -
     assert gated["macs"] == ordinary["macs"] + 10 * WIDE and gated["nodes"] > ordinary["nodes"]
 
 
+def test_every_runtime_that_is_there_agrees(folder: Path, told: dict) -> None:
+    words = ("verify", told["model"], "--against", "wide", "--runtime", "all", "--tolerance", "0.01", "--json")
+    found = json.loads(run_cli(*words, cwd=folder).stdout)["runtimes"]
+    there = {name: check for name, check in found.items() if check["installed"]}
+    assert {"onnxruntime", "reference"} <= set(there)
+    for name, check in there.items():  # ncnn has no operator for it
+        assert (check["loads"], check["trouble"] is None) == (name != "ncnn",) * 2, (name, check)
+
+
 def test_a_file_that_was_changed_is_refused(folder: Path, told: dict) -> None:
     proto = onnx.load(folder / told["model"])
     weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     changed = onnx.numpy_helper.to_array(weight) * np.float32(1.5)
     weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
     onnx.save(proto, folder / "changed.onnx")
-    done = run_cli("verify", "changed.onnx", "--against", "wide", cwd=folder)
+    done = run_cli("verify", "changed.onnx", "--against", "wide", "--tolerance", "0.01", cwd=folder)
     assert done.returncode == 1 and "gives outputs that differ by" in done.last, done
+
+
+@pytest.mark.parametrize(("claimed", "why"), [(1, "says of itself that it may lose 1"), (0.005, "from 0.9")])
+def test_a_forged_file_is_not_believed(folder: Path, claimed: float, why: str) -> None:
+    """Weights turned round, and metadata that call it int8 and allow any loss, or as much as is believed."""
+    proto = onnx.load(folder / "wide/model.onnx")
+    weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
+    proto.metadata_props.add(key="graftkit.precision", value="int8")
+    proto.metadata_props.add(key="graftkit.tolerance", value=str(claimed))
+    onnx.save(proto, folder / "forged.onnx")
+    words = ("verify", "forged.onnx", "--against", "wide")
+    done = run_cli(*words, cwd=folder)
+    assert done.returncode == 1 and why in done.last and "Traceback" not in done.stderr, done
+    stricter = run_cli(*words, "--tolerance", "0.01", cwd=folder)
+    assert stricter.returncode == 1 and stricter.last.endswith("and it may lose 0.01 at most"), stricter
+    accepted = run_cli(*words, "--tolerance", "1", cwd=folder)
+    assert accepted.returncode == 0, accepted
 
 
 def test_where_it_does_not_pay(folder: Path) -> None:

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from graftkit.benching import bench, read_file
 from graftkit.benching.energy import Meter, _sum
 from graftkit.benching.files import File, feed_of
+from graftkit.cli.bench import bench as command
 from graftkit.core.benches import BenchReport, Subject, Timing
 from graftkit.core.errors import ExportError, RuntimeMissingError
 from graftkit.core.ratio import Ratio
@@ -158,3 +160,18 @@ def test_a_board_s_own_sum_counts_once() -> None:
     assert _sum(SimpleNamespace(soc_energy=parts)) == 1.5
     assert _sum(SimpleNamespace(soc_energy=None, cpu_energy={0: 2.0, 1: 3.0})) == 5.0
     assert _sum(SimpleNamespace(soc_energy=None, cpu_energy=None)) is None
+
+
+def test_what_is_left_out_of_all_runtimes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MNN_PYTHON", "NCNN_PYTHON", "ONNXRUNTIME_WEB"):
+        monkeypatch.delenv(f"GRAFTKIT_{name}", raising=False)
+    words = [str(written(tmp_path).path), "--size", "length=1", "--rounds", "20", "--no-memory", "--json"]
+    done = CliRunner().invoke(command, [*words, "--runtime", "all"])
+    assert done.exit_code == 0, done.output
+    (note,) = [line for line in done.stderr.splitlines() if "left out: " in line]
+    assert "mnn (" in note and "ncnn (" in note and "GRAFTKIT_MNN_PYTHON" in note and "onnxruntime (" not in note
+    runtimes = {timing["runtime"] for timing in json.loads(done.stdout)["timings"]}
+    assert {"onnxruntime", "reference"} <= runtimes and not runtimes & {"mnn", "ncnn"}
+    named = CliRunner().invoke(command, [*words, "--runtime", "all", "--runtime", "mnn"])
+    assert isinstance(named.exception, RuntimeMissingError) and "left out: ncnn" in named.stderr
+    assert "left out" not in CliRunner().invoke(command, words).stderr

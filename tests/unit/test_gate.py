@@ -24,6 +24,7 @@ from graftkit.contracts import Data
 from graftkit.core.errors import DataError, ExportError, MismatchError, RuntimeMissingError, SourceError
 from graftkit.core.gates import GateReport, GateTrial
 from graftkit.core.ratio import Ratio
+from graftkit.core.runtime_checks import RuntimeCheck
 from graftkit.folding import ALL, gated, graphs_of, tell
 from graftkit.model import GraftedModel
 from graftkit.reporting import gate_table
@@ -233,16 +234,43 @@ def test_time_is_measured_over_rows_in_their_mix(model: GraftedModel, rows: Data
 # ── judged afterwards ────────────────────────────────────────────────────────────────────────────
 
 
-def judged(file: Path, model: GraftedModel, rows: Data | None) -> shipping.RuntimeCheck:
-    (found,) = shipping.check_runtimes(file, model, rows, training.accuracy, ["onnxruntime"])
+def judged(file: Path, model: GraftedModel, rows: Data | None, tolerance: float | None = None) -> RuntimeCheck:
+    how = {"metric_tolerance": tolerance}
+    (found,) = shipping.check_runtimes(file, model, rows, training.accuracy, ["onnxruntime"], **how)
     return found
 
 
 def test_it_is_judged_by_its_metric_and_row_by_row(made: shipping.Gated, model: GraftedModel, rows: Data) -> None:
-    found = judged(made.path, model, rows)
+    found = judged(made.path, model, rows, 0.02)
     assert found.trouble is None and found.difference is not None and found.difference > 1e-4
     assert found.note is not None and "the difference is expected: its gate leaves dendrites out" in found.note
-    assert shipping.verify(made.path, model, rows)["onnxruntime"] < 1e-5
+    assert shipping.verify(made.path, model, rows, metric_tolerance=0.02)["onnxruntime"] < 1e-5
+    with pytest.raises(DataError, match="the file has gate in it and is judged by its metric; pass rows"):
+        shipping.verify(made.path, model, metric_tolerance=0.02)
+
+
+def test_a_file_is_believed_no_more_than_export_allows_by_itself(
+    made: shipping.Gated, model: GraftedModel, rows: Data
+) -> None:
+    why = r"the file \(gate\) says of itself that it may lose 0\.02 .*, and no file is believed more than 0\.005;"
+    for work in (judged, gk.verify):
+        with pytest.raises(MismatchError, match=f"{why} accept it with --tolerance 0.02") as caught:
+            work(made.path, model, rows)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_asked_for_overrides_what_a_file_says(turned: tuple[Path, GraftedModel, Data]) -> None:
+    """The file says 0.005, which is believed, and loses more: a stricter limit and a wider one both count."""
+    path, model, rows = turned
+    lost = "takes the validation metric from 1.0000 to"
+    for tolerance in (None, 0.0, 0.01):
+        trouble = judged(path, model, rows, tolerance).trouble
+        assert trouble is not None and lost in trouble
+        assert trouble.endswith(f"and it may lose {0.005 if tolerance is None else tolerance:.2g} at most")
+        with pytest.raises(MismatchError, match=lost):
+            gk.verify(path, model, rows, metric_tolerance=tolerance)
+    assert judged(path, model, rows, 1.0).trouble is None
+    assert gk.verify(path, model, rows, metric="accuracy", metric_tolerance=1.0)["onnxruntime"] < 1e-4
 
 
 @pytest.mark.parametrize("which", ["with_dendrites", "outside"])
@@ -254,11 +282,12 @@ def test_a_weight_that_changed_is_found(
     tensor = max(graph.initializer, key=lambda each: len(each.raw_data))
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(3), tensor.name))
     onnx.save(proto, tmp_path / "other.onnx")
-    found = judged(tmp_path / "other.onnx", model, rows)
+    found = judged(tmp_path / "other.onnx", model, rows, 0.02)
     assert found.trouble is not None and "differ by" in found.trouble and "tolerance 0.0001" in found.trouble
 
 
-def test_one_that_loses_more_than_it_says_is_refused(model: GraftedModel, rows: Data, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def turned(rows: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GraftedModel, Data]:
     """The network as it is without its dendrites, where these turn the answers round."""
     torch.manual_seed(3)
     turned = grafted(Sure(16), torch.randn(2, 8), "middle")
@@ -267,13 +296,12 @@ def test_one_that_loses_more_than_it_says_is_refused(model: GraftedModel, rows: 
             parameter.add_(torch.randn(parameter.shape) * 60)
     base, full = (shipping.build(turned, dendrites=which).whole() for which in (False, True))
     proto = gated(base, full, 0.0)
-    tell(proto, gate={"threshold": 0.0}, tolerance=0.01)
-    onnx.save(proto, tmp_path / "a.onnx")
+    tell(proto, gate={"threshold": 0.0}, tolerance=0.005)
+    path = tmp_path_factory.mktemp("turned") / "a.onnx"
+    onnx.save(proto, path)
     right = turned(rows.validation.tensors[0]).argmax(1)  # type: ignore[union-attr]
     validation = TensorDataset(rows.validation.tensors[0], right)  # type: ignore[union-attr]
-    trouble = judged(tmp_path / "a.onnx", turned, replace(rows, validation=validation)).trouble
-    assert trouble is not None and "takes the validation metric from 1.0000 to" in trouble
-    assert trouble.endswith("and it was exported to lose 0.01 at most")
+    return path, turned, replace(rows, validation=validation)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -281,10 +309,13 @@ def test_smaller_numbers_are_judged_by_their_metric(
     precision: str, model: GraftedModel, rows: Data, tmp_path: Path
 ) -> None:
     path = gk.export(model, tmp_path / "a.onnx", rows=rows, precision=precision, tolerance=0.05)
-    found = judged(path, model, rows)
+    found = judged(path, model, rows, 0.05)
     assert found.trouble is None and found.note is not None and f"it is in {precision}" in found.note
+    assert gk.verify(path, model, rows, metric_tolerance=0.05)["onnxruntime"] > 1e-5
+    with pytest.raises(MismatchError, match="gives outputs that differ by"):
+        gk.verify(path, model, tolerance=1e-7)  # without rows there is only the difference
     with pytest.raises(DataError, match="judged by its metric; pass rows"):
-        judged(path, model, None)
+        judged(path, model, None, 0.05)
     proto = onnx.load(path)
     kept = [entry for entry in proto.metadata_props if entry.key != "graftkit.tolerance"]
     del proto.metadata_props[:]

@@ -222,7 +222,7 @@ def test_a_layer_within_an_if_is_refused(tmp_path: Path) -> None:
         helper.make_node("If", ["always"], [last.output[0]], then_branch=branches[0], else_branch=branches[1])
     )
     (tmp_path / "to").mkdir()
-    assert "'last', where" in refused(twins, made, tmp_path / "to")
+    assert "has the layer 'last' or its dendrites inside an If" in refused(twins, made, tmp_path / "to")
 
 
 def test_convolutions_of_all_kinds_within_a_product(tmp_path: Path) -> None:

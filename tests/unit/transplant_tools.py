@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +55,18 @@ def run_of(
     module: nn.Module, shape: Sequence[int], grafts: Sequence[Graft], folder: Path, *, moved: bool = True
 ) -> Run:
     """The folder of a run that grafted, and trained by a random step: all, or the dendrites where `moved` is False."""
+    x = np.random.default_rng(0).normal(size=(60, *shape)).astype(np.float32)
+    return Run(folder, module, trained_on(module, {"x": x}, grafts, folder, moved=moved), x)
+
+
+def trained_on(
+    module: nn.Module, given: Mapping[str, np.ndarray], grafts: Sequence[Graft], folder: Path, *, moved: bool = True
+) -> GraftedModel:
+    """The same of a model with any inputs, each [60, ...]; the trained model."""
     folder.mkdir(parents=True)
     torch.save(module, folder.parent / f"{folder.name}.pt")
-    random = np.random.default_rng(0)
-    x = random.normal(size=(60, *shape)).astype(np.float32)
     data = folder.parent / f"{folder.name}.npz"
-    np.savez(data, x_train=x, y_train=np.arange(60) % 3)
+    np.savez(data, **{f"{name}_train": values for name, values in given.items()}, y_train=np.arange(60) % 3)
     loaded = api.load(folder.parent / f"{folder.name}.pt", trust=True)
     model = surgery.empty(api.trace(loaded, api.load_data(str(data)).example()))
     surgery.graft(model, grafts, build_dendrite, seed=0)
@@ -69,7 +75,7 @@ def run_of(
     run.write_json(SOURCE, facts_of(loaded, folder.parent / f"{folder.name}.pt", data))
     run.write_json(PLAN, model.plan.to_json())
     run.write_checkpoint(model)
-    return Run(folder, module, model, x)
+    return model
 
 
 def _step(model: GraftedModel, moved: bool) -> None:
