@@ -30,6 +30,14 @@ class OnnxFile:
     outline: onnx.ModelProto
     folder: Path | None
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows it takes, None where that is free."""
+        constants = {tensor.name for tensor in self.outline.graph.initializer}
+        inputs = (value for value in self.outline.graph.input if value.name not in constants)
+        sizes = [value.type.tensor_type.shape.dim for value in inputs]
+        return next((int(dims[0].dim_value) or None for dims in sizes if dims), None)
+
     def complete(self) -> onnx.ModelProto:
         """The model again, with the numbers that are in the file itself."""
         if isinstance(self.content, bytes):

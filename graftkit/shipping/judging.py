@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from graftkit import training
-from graftkit.contracts import Data, Metric
+from graftkit import checking, training
+from graftkit.contracts import Data, Feed, Inputs, Metric
 from graftkit.core.errors import DataError, MismatchError
 from graftkit.folding import OnnxFile
 from graftkit.model import GraftedModel
+from graftkit.shipping.fixed_rows import any_rows
+from graftkit.shipping.probes import on_device
 from graftkit.shipping.promises import Promise, allowed, believed, holds, promised
 
 
@@ -34,8 +38,7 @@ class Expected:
         """Raises DataError where there is nothing to judge it by."""
         if rows is None or metric is None:
             raise DataError(f"the file has {promise.what} in it and is judged by its metric; pass rows and a metric")
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return Expected(promise, training.evaluate(model, rows.validation, metric, device), rows, metric)
+        return Expected(promise, _own_metric(model, rows, metric), rows, metric)
 
     @property
     def most(self) -> float:
@@ -75,3 +78,23 @@ def score_for(metric: str | Metric | None, rows: Data) -> Metric:
     """The metric that was named, or the one that the labels suggest. Raises DataError."""
     name = training.usual_metric(None, rows.labels) if metric is None else metric
     return training.find_metric(name) if isinstance(name, str) else name
+
+
+def _own_metric(model: GraftedModel, rows: Data, metric: Metric) -> float:
+    """The trained model's, in parts of as many rows as its graphs take."""
+    signature = model.traced.signature
+    sizes = [port.shape[0] for port in signature.inputs if port.shape]
+    if not sizes or not isinstance(sizes[0], int):
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return training.evaluate(model, rows.validation, metric, device)
+
+    def run(feed: Feed) -> list[np.ndarray]:
+        tensors = tuple(torch.from_numpy(feed[name]) for name in signature.input_names)
+        return [checking.array(model(*on_device(model, tensors)))]
+
+    whole = any_rows(run, sizes[0])
+
+    def forward(inputs: Inputs) -> Tensor:
+        return torch.from_numpy(whole(checking.feed(signature.input_names, model.arrange(inputs)))[0])
+
+    return metric(*training.predict(forward, rows.validation))

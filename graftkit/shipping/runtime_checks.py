@@ -17,6 +17,7 @@ from graftkit.core.runtime_checks import RuntimeCheck
 from graftkit.folding import OnnxFile
 from graftkit.model import GraftedModel
 from graftkit.runtimes import RUNTIMES
+from graftkit.shipping.fixed_rows import any_rows
 from graftkit.shipping.judging import Expected, expected_of
 from graftkit.shipping.probes import Probe
 from graftkit.shipping.verifying import Comparison, Differs, comparison, metric_of, questions
@@ -118,7 +119,8 @@ class _Check:
     def _metric(self, session: Session) -> float | None:
         if self.rows is None or self.metric is None:
             return None
-        return metric_of(session, self.opened.signature(), self.rows.validation, self.metric)
+        run = any_rows(session, self.opened.rows)
+        return metric_of(run, self.opened.signature(), self.rows.validation, self.metric)
 
     def _latency(self, session: Session, asked: Sequence[Probe]) -> float:
         usual = [probe.inputs for probe in asked if probe.size is None]

@@ -23,6 +23,7 @@ from graftkit.folding import OnnxFile, open_onnx
 from graftkit.model import GraftedModel, arranged
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.building import fresh_graph
+from graftkit.shipping.fixed_rows import any_rows
 from graftkit.shipping.judging import Expected, expected_of, score_for
 from graftkit.shipping.probes import Probe, few_probes, on_device, probes
 from graftkit.shipping.promises import promised
@@ -87,7 +88,7 @@ def verify(
         found = {each.runtime.name: each.worst(asked) for each in comparisons}
         if expected is not None:
             for each in comparisons:
-                run = each.runtime.open(opened.content)
+                run = any_rows(each.runtime.open(opened.content), opened.rows)
                 expected.judge(metric_of(run, opened.signature(), expected.rows.validation, expected.metric))
         return found
 
@@ -122,9 +123,10 @@ def questions(
 def runtime_metric(
     file: str | Path | onnx.ModelProto, rows: Data, metric: Metric, *, runtime: str = "onnxruntime"
 ) -> float:
-    """The validation metric, computed through a runtime alone."""
+    """The validation metric, computed through a runtime alone, in batches of as many rows as the file takes."""
     opened = open_onnx(file)
-    return metric_of(RUNTIMES.find(runtime).open(opened.content), opened.signature(), rows.validation, metric)
+    run = any_rows(RUNTIMES.find(runtime).open(opened.content), opened.rows)
+    return metric_of(run, opened.signature(), rows.validation, metric)
 
 
 def metric_of(run: Run, signature: Signature, rows: Rows, metric: Metric) -> float:

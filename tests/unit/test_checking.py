@@ -203,6 +203,24 @@ def test_rows_by_name_and_the_chosen_output_give_the_metric() -> None:
         assert api.runtime_metric(proto, rows, accuracy, runtime=runtime) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("fixed", [1, 5, 12, 20])
+def test_a_file_of_a_fixed_number_of_rows_gives_the_metric_of_all(fixed: int) -> None:
+    """Whatever the validation rows are: fewer than that, or some that are left over."""
+    model, rows = tokens(), sentences(12)
+    free = api.to_onnx(model)
+    proto = onnx.ModelProto.FromString(free.SerializeToString())
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = fixed
+
+    def total(outputs: Tensor, targets: Tensor) -> float:
+        assert outputs.shape == (12, 3) and len(targets) == 12
+        return float((outputs * (1 + targets[:, None])).sum())
+
+    for runtime in ("onnxruntime", "reference"):
+        found = api.runtime_metric(proto, rows, total, runtime=runtime)
+        assert found == pytest.approx(api.runtime_metric(free, rows, total, runtime=runtime), rel=1e-5)
+
+
 def test_rows_that_lack_an_input_are_refused() -> None:
     model = tokens()
     pairs = [({"ids": torch.ones(5, dtype=torch.int64)}, torch.tensor(0))] * 4

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import graftkit as gk
-from graftkit import training
+from graftkit import shipping, training
 from graftkit.contracts import Data
 from graftkit.core.errors import DataError, ExportError, MismatchError
 from graftkit.folding import open_onnx
@@ -22,6 +22,7 @@ from graftkit.precisions import PRECISIONS
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.promises import allowed
 from graftkit.shipping.smaller import feeds, ship_smaller
+from graftkit.training.criteria import negative_mse
 
 
 def values(count: int, *, scale: float = 1.0) -> TensorDataset:
@@ -136,3 +137,30 @@ def test_int4_gives_no_name_twice() -> None:
     (found,) = RUNTIMES["onnxruntime"].open(form.model.SerializeToString())({"x": x})
     right = x @ weight.T + bias + x
     assert 0 < np.abs(found - right).max() / right.max() < 0.05
+
+
+class FourRows(nn.Module):
+    """Takes four rows, no more and no fewer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)).reshape(4, 8))
+
+
+def test_a_model_of_a_fixed_number_of_rows_is_judged_in_parts(tmp_path: Path) -> None:
+    """90 validation rows: 22 times four, and two that are left over."""
+    torch.manual_seed(0)
+    net, rows = FourRows(), data()
+    model = gk.graft(gk.trace(net, torch.randn(4, 6), dynamic="none"))
+    inputs, targets = rows.validation.tensors
+    with torch.no_grad():
+        wanted = negative_mse(net.last(torch.tanh(net.first(inputs))), targets)
+    how = {"precision": "fp16", "metric": negative_mse}
+    path = gk.export(model, tmp_path / "small.onnx", rows=rows, **how)
+    assert shipping.runtime_metric(path, rows, negative_mse) == pytest.approx(wanted, rel=1e-2)
+    (found,) = shipping.check_runtimes(path, model, rows, negative_mse, ["onnxruntime"])
+    assert found.trouble is None and found.metric == pytest.approx(wanted, rel=1e-2)
+    assert f"{wanted:.4f} less" in str(found.note)
