@@ -31,8 +31,16 @@ def open_run(
         raise DataError(f"{_made_from(path, facts)}: {error}") from error
 
 
-def open_given(path: Path, *, trust: bool, allow: tuple[str, ...] = ()) -> tuple[GraftedModel, Data, Mapping[str, Any]]:
-    """The model that a run was given, its data, and its source.json. Raises RunError, SourceError."""
+def open_given(
+    path: Path, *, trust: bool, allow: tuple[str, ...] = (), pruned: bool = True
+) -> tuple[GraftedModel, Data, Mapping[str, Any]]:
+    """The model that a run was given, its data, and its source.json.
+
+    Of a compression that is what pruning left, with the weights that it ended with, for dendrites to be put back on;
+    the model as it was before where not `pruned`.
+
+    Raises RunError, SourceError.
+    """
     if not path.is_dir():
         raise RunError(f"{path} is not a run's folder")
     facts = RunFolder(path).read_json(SOURCE)
@@ -40,13 +48,14 @@ def open_given(path: Path, *, trust: bool, allow: tuple[str, ...] = ()) -> tuple
         loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
         if loaded.provenance.get("sha256") != facts["sha256"]:
             raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
-        _as_pruned(loaded, path)
+        if pruned:
+            _as_pruned(loaded, path)
         rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
         traced = api.trace(loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"))
     except (SourceError, DataError) as error:
         raise type(error)(f"{_made_from(path, facts)}: {error}") from error
     model = surgery.empty(traced)
-    if _shapes(path).is_file():  # the weights that channels were taken from are others now
+    if pruned and _shapes(path).is_file():  # the weights that channels were taken from are others now
         state = RunFolder(path).read_checkpoint()
         model.restore({name: tensor for name, tensor in state.items() if name.startswith("base.")})
     return model, rows, facts

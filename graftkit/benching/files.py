@@ -17,6 +17,7 @@ from graftkit.folding import graphs_of, open_onnx
 from graftkit.folding.written import is_apart, location
 from graftkit.inspection import inspect_onnx
 from graftkit.reopening import open_given, put_back
+from graftkit.run_folder import SHAPES
 from graftkit.shipping import export
 
 
@@ -66,15 +67,18 @@ def of_run(path: Path, folder: Path, *, trust: bool, allow: tuple[str, ...]) -> 
     Raises RunError, SourceError, ExportError.
     """
     where = Path(tempfile.mkdtemp(dir=folder))
-    model, _, _ = open_given(path, trust=trust, allow=allow)
+    model, _, _ = open_given(path, trust=trust, allow=allow, pruned=False)
     ports = model.traced.signature.inputs
     pairs = [
         pair for p, x in zip(ports, model.traced.inputs, strict=True) for pair in zip(p.shape, x.shape, strict=True)
     ]
     sizes = {name: size for name, size in pairs if isinstance(name, str)}
     given = read_file(export(model, where / "given.onnx"), f"{path}: given")
+    if (path / SHAPES).is_file():
+        model, _, _ = open_given(path, trust=trust, allow=allow)
     put_back(model, path)
-    name = "grafted" if model.plan.grafts else "shipped as given"
+    plain = "pruned" if (path / SHAPES).is_file() else "shipped as given"
+    name = "grafted" if model.plan.grafts else plain
     shipped = read_file(export(model, where / "shipped.onnx"), f"{path}: {name}")
     return replace(given, sizes=sizes), replace(shipped, sizes=sizes)
 

@@ -17,6 +17,7 @@ from graftkit.augmenting import Interrupted
 from graftkit.compressing.asked import Asked
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.regularising import chosen_recipe
+from graftkit.compressing.shrinking import check_reachable
 from graftkit.compressing.sizes import GIVEN, GRAFTED, PRUNED, SCRATCH, Descent, Reached, knee, row
 from graftkit.compressing.table import benched
 from graftkit.compressing.target import Target, parse_target
@@ -146,7 +147,7 @@ def _compress(asked: Asked, folder: RunFolder, observer: Observer) -> Compressio
     api.check_rows(given.model, opened.rows, lab.criterion, opened.loss)
     amount = target.cost.given(given.model)
     if not asked.front and asked.max_loss is None:
-        target.of(amount)  # raises where that is no smaller
+        check_reachable(lab, given, target.cost, target.counted, target.of(amount))
     if asked.distil:
         lab.teacher = Teacher(given.model, asked.distil, classes=opened.loss in ("cross_entropy", "bce"))
     folder.check_source(opened.loaded.provenance.get("sha256"))

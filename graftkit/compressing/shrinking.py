@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from graftkit import pruning
@@ -58,3 +60,17 @@ def _shrunk(
             return smaller
         wanted = min(wanted, prices.of(module)) * max(0.5, target / found) * _CLOSER
     raise PruningError(f"{found:,.0f} {cost.unit} is the smallest that was found, and {target:,.0f} were asked for")
+
+
+def check_reachable(lab: Lab, network: Network, cost: Cost, counted: Unit, target: float) -> None:
+    """Raise PruningError where the network with one unit left of each width costs more than a target."""
+    module, example = copy.deepcopy(network.module), lab.data.example()
+    worth = {width.name: torch.ones(len(width.units)) for width in network.widths}
+    with suppress(PruningError):  # nothing is as small as zero
+        pruning.cut(module, example, network.widths, worth, pruning.prices(module, example, counted), 0.0)
+    least = cost.given(lab.traced(replace(network.loaded, model=module)))
+    if least > target:
+        raise PruningError(
+            f"{least:,.0f} {cost.unit} is the smallest that pruning reaches, with one channel left of each layer, and"
+            f" {target:,.0f} were asked for"
+        )
