@@ -97,6 +97,8 @@ class Request:
     @staticmethod
     def from_json(value: Mapping[str, Any], out: Path, *, trust: bool, allow: tuple[str, ...]) -> Request:
         """What `to_json` gave, in a run's folder. Raises RunError where it is broken, or the data have changed."""
+        if "compress" in value:
+            raise RunError(f"{out} was begun by compress; `graftkit compress --resume {out}` goes on with it")
         try:
             plain = dict(value)
             told, settings = plain.pop("source"), plain.pop("settings")

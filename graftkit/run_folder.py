@@ -74,15 +74,15 @@ class RunFolder:
             raise RunError(f"{self.path} is a file; name a folder with --out")
         if self.path.is_dir() and any(self.path.iterdir()):
             if not force:
-                go_on = f"`graftkit augment --resume {self.path}` goes on with it, " if self.can_go_on else ""
+                go_on = f"`graftkit {self._command} --resume {self.path}` goes on with it, " if self.can_go_on else ""
                 raise RunError(f"{self.path} is not empty; {go_on}pass --force to replace it, or another --out")
             self._check_it_is_a_run()
         try:
             if force and self._aside.is_dir():  # an earlier run lies there, and this one never came to anything
                 if self.can_go_on:
                     raise RunError(
-                        f"{self.path} holds a run that replaced another one and was stopped; `graftkit augment --resume"
-                        f" {self.path}` goes on with it, or delete the folder first"
+                        f"{self.path} holds a run that replaced another one and was stopped; `graftkit {self._command}"
+                        f" --resume {self.path}` goes on with it, or delete the folder first"
                     )
                 shutil.rmtree(self.path)
             elif force and self.path.is_dir():
@@ -126,6 +126,14 @@ class RunFolder:
     def can_go_on(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return any(self.progress.glob("*.json"))
+
+    @property
+    def _command(self) -> str:
+        """What began it."""
+        try:
+            return "compress" if "compress" in json.loads((self.path / REQUEST).read_text()) else "augment"
+        except (OSError, ValueError, TypeError):
+            return "augment"
 
     @property
     def ended(self) -> bool:

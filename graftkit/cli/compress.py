@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from graftkit.cli import options
+from graftkit.cli import options, processes
 from graftkit.cli.augment import default_folder
 from graftkit.cli.stopping import stopping
 
@@ -66,6 +66,8 @@ def compress(context: click.Context, /, **given: Any) -> None:
     `inspect`, `export`, `verify`, `bench` and, as a model, `augment` take. Needs the extra `compress`.
     """
     _check(context, given)
+    if processes.count() > 1:
+        raise click.UsageError("compress runs in one process; start it without torchrun", context)
     options.started()
     from graftkit import compressing
     from graftkit.cli.progress import Watcher

@@ -32,7 +32,7 @@ from graftkit.reporting.compressions import compression_html
 from graftkit.request import anchored_data, other_versions
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SHAPES, SOURCE, RunFolder
 from graftkit.shipping import ship
-from graftkit.training import DEFAULT_LOSS, Teacher, seeded, usual_metric
+from graftkit.training import DEFAULT_LOSS, Teacher, batches, seeded, usual_metric
 from graftkit.watching import watched
 
 
@@ -149,7 +149,8 @@ def _compress(asked: Asked, folder: RunFolder, observer: Observer) -> Compressio
     if not asked.front and asked.max_loss is None:
         check_reachable(lab, given, target.cost, target.counted, target.of(amount))
     if asked.distil:
-        lab.teacher = Teacher(given.model, asked.distil, classes=opened.loss in ("cross_entropy", "bce"))
+        batch = next(iter(batches(opened.rows.validation, 8)))
+        lab.teacher = Teacher.of(given.model, asked.distil, opened.loss, batch)
     folder.check_source(opened.loaded.provenance.get("sha256"))
     folder.write_json(SOURCE, _facts(asked, opened))
     lab.settings = replace(lab.settings, recipe=chosen_recipe(lab, asked, given, target, amount))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.core.errors import PruningError
-from graftkit.pruning.graph import Channels, call, copied, detached
+from graftkit.pruning.graph import Channels, call, copied
 from graftkit.pruning.widths import Change, Kept, Width
 
 _LEAST = 2  # channels that a width must have to lose one
@@ -36,7 +36,6 @@ def widths(
         RuntimeMissingError: torch-pruning is not installed.
         PruningError: the module cannot be followed as a whole.
     """
-    example = detached(example)
     channels = Channels(copied(module), example)
     found: list[Width] = []
     kept: list[Kept] = []

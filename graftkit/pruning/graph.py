@@ -50,7 +50,7 @@ class Channels:
 
     def __init__(self, module: nn.Module, example: Any):
         pruning = library()
-        self.module, self.example = module, example
+        self.module, self.example = module, placed(example, module)
         self.paths = {layer: path for path, layer in module.named_modules()}
         training = {layer: layer.training for layer in module.modules()}
         learning = {p: p.requires_grad for p in module.parameters()}
@@ -59,7 +59,7 @@ class Channels:
         try:
             with torch.enable_grad():
                 self._graph = pruning.DependencyGraph().build_dependency(
-                    module, example_inputs=example, output_transform=_differentiable, verbose=False
+                    module, example_inputs=self.example, output_transform=_differentiable, verbose=False
                 )
         except Exception as error:  # whatever the module, or what follows it, raises
             raise PruningError(f"{type(module).__name__} cannot be followed: {_line(error)}") from error
@@ -152,9 +152,10 @@ def copied(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module)
 
 
-def detached(example: Any) -> Any:
-    """An example whose tensors belong to nothing."""
-    return tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), example)
+def placed(example: Any, module: nn.Module) -> Any:
+    """An example whose tensors belong to nothing, where the module is."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().clone().to(device), example)
 
 
 def follow(module: nn.Module, changes: Sequence[Change], times: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from graftkit.pruning.graph import Channels, Part, call
+from graftkit.pruning.graph import Channels, Part, call, placed
 
 Unit = Literal["parameters", "macs"]
 _MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
@@ -61,7 +61,7 @@ def _positions(module: nn.Module, example: Any) -> dict[str, int]:
     module.eval()
     try:
         with torch.no_grad():
-            call(module, example)
+            call(module, placed(example, module))
     finally:
         for hook in hooks:
             hook.remove()

@@ -67,7 +67,8 @@ def _dendrites(report: CompressionReport, size: SizeRecord) -> str:
     gain = wording.metric_difference(report.metric, contest.gain, contest.error)
     if size.chosen == "grafted":
         return f"Dendrites are in it: in place of channels that cost as much they gain {gain} on validation."
-    return f"No dendrites: in place of channels that cost as much they change validation by {gain}, which is not sure."
+    unsure = ", which is not sure" if contest.gain > 0 else ""
+    return f"No dendrites: in place of channels that cost as much they change validation by {gain}{unsure}."
 
 
 def _ratio(ours: float, theirs: float) -> str:

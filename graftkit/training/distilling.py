@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from graftkit.contracts import Inputs
 from graftkit.model import GraftedModel
+from graftkit.training.criteria import scores_second
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,16 +22,30 @@ class Teacher:
     Attributes:
         model: takes what the one that learns takes; it is only read.
         share: of the loss that is made of the answers; the rest is made of the labels.
-        classes: answers are scores of classes, in `scores_at`, compared as probabilities; else they are values.
-        temperature: scores are divided by it, and that part of the loss multiplied by its square.
+        says: "classes", scores compared as probabilities; "yes", each number by itself, by its sigmoid; "values".
+        temperature: scores of classes are divided by it, and that part of the loss multiplied by its square.
         scores_at: the dimension of the scores.
     """
 
     model: GraftedModel
     share: float = 0.5
-    classes: bool = True
+    says: Literal["classes", "yes", "values"] = "classes"
     temperature: float = 2.0
     scores_at: int = 1
+
+    @staticmethod
+    def of(model: GraftedModel, share: float, loss: str, batch: tuple[Inputs, Tensor]) -> Teacher:
+        """The teacher whose answers the loss of this name, on a batch like this, says how to read."""
+        inputs, targets = batch
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            output = model.eval()(*(tensor.to(device) for tensor in model.arrange(inputs)))
+        if loss == "bce":
+            return Teacher(model, share, "yes")
+        if loss != "cross_entropy":
+            return Teacher(model, share, "values")
+        last = scores_second(output, targets) is not output
+        return Teacher(model, share, scores_at=-1 if last else 1)
 
     def mixed(self, own: Tensor, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
         """The loss on the labels with that on the answers; `inputs` in the signature's order."""
@@ -40,12 +57,11 @@ class Teacher:
         return (1 - self.share) * own + self.share * self._apart(output.float(), said.float())
 
     def _apart(self, output: Tensor, said: Tensor) -> Tensor:
-        if not self.classes:
+        if self.says == "values":
             return functional.mse_loss(output, said)
-        if output.shape[self.scores_at] == 1 or output.ndim == 1:  # one score: yes or no
+        if self.says == "yes":
             return functional.binary_cross_entropy_with_logits(output, said.sigmoid())
-        ours, theirs = (
-            scores.movedim(self.scores_at, -1).flatten(0, -2) / self.temperature for scores in (output, said)
-        )
+        each = (scores.movedim(self.scores_at, -1).flatten(0, -2) for scores in (output, said))
+        ours, theirs = (scores / self.temperature for scores in each)
         apart = functional.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), reduction="batchmean", log_target=True)
         return apart * self.temperature**2

@@ -101,7 +101,7 @@ def test_a_run_that_was_killed_ends_in_the_same_file(folder: Path) -> None:
     process.kill()
     process.wait()
     refused = run_cli("augment", "--resume", "killed", cwd=folder)
-    assert refused.returncode == 1 and len(refused.last) < 400, refused
+    assert refused.returncode == 1 and "graftkit compress --resume" in refused.last, refused
     done = run_cli("compress", "--resume", "killed", cwd=folder)
     assert done.returncode == 0, done
     assert (folder / "killed" / "model.onnx").read_bytes() == (folder / "small" / "model.onnx").read_bytes()

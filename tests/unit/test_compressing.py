@@ -117,8 +117,34 @@ def test_what_a_teacher_says_is_kl_at_its_temperature() -> None:
     wanted = (model(x) / 3).softmax(1)
     by_hand = 9 * (wanted * (wanted.log() - (output / 3).log_softmax(1))).sum(1).mean()
     torch.testing.assert_close(teacher.mixed(torch.zeros(()), (x,), output), by_hand)
-    values = Teacher(model, share=1.0, classes=False)
+    values = Teacher(model, share=1.0, says="values")
     torch.testing.assert_close(values.mixed(torch.zeros(()), (x,), output), functional.mse_loss(output, model(x)))
+    yes = Teacher(model, share=1.0, says="yes").mixed(torch.zeros(()), (x,), output)
+    torch.testing.assert_close(yes, functional.binary_cross_entropy_with_logits(output, model(x).sigmoid()))
+
+
+def test_how_a_teacher_is_read_follows_from_the_loss() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.embed(ids))
+
+    ids = torch.arange(10).reshape(2, 5) % 7
+    words = gk.graft(gk.trace(Words(), ids))
+    read = Teacher.of(words, 1.0, "cross_entropy", (ids, ids))
+    assert (read.says, read.scores_at) == ("classes", -1)
+    other = torch.randn(2, 5, 7)
+    wanted = (words(ids) / 2).softmax(-1)
+    by_hand = 4 * (wanted * (wanted.log() - (other / 2).log_softmax(-1))).sum(-1).mean()
+    torch.testing.assert_close(read.mixed(torch.zeros(()), (ids,), other), by_hand)
+    plain = network(lab()).model
+    x, y = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    assert Teacher.of(plain, 0.5, "cross_entropy", (x, y)).scores_at == 1
+    assert Teacher.of(plain, 0.5, "bce", (x, y)).says == "yes"
+    assert Teacher.of(plain, 0.5, "mse", (x, y)).says == "values"
 
 
 def test_one_learns_from_a_teacher_where_labels_say_nothing() -> None:
