@@ -81,7 +81,7 @@ def ours(lab: Lab, given: Network, target: int, seed: int) -> Iterator[tuple[str
 
 def theirs(lab: Lab, given: Network, target: int, seed: int, *, everywhere: bool) -> Network:
     """torch-pruning alone: its magnitudes, the same share of each layer or the least of all, the same epochs."""
-    ratio = next(r / 200 for r in range(200) if _theirs(given.module, r / 200, everywhere, 1)[0] <= target)
+    ratio = next(r / 200 for r in range(200) if _theirs(given.module, r / 200, everywhere, STEPS)[0] <= target)
     module = copy.deepcopy(given.module)
     pruner = _pruner(module, ratio, everywhere, STEPS)
     network = given
@@ -155,14 +155,19 @@ def table(lines: list[Row]) -> str:
             lost = f"{-mean + float(stats.t.ppf(CONFIDENCE, len(own) - 1)) * error:.2f}"
         counted = f"{sum(row['parameters'] for row in own) / len(own):,.0f}"
         macs = f"{sum(row['macs'] for row in own) / len(own):,.0f}"
-        scores = [shown([row[key] for row in own]) for key in ("validation", "test")]
-        change = "" if name == "given" else shown(gains, sign=True)
+        scores = [spread([row[key] for row in own]) for key in ("validation", "test")]
+        change = "" if name == "given" else spread(gains, sign=True)
         rows.append(
             [f"{name}{f', {target:,.0f}' if target else ''}", counted, macs, f"{len(own)}", *scores, change, lost]
         )
     heads = ("", "parameters", "multiply-adds", "seeds", "validation", "test", "test − given",
              f"lost at most ({CONFIDENCE:.0%})")  # fmt: skip
     return markdown(heads, rows)
+
+
+def spread(values: list[float], *, sign: bool = False) -> str:
+    """The mean with its standard error; one value as it is."""
+    return shown(values, sign=sign) if len(values) > 1 else f"{values[0]:{'+' if sign else ''}.2f}"
 
 
 def main() -> None:
