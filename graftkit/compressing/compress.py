@@ -161,6 +161,8 @@ def _compress(asked: Asked, folder: RunFolder, observer: Observer) -> Compressio
 def _reached(asked: Asked, lab: Lab, target: Target, given: Network, amount: float) -> tuple[list[Reached], int]:
     """Every size that was reached, and which of them ships."""
     descent = Descent(lab, asked, target, given, amount)
+    if asked.dendrites and not descent.competes:
+        lab.observer.on_warning(f"dendrites are not tried: what one adds to {target.cost.name} cannot be measured")
     seeds = range(lab.settings.seed, lab.settings.seed + lab.settings.seeds)
     if asked.front:
         fronts = [descent.front(seed) for seed in seeds]

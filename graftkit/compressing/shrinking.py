@@ -13,8 +13,8 @@ from torch import Tensor
 
 from graftkit import pruning
 from graftkit.compressing.lab import Lab, Network
+from graftkit.compressing.target import Amount
 from graftkit.core.errors import PruningError
-from graftkit.costs import Cost
 from graftkit.pruning import Importance, Unit
 
 _LEAST = 0.25  # of its units each width keeps in one cut; the next may take more
@@ -23,7 +23,7 @@ _CLOSER = 0.98  # what a look that found too much is followed by, besides the ra
 
 
 def shrunk(
-    lab: Lab, network: Network, cost: Cost, counted: Unit, target: float, importance: Importance, seed: int
+    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, importance: Importance, seed: int
 ) -> Network:
     """A copy of the network, pruned until it costs no more than a target, not trained since.
 
@@ -46,7 +46,7 @@ def shrunk(
 
 
 def _shrunk(
-    lab: Lab, network: Network, cost: Cost, counted: Unit, target: float, worth: Mapping[str, Tensor], least: float
+    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, worth: Mapping[str, Tensor], least: float
 ) -> Network:
     example, wanted = lab.data.example(), 0.0
     for _ in range(_TRIES):
@@ -62,7 +62,7 @@ def _shrunk(
     raise PruningError(f"{found:,.0f} {cost.unit} is the smallest that was found, and {target:,.0f} were asked for")
 
 
-def check_reachable(lab: Lab, network: Network, cost: Cost, counted: Unit, target: float) -> None:
+def check_reachable(lab: Lab, network: Network, cost: Amount, counted: Unit, target: float) -> None:
     """Raise PruningError where the network with one unit left of each width costs more than a target."""
     module, example = copy.deepcopy(network.module), lab.data.example()
     worth = {width.name: torch.ones(len(width.units)) for width in network.widths}

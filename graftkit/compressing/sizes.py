@@ -14,6 +14,7 @@ from graftkit.compressing.shrinking import shrunk
 from graftkit.compressing.target import Target
 from graftkit.core.compressions import NetworkRecord, SizeRecord
 from graftkit.core.errors import PruningError
+from graftkit.costs import COSTS
 
 FRONT = tuple(0.05 ** (number / 9) for number in range(10))  # ten sizes from 100% to 5%
 _DOWN = 0.75  # from one size to the next, where the smallest is looked for
@@ -69,8 +70,8 @@ class Descent:
         where = f"{amount / self.amount:.2%}"
         network = self.down(network, amount, steps, seed)
         cost, counted, importance = self.target.cost, self.target.counted, self.importance
-        if self.asked.dendrites:
-            met = contest(self.lab, network, cost, counted, amount, importance, where, seed)
+        if self.competes:
+            met = contest(self.lab, network, COSTS[cost.name](), counted, amount, importance, where, seed)
             pruned, grafted, record = met.pruned, met.grafted, met.record
         else:
             met, pruned, grafted, record = None, network, None, None
@@ -150,6 +151,11 @@ class Descent:
                 break
             network = found[-1].pruned
         return found
+
+    @property
+    def competes(self) -> bool:
+        """Whether dendrites are tried: what they cost has to be known one by one."""
+        return self.asked.dendrites and self.target.cost.name in COSTS
 
     @property
     def importance(self) -> pruning.Importance:

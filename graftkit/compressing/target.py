@@ -5,10 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
+from graftkit.compressing.memory import Memory
 from graftkit.core.errors import PlanError
-from graftkit.costs import COSTS, Cost
+from graftkit.core.table import Table
+from graftkit.costs import COSTS
+from graftkit.model import GraftedModel
 from graftkit.pruning import Unit
+
+
+class Amount(Protocol):
+    """Something that a target is in: a cost, or what can be measured of a whole model alone."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    units: ClassVar[Mapping[str, float]]
+
+    def given(self, model: GraftedModel) -> float:
+        """What the model has as it stands."""
+
+
+TARGETS: Table[type[Amount]] = Table("target", {**COSTS, Memory.name: Memory}, PlanError)
 
 # What pruning counts on the way to a cost that has to be measured.
 _COUNTED: Mapping[str, Unit] = {"parameters": "parameters", "size": "parameters"}
@@ -24,7 +42,7 @@ class Target:
         amount: in the cost's unit, where there is no share.
     """
 
-    cost: Cost
+    cost: Amount
     share: float | None
     amount: float
 
@@ -48,7 +66,7 @@ def parse_target(text: str) -> Target:
     name, equals, rest = text.partition("=")
     if not equals:
         raise PlanError(f"--target {text!r}: write WHAT=HOW MUCH, as in parameters=40% or latency=200us")
-    cost = COSTS.find(name.strip())()
+    cost = TARGETS.find(name.strip())()
     number = rest.strip()
     if number.startswith("+"):
         raise PlanError(f"--target {text!r}: a target is what is left; write {name}={number.removeprefix('+')}")

@@ -10,12 +10,11 @@ from graftkit.core.table import Table
 from graftkit.costs.cost import Cost
 from graftkit.costs.latency import Latency
 from graftkit.costs.macs import Macs
-from graftkit.costs.memory import Memory
 from graftkit.costs.parameters import Parameters
 from graftkit.costs.size import Size
 
 COSTS: Table[type[Cost]] = Table(
-    "kind of budget", {kind.name: kind for kind in (Parameters, Macs, Size, Latency, Memory)}, PlanError
+    "kind of budget", {kind.name: kind for kind in (Parameters, Macs, Size, Latency)}, PlanError
 )
 
 

@@ -142,7 +142,7 @@ def test_the_smallest_within_a_loss(folder: Path) -> None:
         (("mlp.pt", "--keep", "150%"), 1, "more than 100%"),
         (("mlp.pt", "--target", "parameters=20"), 1, "is the smallest that pruning reaches"),
         (("mlp.pt", "--target", "parameters=1M"), 1, "would be no smaller"),
-        (("mlp.pt", "--target", "weight=3"), 1, "unknown kind of budget"),
+        (("mlp.pt", "--target", "weight=3"), 1, "unknown target"),
         (("mlp.pt", "--target", "macs=+10%"), 1, "a target is what is left"),
         (("gru.pt", "--trust"), 1, "nothing of gru can be pruned"),
         (("graph.onnx",), 1, "give the module"),

@@ -22,7 +22,7 @@ from graftkit import pruning, surgery, training
 from graftkit.compressing import Asked, compress, kept, parse_target
 from graftkit.compressing.lab import Lab
 from graftkit.compressing.shrinking import shrunk
-from graftkit.compressing.sizes import FRONT, knee
+from graftkit.compressing.sizes import FRONT, Descent, knee
 from graftkit.contracts import Data, LoadedModel, Observer, SourceRequest
 from graftkit.core.compressions import CompressionReport, ContestRecord, NetworkRecord, SizeRecord
 from graftkit.core.errors import PlanError, PruningError, RuntimeMissingError, SourceError
@@ -345,3 +345,13 @@ def test_a_model_that_changed_since_is_refused(pruned: Path, tmp_path: Path) -> 
 def test_options_of_other_formats_are_refused(pruned: Path) -> None:
     with pytest.raises(SourceError, match="says itself what it was made from"):
         gk.load(pruned / "run", arch="x:y")
+
+
+def test_memory_is_measured_of_a_whole_model_and_no_dendrite_is_tried() -> None:
+    where = lab()
+    given, target = network(where), parse_target("memory=50%")
+    assert 0 <= target.cost.given(given.model) < 1e9 and target.counted == "macs"
+    request = Request(SourceRequest("x.pt"), "digits", Path("run"))
+    for text, competes in (("memory=50%", False), ("size=50%", True)):
+        descent = Descent(where, Asked(request, text), parse_target(text), given, 1.0)
+        assert descent.competes is competes
