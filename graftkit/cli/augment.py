@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from graftkit.cli import options, processes
 from graftkit.cli.stopping import stopping
@@ -17,7 +16,7 @@ from graftkit.cli.stopping import stopping
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
+@options.data
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--dendrites", multiple=True, metavar="KIND",
               help="context, lowrank, full, pointwise, depthwise, adapter or pooled, options as"
@@ -42,32 +41,28 @@ from graftkit.cli.stopping import stopping
 @click.option("--shrink", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="Multiply the network's weights by this before each phase, so that it learns anew: 0.3 where you"
               " have all the rows it was trained on, and epochs enough.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
+@options.batch_size
+@options.loss
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of each label that goes to all classes alike; for cross_entropy.")  # fmt: skip
-@click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
+@options.metric
 @click.option("--control/--no-control", default=True, help="Also spend the same epochs on the ungrafted model.")
-@click.option("--margin", type=click.FloatRange(0), default=1.0, show_default=True,
-              help="Ship dendrites where they gain more than so many standard errors on validation.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions, with mean and spread."
-)
+@options.margin
+@options.seed
+@options.seeds
 @click.option("--join", type=click.Choice(["activation", "call"]), default="activation", show_default=True,
               help="Join behind a batch norm, or at the call itself.")  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
+@options.device
 @click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed.")
 @click.option("--logger", "loggers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
               help="Where curves go, too: TensorBoard's files in RUN/logs, or Weights & Biases. Repeatable."
 )  # fmt: skip
-@click.option("--deterministic", is_flag=True, help="Refuse operations that may give other numbers each time.")
+@options.deterministic
 @options.opset
 @options.layout
 @options.model
-@click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN",
-              help="Instead of MODEL: go on with a run that was stopped or killed, to the same end.")  # fmt: skip
+@options.force
+@options.resume
 @options.as_json
 @click.pass_context
 def augment(context: click.Context, /, **given: Any) -> None:
@@ -78,7 +73,7 @@ def augment(context: click.Context, /, **given: Any) -> None:
     receives model.onnx, report.html, metrics.json and, with model and data where they are now, all it takes to export
     again.
     """
-    _check_resume(context, given)
+    options.check_resume(context, given)
     if processes.number() == 0:
         options.started()
     from graftkit import augmenting, ranks
@@ -118,20 +113,6 @@ def augment(context: click.Context, /, **given: Any) -> None:
 
 
 _AFTER_SIGTERM = "if training had begun, `augment --resume RUN` goes on with it"
-_WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
-
-
-def _check_resume(context: click.Context, given: dict[str, Any]) -> None:
-    """A model, or a run to go on with, which has its own settings."""
-    if given["resume"] is None:
-        if given["model"] is None:
-            raise click.UsageError("Missing argument 'MODEL' (or --resume RUN).", context)
-        return
-    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    more = next((name for name in said if name not in _WITH_RESUME), None)
-    if more is not None:
-        what = "MODEL" if more == "model" else f"--{more.replace('_', '-')}"
-        raise click.UsageError(f"--resume goes on with the run's own settings; leave out {what}", context)
 
 
 def request_from(given: dict[str, Any], out: Path) -> Any:

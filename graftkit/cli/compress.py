@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from graftkit.cli import options, processes
 from graftkit.cli.augment import default_folder
 from graftkit.cli.stopping import stopping
 
 _AFTER_SIGTERM = "if training had begun, `compress --resume RUN` goes on with it"
-_WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function.")
+@options.data
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME-small]")
 @click.option("--keep", metavar="SHARE", help="Share of the parameters to keep, as 40%.  [default: 40%]")
 @click.option("--target", metavar="WHAT=SIZE",
@@ -40,23 +38,19 @@ _WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
               help="Also train a plain network of the same shape from scratch, for as long.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs of each step.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]")
-@click.option("--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]")
-@click.option("--margin", type=click.FloatRange(0), default=1.0, show_default=True,
-              help="Ship dendrites where they gain more than so many standard errors on validation.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions, with mean and spread."
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
-@click.option("--deterministic", is_flag=True, help="Refuse operations that may give other numbers each time.")
+@options.batch_size
+@options.loss
+@options.metric
+@options.margin
+@options.seed
+@options.seeds
+@options.device
+@options.deterministic
 @options.opset
 @options.layout
 @options.model
-@click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN",
-              help="Instead of MODEL: go on with a run that was stopped or killed, to the same end.")  # fmt: skip
+@options.force
+@options.resume
 @options.as_json
 @click.pass_context
 def compress(context: click.Context, /, **given: Any) -> None:
@@ -105,15 +99,8 @@ def _show(report: Any, out: Path) -> None:
 
 
 def _check(context: click.Context, given: dict[str, Any]) -> None:
-    """A model, or a run to go on with; and one goal."""
-    if given["resume"] is None and given["model"] is None:
-        raise click.UsageError("Missing argument 'MODEL' (or --resume RUN).", context)
-    said = [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given["resume"] is not None:
-        more = next((name for name in said if name not in _WITH_RESUME), None)
-        if more is not None:
-            what = "MODEL" if more == "model" else f"--{more.replace('_', '-')}"
-            raise click.UsageError(f"--resume goes on with the run's own settings; leave out {what}", context)
+    """Raise UsageError for goals that contradict each other."""
+    options.check_resume(context, given)
     if given["keep"] and given["target"]:
         raise click.UsageError("--keep and --target both say how small; give one", context)
     if given["front"] and given["max_loss"] is not None:
@@ -125,6 +112,8 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
                 f"--{sizes.replace('_', '-')} looks for sizes itself; give --target the cost alone, as --target macs",
                 context,
             )
+        if given[sizes] and "steps" in options.said(context, given):
+            raise click.UsageError(f"--{sizes.replace('_', '-')} takes one step a size; leave out --steps", context)
 
 
 def _asked(given: dict[str, Any], out: Path) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from graftkit.contracts import SourceRequest
@@ -76,6 +77,60 @@ layout: Decorator = click.option(
     show_default=True,
     help="How sites with dendrites are written: by rule; as measures fastest here; or all alike.",
 )  # the choices are shipping.CHOICES, which takes torch to import
+
+
+data: Decorator = click.option(
+    "--data", default="digits", show_default=True, help="digits, file.npz, folder/ or file.py:function."
+)
+batch_size: Decorator = click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+loss: Decorator = click.option(
+    "--loss", help="cross_entropy, mse, l1, bce, or package.module:name.  [default: as the labels say]"
+)
+metric: Decorator = click.option(
+    "--metric", help="accuracy, r2, negative_mse, or package.module:name.  [default: as loss and labels say]"
+)
+margin: Decorator = click.option(
+    "--margin",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Ship dendrites where they gain more than so many standard errors on validation.",
+)
+seed: Decorator = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+seeds: Decorator = click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Repetitions, with mean and spread."
+)
+device: Decorator = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or another accelerator.")
+deterministic: Decorator = click.option(
+    "--deterministic", is_flag=True, help="Refuse operations that may give other numbers each time."
+)
+resume: Decorator = click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Instead of MODEL: go on with a run that was stopped or killed, to the same end.",
+)
+force: Decorator = click.option("--force", is_flag=True, help="Replace an earlier run in the folder.")
+
+
+def check_resume(context: click.Context, given: Mapping[str, Any]) -> None:
+    """A model, or a run to go on with, which has its own settings. Raises UsageError."""
+    if given["resume"] is None:
+        if given["model"] is None:
+            raise click.UsageError("Missing argument 'MODEL' (or --resume RUN).", context)
+        return
+    more = next((name for name in said(context, given) if name not in _WITH_RESUME), None)
+    if more is not None:
+        what = "MODEL" if more == "model" else f"--{more.replace('_', '-')}"
+        raise click.UsageError(f"--resume goes on with the run's own settings; leave out {what}", context)
+
+
+def said(context: click.Context, given: Mapping[str, Any]) -> list[str]:
+    """The options that were on the command line."""
+    return [name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+
+
+_WITH_RESUME = frozenset({"resume", "trust", "allow", "as_json"})
 
 
 def started() -> None:

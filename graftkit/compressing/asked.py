@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,14 @@ class Asked:
     dendrites: bool = True
     scratch: bool = True
 
+    @property
+    def searches(self) -> bool:
+        """Whether it finds sizes itself."""
+        return self.front or self.max_loss is not None
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form, as `Request.to_json`."""
-        own = {name: value for name, value in asdict(replace(self, request=None)).items() if name != "request"}  # type: ignore[arg-type]
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "request"}
         return {**self.request.to_json(), _OWN: own}
 
     @staticmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from graftkit.compressing import remembering
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.shrinking import shrunk
 from graftkit.core.compressions import ContestRecord
 from graftkit.core.errors import PlanError, PruningError
 from graftkit.costs import Budget, Cost
-from graftkit.fitting import TRIAL, difference_error, trial
+from graftkit.fitting import difference_error, trial
 from graftkit.planning import plan_cycle
 from graftkit.pruning import Importance, Unit
 from graftkit.rules import Gradient
@@ -36,34 +37,31 @@ class Contest:
 
 
 def contest(
-    lab: Lab, network: Network, cost: Cost, counted: Unit, target: float, importance: Importance, where: str, seed: int
+    lab: Lab, network: Network, cost: Cost, counted: Unit, importance: Importance, where: str, seed: int
 ) -> Contest:
-    """Train the network on, and a smaller one with dendrites that together cost no more than the target.
+    """Train the network on, and a smaller one with dendrites that together cost no more than it does.
 
-    What dendrites are worth is what `augment --budget` measures, Shapley's shares of the loss on validation rows after
-    a trial; what the channels are worth is the loss without them, once the rest has learned to do without. Where
-    dendrites take away more for what they cost, they are trained.
+    Both are trained for a step. Then what dendrites are worth is what `augment --budget` measures, Shapley's shares of
+    the loss on validation rows after a trial; what the channels are worth is how much more loss the smaller network
+    has. Where dendrites take away more for what they cost, they are grafted. Both are trained for another step; what a
+    trial learned is thrown away.
 
     Args:
         lab: trains.
-        network: pruned and trained; it costs no more than `target`.
-        cost, counted, target, importance, seed: as `shrunk` takes them.
+        network: pruned and trained; it is trained in place.
+        cost, counted, importance, seed: as `shrunk` takes them.
         where: which of the run's networks it is, for the journal.
     """
-    epochs = lab.settings.epochs
-    lengths = (epochs, max(1, epochs // TRIAL), epochs)
-    before, amount = lab.loss(network.model), cost.given(network.model)
-    smaller = _smaller(lab, network, cost, counted, amount * (1 - SLICE), importance, seed)
-    if smaller is None:
-        pruned = lab.trained(network, where, "pruned", lengths, seed)
-        return Contest(pruned, None, None, sure=False)
-    smaller = lab.trained(smaller, f"{where} less", "fewer channels", lengths[:1], seed)
-    slice_ = amount - cost.given(smaller.model)
-    channels = max(0.0, lab.loss(smaller.model) - before) / slice_
-    grafted, worth, bought = _grafted(lab, smaller, cost, target, f"{where} less", channels, seed)
-    pruned = lab.trained(network, where, "pruned", lengths, seed)
-    record = ContestRecord(worth, channels, bought)
-    if grafted is None:
+    step, less = (lab.settings.epochs,), f"{where} less"
+    amount = remembering.number(lab.journal, f"{seed} {where} amount", lambda: cost.given(network.model))
+    smaller = _smaller(lab, network, cost, counted, amount * (1 - SLICE), importance, less, seed)
+    pruned = lab.trained(network, where, "pruned", step, seed)
+    grafted, record = None, None
+    if smaller is not None:
+        smaller = lab.trained(smaller, less, "fewer channels", step, seed)
+        grafted, record = _grafted(lab, pruned, smaller, cost, amount, less, seed)
+    pruned = lab.trained(pruned, f"{where} on", "pruned", step, seed)
+    if grafted is None or record is None:
         return Contest(pruned, None, record, sure=False)
     gain, device = grafted.measured.validation - pruned.measured.validation, next(pruned.model.parameters()).device
     ours, theirs = (answers(one.model, lab.data.validation, device) for one in (grafted, pruned))
@@ -73,38 +71,39 @@ def contest(
 
 
 def _smaller(
-    lab: Lab, network: Network, cost: Cost, counted: Unit, target: float, importance: Importance, seed: int
+    lab: Lab, network: Network, cost: Cost, counted: Unit, target: float, importance: Importance, key: str, seed: int
 ) -> Network | None:
     """The network without the channels that dendrites may replace; None where none may go."""
     try:
-        return shrunk(lab, network, cost, counted, target, importance, seed)
+        return shrunk(lab, network, cost, counted, target, importance, key, seed)
     except PruningError:
         return None
 
 
 def _grafted(
-    lab: Lab, network: Network, cost: Cost, target: float, where: str, channels: float, seed: int
-) -> tuple[Network | None, float | None, int]:
-    """The network with dendrites, what those bought are worth for each unit of what they cost, and how many grafts."""
-    allowance = target - cost.given(network.model)
+    lab: Lab, pruned: Network, smaller: Network, cost: Cost, amount: float, where: str, seed: int
+) -> tuple[Network | None, ContestRecord | None]:
+    """The smaller network with dendrites, trained; None where they are not worth more than the channels."""
+    left = remembering.number(lab.journal, f"{seed} {where} amount", lambda: cost.given(smaller.model))
+    if left >= amount:  # a clock may say so
+        return None, None
+    channels = max(0.0, lab.loss(smaller.model) - lab.loss(pruned.model)) / (amount - left)
     try:
-        plan, _ = plan_cycle(network.model.traced, rule=Gradient(), every=True)
+        plan, _ = plan_cycle(smaller.model.traced, rule=Gradient(), every=True)
     except PlanError:  # no site takes a dendrite
-        return None, None, 0
-    fitter = lab.fitter(network, where)
-    tried, grafts, spending = trial(fitter, plan.grafts, Gradient(), Budget(cost, None, allowance), seed)
-    lab.heard(fitter, tried)
+        return None, None
+    fitter = lab.fitter(smaller, where)
+    tried, grafts, spending = trial(fitter, plan.grafts, Gradient(), Budget(cost, None, amount - left), seed)
+    lab.check_ended(tried)
     if spending is None or not grafts:
-        return None, None, 0
+        return None, ContestRecord(None, channels, 0)
     kept = [value for value in spending.values if value.kept]
-    price = sum(value.spent for value in kept)
-    worth = sum(value.sure[neuron] for value in kept for neuron in value.kept) / max(price, 1e-9)
-    if worth <= channels:
-        return None, worth, len(grafts)
-    fitter.settings = replace(fitter.settings, cycles=1)
+    worth = sum(value.sure[neuron] for value in kept for neuron in value.kept)
+    record = ContestRecord(worth / max(sum(value.spent for value in kept), 1e-9), channels, len(grafts))
+    if record.dendrites is not None and record.dendrites <= channels:
+        return None, record
     arm = fitter.grafted_arm(grafts, Gradient(), seed)
-    lab.heard(fitter, arm)
-    best = arm.best_trained or arm.best
-    measured = fitter.measure_at(best)
-    lengths = sum(phase.epochs for phase in tried.history + arm.history)
-    return replace(network, measured=measured, epochs=network.epochs + lengths), worth, len(grafts)
+    lab.check_ended(arm)
+    measured = fitter.measure_at(arm.best_trained or arm.best)
+    epochs = smaller.epochs + sum(phase.epochs for phase in arm.history)
+    return replace(smaller, measured=measured, epochs=epochs), record

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from graftkit import api, pruning, surgery, training
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer
-from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
+from graftkit.core.records import Measurement
 from graftkit.fitting import Arm, Fitter, Journal, Settings
 from graftkit.model import GraftedModel
 from graftkit.pruning import Width
@@ -73,7 +73,6 @@ class Lab:
         observer: told of all.
         journal: remembers arms that ended.
         teacher: the given model, if its answers are learned from.
-        phases, epochs: what was trained so far.
     """
 
     data: Data
@@ -84,8 +83,6 @@ class Lab:
     observer: Observer
     journal: Journal
     teacher: Teacher | None = None
-    phases: list[PhaseRecord] = field(default_factory=list)
-    epochs: list[EpochRecord] = field(default_factory=list)
 
     def traced(self, loaded: LoadedModel) -> GraftedModel:
         """Its graphs, on the device of the run. Raises TraceError."""
@@ -109,30 +106,21 @@ class Lab:
     def fitter(self, network: Network, where: str) -> Fitter:
         """What trains a network; `where` says which of the run's it is."""
         journal = Prefixed(self.journal, where)
-        return Fitter(
-            network.model,
-            self.data,
-            self.criterion,
-            self.metric,
-            self.settings,
-            self.observer,
-            journal,
-            self.teacher,
-        )
+        own = self.data, self.criterion, self.metric, self.settings, self.observer
+        return Fitter(network.model, *own, journal, self.teacher)
 
     def trained(self, network: Network, where: str, name: str, lengths: Sequence[int], seed: int) -> Network:
         """The network in its best state of these phases; its module holds that state. Raises KeyboardInterrupt."""
         fitter = self.fitter(network, where)
         arm = fitter.plain_arm(name, lengths, seed)
-        self.heard(fitter, arm)
+        self.check_ended(arm)
         best: Best = arm.best_trained or arm.best
         measured = fitter.measure_at(best)
         return replace(network, measured=measured, epochs=network.epochs + sum(lengths))
 
-    def heard(self, fitter: Fitter, arm: Arm) -> None:
-        """Keep what a fitter told. Raises KeyboardInterrupt where the user stopped the arm."""
-        self.phases += fitter.phases
-        self.epochs += fitter.epochs
+    @staticmethod
+    def check_ended(arm: Arm) -> None:
+        """Raise KeyboardInterrupt where the user stopped the arm."""
         if arm.interrupted:
             raise KeyboardInterrupt
 

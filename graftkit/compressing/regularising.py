@@ -27,14 +27,14 @@ def chosen_recipe(lab: Lab, asked: Asked, given: Network, target: Target, amount
     recipe = lab.settings.recipe
     if asked.sparsity is not None:
         return replace(recipe, sparsity=asked.sparsity)
-    share = _FIRST if asked.front or asked.max_loss is not None else (target.of(amount) / amount) ** (1 / asked.steps)
+    share = _FIRST if asked.searches else (target.of(amount) / amount) ** (1 / asked.steps)
     importance, seed, settings = pruning.IMPORTANCES.find(asked.importance), lab.settings.seed, lab.settings
     scores = []
     for number, (times, sparsity) in enumerate(TRIED):
         lab.observer.on_stage(f"trying weight decay {times * recipe.weight_decay:g} and sparsity {sparsity:g}")
         own = replace(recipe, weight_decay=times * recipe.weight_decay, sparsity=sparsity)
         lab.settings = replace(settings, recipe=own)
-        smaller = shrunk(lab, given, target.cost, target.counted, share * amount, importance, seed)
+        smaller = shrunk(lab, given, target.cost, target.counted, share * amount, importance, f"recipe {number}", seed)
         tried = lab.trained(smaller, f"recipe {number}", "trial", (settings.epochs,), seed)
         scores.append((tried.measured.validation, -number, own))
     lab.settings = settings

@@ -6,16 +6,16 @@ import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftkit import pruning
+from graftkit.compressing import remembering
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.target import Amount
 from graftkit.core.errors import PruningError
-from graftkit.pruning import Importance, Unit
+from graftkit.pruning import Importance, Unit, Width
 
 _LEAST = 0.25  # of its units each width keeps in one cut; the next may take more
 _TRIES = 8  # a cost that is measured takes as many looks at most
@@ -23,54 +23,69 @@ _CLOSER = 0.98  # what a look that found too much is followed by, besides the ra
 
 
 def shrunk(
-    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, importance: Importance, seed: int
+    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, importance: Importance, key: str, seed: int
 ) -> Network:
     """A copy of the network, pruned until it costs no more than a target, not trained since.
 
     Args:
-        lab: whose training rows say what channels are worth.
+        lab: whose training rows say what channels are worth; its journal remembers what was cut.
         network: stays as it is.
         cost, counted: what the target is in, and what pruning counts for it.
         target: in the cost's unit.
         importance: the measure of channels.
+        key: of this cut among those of the run.
         seed: of the rows that are drawn.
 
     Raises PruningError where the target cannot be met.
     """
-    worth = lab.worths(network, importance, seed)
-    ways = [partial(_shrunk, lab, network, cost, counted, target, worth, least) for least in (_LEAST, 0.0)]
-    try:
-        return ways[0]()
-    except PruningError:
-        return ways[1]()
+
+    def cut() -> tuple[nn.Module, tuple[Width, ...]]:
+        worth = lab.worths(network, importance, seed)
+        try:
+            return _cut(lab, network, cost, counted, target, worth, _LEAST)
+        except PruningError:
+            return _cut(lab, network, cost, counted, target, worth, 0.0)
+
+    module, widths = remembering.module(lab.journal, f"{seed} {key} cut", network.module, cut)
+    return lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs)
 
 
-def _shrunk(
+def _cut(
     lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, worth: Mapping[str, Tensor], least: float
-) -> Network:
+) -> tuple[nn.Module, tuple[Width, ...]]:
+    """A smaller module, and the widths that it has left; each look that finds too much is followed by a closer one."""
     example, wanted = lab.data.example(), 0.0
     for _ in range(_TRIES):
         module = copy.deepcopy(network.module)
         prices = pruning.prices(module, example, counted)
         wanted = wanted or prices.of(module) * target / cost.given(network.model)
         widths = pruning.cut(module, example, network.widths, worth, prices, wanted, least=least)
-        smaller = lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs)
-        found = cost.given(smaller.model)
+        found = cost.given(lab.traced(replace(network.loaded, model=module)))
         if found <= target:
-            return smaller
+            return module, widths
         wanted = min(wanted, prices.of(module)) * max(0.5, target / found) * _CLOSER
     raise PruningError(f"{found:,.0f} {cost.unit} is the smallest that was found, and {target:,.0f} were asked for")
 
 
-def check_reachable(lab: Lab, network: Network, cost: Amount, counted: Unit, target: float) -> None:
-    """Raise PruningError where the network with one unit left of each width costs more than a target."""
+def smallest(lab: Lab, network: Network, counted: Unit) -> Network:
+    """The network with one unit left of each width, once it was proved that shapes alone bring it back.
+
+    Raises PruningError where they do not.
+    """
     module, example = copy.deepcopy(network.module), lab.data.example()
     worth = {width.name: torch.ones(len(width.units)) for width in network.widths}
+    counts = pruning.prices(module, example, counted)
     with suppress(PruningError):  # nothing is as small as zero
-        pruning.cut(module, example, network.widths, worth, pruning.prices(module, example, counted), 0.0)
-    least = cost.given(lab.traced(replace(network.loaded, model=module)))
-    if least > target:
+        pruning.cut(module, example, network.widths, worth, counts, 0.0)
+    pruning.proved(network.module, module, example)
+    return lab.network(replace(network.loaded, model=module), ())
+
+
+def check_reachable(cost: Amount, least: Network, target: float) -> None:
+    """Raise PruningError where the smallest network costs more than a target."""
+    found = cost.given(least.model)
+    if found > target:
         raise PruningError(
-            f"{least:,.0f} {cost.unit} is the smallest that pruning reaches, with one channel left of each layer, and"
+            f"{found:,.0f} {cost.unit} is the smallest that pruning reaches, with one channel left of each layer, and"
             f" {target:,.0f} were asked for"
         )

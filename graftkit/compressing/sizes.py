@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from graftkit import pruning, training
+from graftkit.compressing import remembering
 from graftkit.compressing.asked import Asked
 from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab, Network
@@ -71,7 +73,7 @@ class Descent:
         network = self.down(network, amount, steps, seed)
         cost, counted, importance = self.target.cost, self.target.counted, self.importance
         if self.competes:
-            met = contest(self.lab, network, COSTS[cost.name](), counted, amount, importance, where, seed)
+            met = contest(self.lab, network, COSTS[cost.name](), counted, importance, where, seed)
             pruned, grafted, record = met.pruned, met.grafted, met.record
         else:
             met, pruned, grafted, record = None, network, None, None
@@ -90,53 +92,46 @@ class Descent:
 
     def down(self, network: Network, amount: float, steps: int, seed: int) -> Network:
         """Prune in steps of the same share, training after each."""
-        begin, cost = self.target.cost.given(network.model), self.target.cost
+        where, cost, journal = f"{amount / self.amount:.2%}", self.target.cost, self.lab.journal
+        begin = remembering.number(journal, f"{seed} {where} begin", lambda: cost.given(network.model))
         for step in range(1, steps + 1):
             goal = begin * (min(1.0, amount / begin) ** (step / steps))
             self.lab.observer.on_stage(f"pruning to {goal:,.0f} {cost.unit}")
-            network = shrunk(self.lab, network, cost, self.target.counted, goal, self.importance, seed)
             name = f"step {step}" if steps > 1 else "pruning"
-            network = self.lab.trained(network, f"{amount / self.amount:.2%}", name, (self.epochs,), seed)
+            counted, key = self.target.counted, f"{where} {name}"
+            network = shrunk(self.lab, network, cost, counted, goal, self.importance, key, seed)
+            network = self.lab.trained(network, where, name, (self.epochs,), seed)
         return network
 
     def smallest(self, seed: int) -> list[Reached]:
-        """All sizes that were looked at while the smallest was sought that loses no more than was allowed."""
-        allowed = (self.asked.max_loss or 0.0) / 100
-        network, found, share, beyond = self.given, [], 1.0, 0.0
-        while share * _DOWN >= _SMALLEST:
-            share *= _DOWN
-            reached = self._tried(network, share * self.amount, seed)
-            if reached is None or self._loss(reached) > allowed:
-                beyond = share
-                found += [reached] if reached else []
-                break
-            found.append(reached)
-            network = reached.pruned
-        within = share / _DOWN if beyond else share
+        """All sizes that were looked at, in that order, while the smallest was sought within the loss."""
+        network, found, share, beyond = self.given, list[Reached](), 1.0, 0.0
+        while share * _DOWN >= _SMALLEST and not beyond:
+            reached = self._tried(network, share * _DOWN * self.amount, seed, found)
+            if reached is None:
+                beyond = share * _DOWN
+            else:
+                share, network = share * _DOWN, reached.pruned
         for _ in range(_HALVINGS if beyond else 0):
-            middle = math.sqrt(within * beyond)
-            reached = self._tried(network, middle * self.amount, seed)
-            found += [reached] if reached else []
-            if reached is None or self._loss(reached) > allowed:
+            middle = math.sqrt(share * beyond)
+            reached = self._tried(network, middle * self.amount, seed, found)
+            if reached is None:
                 beyond = middle
             else:
-                within, network = middle, reached.pruned
-        if not found or all(self._loss(reached) > allowed for reached in found):
-            best = min(found, key=self._loss, default=None)
-            least = (
-                ""
-                if best is None
-                else (
-                    f"; the nearest had {best.record.amount:,.0f} {self.target.cost.unit} and lost"
-                    f" {100 * self._loss(best):.2f}"
-                )
-            )
-            raise PruningError(f"no smaller model within {self.asked.max_loss:g} points was found{least}")
+                share, network = middle, reached.pruned
         return found
 
-    def within(self, reached: Reached) -> bool:
-        """Whether it loses no more than was allowed."""
-        return self._loss(reached) <= (self.asked.max_loss or 0.0) / 100
+    def best_within(self, found: Sequence[Reached]) -> int:
+        """Which of the sizes is the smallest within the loss, of those alike the best. Raises PruningError."""
+        fitting = [number for number, one in enumerate(found) if self._fits(one)]
+        if fitting:
+            return min(fitting, key=lambda n: (found[n].record.amount, -found[n].chosen.measured.validation))
+        nearest = min(found, key=self._loss, default=None)
+        told = "" if nearest is None else (
+            f"; the nearest had {nearest.record.amount:,.0f} {self.target.cost.unit} and lost"
+            f" {100 * self._loss(nearest):.2f}"
+        )  # fmt: skip
+        raise PruningError(f"no smaller model within {self.asked.max_loss:g} points was found{told}")
 
     def front(self, seed: int) -> list[Reached]:
         """The whole curve, each size pruned from the one before; it ends where nothing smaller is left."""
@@ -166,11 +161,17 @@ class Descent:
         """Of each step."""
         return self.lab.settings.epochs
 
-    def _tried(self, network: Network, amount: float, seed: int) -> Reached | None:
+    def _tried(self, network: Network, amount: float, seed: int, found: list[Reached]) -> Reached | None:
+        """What is reached at an amount, which is noted; None where that cannot be, or loses too much."""
         try:
-            return self.reach(network, amount, 1, seed)
+            reached = self.reach(network, amount, 1, seed)
         except PruningError:
             return None
+        found.append(reached)
+        return reached if self._fits(reached) else None
+
+    def _fits(self, reached: Reached) -> bool:
+        return self._loss(reached) <= (self.asked.max_loss or 0.0) / 100
 
     def _loss(self, reached: Reached) -> float:
         return self.given.measured.validation - reached.chosen.measured.validation

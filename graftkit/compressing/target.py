@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -10,7 +9,7 @@ from typing import ClassVar, Protocol
 from graftkit.compressing.memory import Memory
 from graftkit.core.errors import PlanError
 from graftkit.core.table import Table
-from graftkit.costs import COSTS
+from graftkit.costs import COSTS, amounts
 from graftkit.model import GraftedModel
 from graftkit.pruning import Unit
 
@@ -70,29 +69,16 @@ def parse_target(text: str) -> Target:
     number = rest.strip()
     if number.startswith("+"):
         raise PlanError(f"--target {text!r}: a target is what is left; write {name}={number.removeprefix('+')}")
+    where = f"--target {text!r}"
     if number.endswith("%"):
-        return Target(cost, kept(number, f"--target {text!r}"), 0.0)
-    digits = number.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    unit = number[len(digits) :]
-    if unit not in cost.units:
-        offered = ", ".join(f"{each or 'none'}" for each in cost.units)
-        raise PlanError(f"--target {text!r}: {name} has the units {offered}, or write a share such as 40%")
-    return Target(cost, None, _number(digits, f"--target {text!r}") * cost.units[unit])
+        return Target(cost, kept(number, where), 0.0)
+    return Target(cost, None, amounts.amount(number, cost.units, name, where))
 
 
 def kept(text: str, where: str) -> float:
-    """The share that `40%` is, above 0 and at most 1. Raises PlanError."""
-    share = _number(text.strip().removesuffix("%"), where) / (100 if text.strip().endswith("%") else 1)
+    """The share that `40%` or 0.4 is, at most 1. Raises PlanError."""
+    share = amounts.share(text.strip(), where)
+    share = amounts.positive(text.strip(), where) if share is None else share
     if share > 1:
         raise PlanError(f"{where}: more than 100% cannot be kept")
     return share
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        value = float(text.replace(",", "").replace("_", ""))
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise PlanError(f"{where}: {text!r} is no number above zero")
-    return value

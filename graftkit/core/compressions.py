@@ -77,7 +77,7 @@ class SizeRecord:
     """One size: the pruned network there, and the one with dendrites if they were tried.
 
     Attributes:
-        share: of the given model's cost.
+        share: of the given model's cost, as it was asked for.
         amount: in the cost's unit.
         pruned, grafted, scratch: rows of the table.
         contest: how dendrites and channels compared.
@@ -106,7 +106,7 @@ class CompressionReport:
         metric: its name.
         cost, unit: in what the target is, and its unit.
         given: the model as given.
-        sizes: of each seed and size, largest first; for one target and seed there is one.
+        sizes: of each seed and size, in the order they were reached; for one target and seed there is one.
         seeds: of each of `sizes`.
         shipped: which of `sizes` the files are of.
         knee: which of `sizes` is the knee of the front; None where there is no front.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from graftkit.core.errors import PlanError
 from graftkit.core.table import Table
+from graftkit.costs import amounts
 from graftkit.costs.cost import Cost
 from graftkit.costs.latency import Latency
 from graftkit.costs.macs import Macs
@@ -46,24 +46,11 @@ def parse_budget(text: str) -> Budget:
     number = rest.strip().removeprefix("+")
     if not rest.strip().startswith("+"):
         raise PlanError(f"--budget {text!r}: a budget is what may be added; write {name}=+{number or '10%'}")
-    if number.endswith("%"):
-        return Budget(cost, _positive(number[:-1], text) / 100, 0.0)
-    digits = number.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    unit = number[len(digits) :]
-    if unit not in cost.units:
-        offered = ", ".join(f"{each or 'none'}" for each in cost.units)
-        raise PlanError(f"--budget {text!r}: {name} has the units {offered}, or write a share such as +10%")
-    return Budget(cost, None, _positive(digits, text) * cost.units[unit])
-
-
-def _positive(number: str, text: str) -> float:
-    try:
-        value = float(number.replace(",", "").replace("_", ""))
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise PlanError(f"--budget {text!r}: {number!r} is no positive number")
-    return value
+    where = f"--budget {text!r}"
+    found = amounts.share(number, where)
+    if found is not None:
+        return Budget(cost, found, 0.0)
+    return Budget(cost, None, amounts.amount(number, cost.units, name, where))
 
 
 __all__ = ["COSTS", "Budget", "Cost", "parse_budget"]

@@ -5,7 +5,7 @@ from graftkit.pruning.finding import widths
 from graftkit.pruning.graph import Channels, library
 from graftkit.pruning.importances import IMPORTANCES, Importance
 from graftkit.pruning.prices import Prices, Unit, prices
-from graftkit.pruning.shapes import Shapes, apply, shapes_of
+from graftkit.pruning.shapes import Shapes, apply, proved, shapes_of
 from graftkit.pruning.widths import Change, Kept, Width
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "cut",
     "library",
     "prices",
+    "proved",
     "shapes_of",
     "widths",
     "worths",

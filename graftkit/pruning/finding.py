@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graftkit.core.errors import PruningError
-from graftkit.pruning.graph import Channels, call, copied
+from graftkit.pruning.graph import Channels, copied, evaluated
 from graftkit.pruning.widths import Change, Kept, Width
 
 _LEAST = 2  # channels that a width must have to lose one
@@ -47,17 +48,26 @@ def widths(
         try:
             group = channels.group(root, range(count))
             done.update(channels.makers(group))
+            _check_learns(channels, group)
             found.append(_proved(channels, root, count, tuple(channels.layers(group))))
         except PruningError as error:
             kept.append(Kept(root, str(error)))
     return tuple(found), (*kept, *_others(module, done))
 
 
+def _check_learns(channels: Channels, group: Any) -> None:
+    """Raise PruningError where a tensor of the group is frozen: it could not learn to do without."""
+    for part in channels.parts(group):
+        if not part.tensor.requires_grad:
+            where = channels.paths.get(part.layer, "")
+            raise PruningError(f"it goes together with {where or 'a parameter'}, which is frozen (requires_grad=False)")
+
+
 def _proved(channels: Channels, root: str, count: int, layers: tuple[str, ...]) -> Width:
     """The width whose units leave least behind, of those alike the one with the smallest. Raises PruningError."""
     if count < _LEAST:
         raise PruningError("it has one output")
-    before, best, why = _outputs(channels.module, channels.example), None, ""
+    before, best, why = evaluated(channels.module, channels.example), None, ""
     for width in _ways(channels.module, root, count, layers):
         if len(width.units) < _LEAST:
             continue
@@ -130,8 +140,8 @@ def _owners(module: nn.Module, layers: Sequence[str]) -> list[str]:
 def _numbers(owner: nn.Module) -> Iterator[tuple[str, int]]:
     """Whole numbers that a module keeps."""
     for name, value in vars(owner).items():
-        if isinstance(value, int) and not isinstance(value, bool) and not name.startswith("_"):
-            yield name, value
+        if isinstance(value, Integral) and not isinstance(value, bool) and not name.startswith("_"):
+            yield name, int(value)
 
 
 def _counts(module: nn.Module, owners: Sequence[str], layers: Sequence[str], count: int) -> list[tuple[int, int]]:
@@ -148,7 +158,7 @@ def _without_a_unit(channels: Channels, width: Width, before: Sequence[Tensor]) 
     smaller = Channels(copied(channels.module), channels.example)
     try:
         smaller.take(width, _middle(width), 1)
-        after = _outputs(smaller.module, channels.example)
+        after = evaluated(smaller.module, channels.example)
     except PruningError:
         raise
     except Exception as error:  # whatever the module raises that was made for other sizes
@@ -166,7 +176,7 @@ def _distance(channels: Channels, width: Width, before: Sequence[Tensor], after:
     with torch.no_grad():
         for part in parts:
             part.tensor.index_fill_(part.dimension, torch.tensor(part.numbers, device=part.tensor.device), 0)
-        wanted = _outputs(channels.module, channels.example)
+        wanted = evaluated(channels.module, channels.example)
         for part, values in zip(parts, kept, strict=True):
             part.tensor.copy_(values)
     apart = sum(_apart(a, w, b) for a, w, b in zip(after, wanted, before, strict=True))
@@ -182,18 +192,6 @@ def _apart(after: Tensor, wanted: Tensor, before: Tensor) -> float:
         return 0.0
     found = float((after - wanted).norm() / before.norm().clamp(min=1e-12))
     return found if found == found else float("inf")
-
-
-def _outputs(module: nn.Module, example: Any) -> list[Tensor]:
-    """What the module gives in evaluation."""
-    training = {layer: layer.training for layer in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            return call(module, example)
-    finally:
-        for layer, on in training.items():
-            layer.training = on
 
 
 def _others(module: nn.Module, done: set[str]) -> Iterator[Kept]:

@@ -147,6 +147,18 @@ def call(module: nn.Module, example: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
 
 
+def evaluated(module: nn.Module, example: Any) -> list[Tensor]:
+    """What the module gives in evaluation, without gradients; its layers are left in the mode they were in."""
+    training = {layer: layer.training for layer in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            return call(module, placed(example, module))
+    finally:
+        for layer, on in training.items():
+            layer.training = on
+
+
 def copied(module: nn.Module) -> nn.Module:
     """A copy to try things on."""
     return copy.deepcopy(module)

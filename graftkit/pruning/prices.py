@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from graftkit.pruning.graph import Channels, Part, call, placed
+from graftkit.pruning.graph import Channels, Part, evaluated
 
 Unit = Literal["parameters", "macs"]
 _MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
@@ -57,16 +56,11 @@ def _positions(module: nn.Module, example: Any) -> dict[str, int]:
     for path, layer in module.named_modules():
         if isinstance(layer, _MULTIPLIES):
             hooks.append(layer.register_forward_hook(_counting(found, path)))
-    training = {layer: layer.training for layer in module.modules()}
-    module.eval()
     try:
-        with torch.no_grad():
-            call(module, placed(example, module))
+        evaluated(module, example)
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, on in training.items():
-            layer.training = on
     return found
 
 

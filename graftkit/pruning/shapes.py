@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.errors import RunError
+from graftkit.core.errors import PruningError, RunError
+from graftkit.pruning.graph import evaluated
 
 Number = int | list[int]
 
@@ -55,6 +58,25 @@ def shapes_of(before: nn.Module, after: nn.Module) -> Shapes:
         if others:
             numbers[path] = others
     return Shapes(tensors, numbers)
+
+
+def proved(before: nn.Module, after: nn.Module, example: Any) -> Shapes:
+    """`shapes_of`, once a fresh copy that is given these shapes and the weights says what `after` says.
+
+    Raises PruningError where it does not: then something changed that is neither a shape nor a whole number.
+    """
+    shapes, fresh = shapes_of(before, after), copy.deepcopy(before)
+    try:
+        apply(fresh, Shapes.from_json(shapes.to_json()))
+        fresh.load_state_dict(after.state_dict())
+        same = all(torch.equal(a, b) for a, b in zip(evaluated(fresh, example), evaluated(after, example), strict=True))
+    except (RunError, RuntimeError, ValueError) as error:
+        same, why = False, f": {str(error).strip().splitlines()[0][:160]}"
+    else:
+        why = ""
+    if not same:
+        raise PruningError(f"{type(before).__name__} cannot be put back from shapes and whole numbers alone{why}")
+    return shapes
 
 
 def apply(module: nn.Module, shapes: Shapes) -> None:
@@ -113,15 +135,15 @@ def _ties(module: nn.Module) -> dict[str, list[str]]:
 
 
 def _numbers(layer: nn.Module) -> dict[str, Number]:
-    """Whole numbers, and tuples of them, that a layer keeps."""
+    """Whole numbers, numpy's as well, and tuples of them, that a layer keeps."""
     found: dict[str, Number] = {}
     for name, value in vars(layer).items():
         if isinstance(value, bool) or name.startswith("_"):
             continue
-        if isinstance(value, int):
-            found[name] = value
-        elif isinstance(value, tuple | torch.Size) and value and all(type(each) is int for each in value):
-            found[name] = list(value)
+        if isinstance(value, Integral):
+            found[name] = int(value)
+        elif isinstance(value, tuple) and value and all(isinstance(each, Integral) for each in value):
+            found[name] = [int(each) for each in value]
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from graftkit.core.compressions import CompressionReport
 from graftkit.reporting import figures
@@ -84,10 +84,8 @@ def sizes_svg(report: CompressionReport) -> str:
                 color=INK,
                 arrowprops={"arrowstyle": "-", "color": FAINT},
             )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        figures.by_logarithm(axes)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(round(value))))
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(report.unit)
         axes.set_ylabel(f"{report.metric} on validation{' (%)' * is_accuracy(report.metric)}")
         axes.grid(axis="y", linewidth=0.6)

@@ -29,7 +29,7 @@ def compression_verdict(report: CompressionReport) -> list[str]:
     if ships.scratch is not None:
         found.append(
             "A plain network of the pruned shape, trained from scratch for as many epochs, comes to"
-            f" {_scores(report, ships.scratch)}: beginning with your weights is worth"
+            f" {_scores(report, ships.scratch)}: your weights, their answers and going down in steps are worth"
             f" {wording.metric_difference(report.metric, ships.pruned.validation - ships.scratch.validation)} on"
             " validation."
         )
@@ -56,7 +56,8 @@ def _scores(report: CompressionReport, network: NetworkRecord) -> str:
 def _dendrites(report: CompressionReport, size: SizeRecord) -> str:
     contest = size.contest
     if contest is None:
-        return "Dendrites were not tried." if size.grafted is None else ""
+        why = ": no channels could make room for any, or no site takes one" if report.settings.get("dendrites") else ""
+        return f"Dendrites were not tried{why}."
     if contest.dendrites is None:
         return "No dendrites: none was surely worth anything in the trial."
     if contest.gain is None:
@@ -64,6 +65,8 @@ def _dendrites(report: CompressionReport, size: SizeRecord) -> str:
             f"No dendrites: for what they cost they take away {_ratio(contest.dendrites, contest.channels)} of the loss"
             " on validation that the channels do which would have to go for them."
         )
+    if contest.gain == 0:
+        return "No dendrites: in place of channels that cost as much they leave validation as it is."
     gain = wording.metric_difference(report.metric, contest.gain, contest.error)
     if size.chosen == "grafted":
         return f"Dendrites are in it: in place of channels that cost as much they gain {gain} on validation."
@@ -168,7 +171,7 @@ def compression_table(report: CompressionReport) -> RenderableType:
     parts: list[RenderableType] = [Lines((Line((report.metric, *columns), style="bold"), *rows))]
     if len(report.sizes) > 1:
         sizes = [Line(row) for row in front_rows(report)]
-        parts += ["", Lines((Line((f"share of {report.unit}", *FRONT_COLUMNS), style="bold"), *sizes))]
+        parts += ["", Lines((Line((f"asked for, of {report.unit}", *FRONT_COLUMNS), style="bold"), *sizes))]
     layers = [Line(row) for row in layer_rows(report)]
     parts += ["", Lines((Line(("layer", "outputs before", "after", "with dendrites"), style="bold"), *layers))]
     return Group(*parts)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Colours that occur nowhere else, so that the page's own (light or dark) can take their place.
 INK, FAINT, GRID = "#010203", "#040506", "#070809"
@@ -34,6 +36,13 @@ def drawing() -> Iterator[None]:
     """A context in which figures are drawn as they are here; matplotlib has no other way than its own table."""
     with matplotlib.rc_context(dict(_SETTINGS)):  # type: ignore[arg-type]
         yield
+
+
+def by_logarithm(axes: Axes) -> None:
+    """Sizes along x by their logarithm, written short."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def svg(figure: Figure, *, name: str, page: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from graftkit.core.trials import Point, SweepReport
 from graftkit.reporting import figures
@@ -27,9 +27,7 @@ def front_svg(report: SweepReport) -> str:
         ):
             _family(axes, report, grafted, colour, mark, label, right)
         if max(sizes) > _MANY * max(1, min(sizes)):
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            figures.by_logarithm(axes)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(round(value))))

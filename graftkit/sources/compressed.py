@@ -67,12 +67,15 @@ def _fill(module: nn.Module, shapes: Any, folder: Path) -> None:
         aliases = _json(folder / _STATE)["aliases"]
         named = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
         own = {name.removeprefix(_BASE): tensor for name, tensor in named.items() if name.startswith(_BASE)}
-        unknown = module.load_state_dict(own, strict=False).unexpected_keys
+        told = module.load_state_dict(own, strict=False)
     except (OSError, KeyError, AttributeError, RuntimeError, RunError, safetensors.SafetensorError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SourceError(f"{folder} cannot be read as a pruned model: {text[:200]}") from None
-    if unknown:
-        raise SourceError(f"{folder} has weights that its model does not know: {unknown[0]}")
+    if told.unexpected_keys:
+        raise SourceError(f"{folder} has weights that its model does not know: {told.unexpected_keys[0]}")
+    lacking = sorted(set(told.missing_keys) & set(shapes["tensors"]))
+    if lacking:  # of others the source's own are right: no graph reads them
+        raise SourceError(f"{folder} lacks weights of its model: {lacking[0]}")
 
 
 def _json(path: Path) -> Any:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from graftkit.contracts import Inputs
 from graftkit.model import GraftedModel
-from graftkit.training.criteria import scores_second
+from graftkit.training.criteria import IGNORED, scores_second
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +47,29 @@ class Teacher:
         last = scores_second(output, targets) is not output
         return Teacher(model, share, scores_at=-1 if last else 1)
 
-    def mixed(self, own: Tensor, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-        """The loss on the labels with that on the answers; `inputs` in the signature's order."""
+    def mixed(self, own: Tensor, inputs: Sequence[Tensor], output: Tensor, targets: Tensor) -> Tensor:
+        """The loss on the labels with that on the answers; `inputs` in the signature's order.
+
+        Where a label does not count (-100), neither do the answers.
+        """
         if self.share == 0:
             return own
         self.model.eval()
         with torch.no_grad():
             said = self.model(*inputs)
-        return (1 - self.share) * own + self.share * self._apart(output.float(), said.float())
+        return (1 - self.share) * own + self.share * self._apart(output.float(), said.float(), targets)
 
-    def _apart(self, output: Tensor, said: Tensor) -> Tensor:
+    def _apart(self, output: Tensor, said: Tensor, targets: Tensor) -> Tensor:
         if self.says == "values":
             return functional.mse_loss(output, said)
         if self.says == "yes":
             return functional.binary_cross_entropy_with_logits(output, said.sigmoid())
         each = (scores.movedim(self.scores_at, -1).flatten(0, -2) for scores in (output, said))
         ours, theirs = (scores / self.temperature for scores in each)
+        if not targets.is_floating_point():
+            counts = (targets != IGNORED).flatten()
+            ours, theirs = ours[counts], theirs[counts]
+        if not len(ours):
+            return output.sum() * 0.0
         apart = functional.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), reduction="batchmean", log_target=True)
         return apart * self.temperature**2

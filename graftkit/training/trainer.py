@@ -115,7 +115,7 @@ class Trainer(Growth):
         with self.fabric.autocast():
             output = self.model(*given)
         own = self.criterion(output if output.dtype == torch.float64 else output.float(), targets)
-        own = own if self.teacher is None else self.teacher.mixed(own, given, output)
+        own = own if self.teacher is None else self.teacher.mixed(own, given, output, targets)
         for scale in self._scales:
             own = own + self.recipe.sparsity * scale.abs().sum()
         return own

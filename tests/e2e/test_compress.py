@@ -42,7 +42,7 @@ def test_it_is_really_smaller_and_says_what_each_part_brought(folder: Path) -> N
     assert parameters(folder / "small" / "model.onnx") <= 1389 + 16  # a reshape's numbers may be among them
     assert f"goes from 2,778 to {size['pruned']['parameters']:,} parameters" in told
     assert "same shape from scratch" in told and "Verified against" in told
-    assert size["contest"] is not None and size["scratch"]["epochs"] == size["pruned"]["epochs"]
+    assert size["contest"] is not None and size["scratch"]["epochs"] == size["pruned"]["epochs"] == 8
     for name in ("given", "pruned", "scratch"):
         row = report[name] if name == "given" else size[name]
         assert row["latency"] > 0 and row["p90"] >= row["latency"] and row["size"] > 0
@@ -89,24 +89,64 @@ def test_the_folder_is_a_run_and_a_model(folder: Path) -> None:
     assert done.returncode == 0, done
 
 
-def test_a_run_that_was_killed_ends_in_the_same_file(folder: Path) -> None:
-    words = ["compress", str(SAMPLES / "mlp.pt"), "--keep", "50%", *QUICK, "--out", "killed"]
+def killed(folder: Path, words: list[str], name: str) -> None:
+    """Begin a compression and kill it once it has cut and trained something."""
     process = subprocess.Popen(
         [GRAFTKIT, *words], cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     ended = time.monotonic() + 240
-    while not any((folder / "killed").glob("checkpoint/progress/*-ended*.json")) and time.monotonic() < ended:
+    while not any((folder / name).glob("checkpoint/progress/*step-1-ended*.json")) and time.monotonic() < ended:
         assert process.poll() is None
         time.sleep(0.1)
     process.kill()
     process.wait()
+
+
+def test_a_run_that_was_killed_ends_in_the_same_file(folder: Path) -> None:
+    killed(folder, ["compress", str(SAMPLES / "mlp.pt"), "--keep", "50%", *QUICK, "--out", "killed"], "killed")
     refused = run_cli("augment", "--resume", "killed", cwd=folder)
+    assert refused.returncode == 1 and "graftkit compress --resume" in refused.last, refused
+    refused = run_cli("compress", SAMPLES / "mlp.pt", "--out", "killed", cwd=folder)
     assert refused.returncode == 1 and "graftkit compress --resume" in refused.last, refused
     done = run_cli("compress", "--resume", "killed", cwd=folder)
     assert done.returncode == 0, done
     assert (folder / "killed" / "model.onnx").read_bytes() == (folder / "small" / "model.onnx").read_bytes()
     again = run_cli("compress", "--resume", "killed", cwd=folder)
     assert again.returncode == 0 and "came to its end before" in again.stdout
+
+
+LOADERS = """
+import torch
+import graftkit as gk
+from torch.utils.data import DataLoader
+
+def make():
+    rows = gk.load_data("digits")
+    shuffled = DataLoader(rows.train, 64, shuffle=True, generator=torch.Generator().manual_seed(0))
+    return shuffled, DataLoader(rows.validation, 64)
+"""
+
+
+def test_what_clocks_and_shuffled_rows_decided_stays_decided(folder: Path) -> None:
+    """A target that is measured, and rows in another order the second time: what was cut before is what goes on."""
+    (folder / "loaders.py").write_text(LOADERS)
+    words = ["--data", "loaders.py:make", "--target", "latency=90%", *QUICK, "--no-scratch", "--no-dendrites"]
+    torch.save(_wide(), folder / "wide.pt")
+    killed(folder, ["compress", "wide.pt", *words, "--out", "timed"], "timed")
+    done = run_cli("compress", "--resume", "timed", "--json", cwd=folder)
+    assert done.returncode == 0, done
+    report = json.loads(done.stdout)
+    assert report["sizes"][0]["pruned"]["parameters"] < report["given"]["parameters"]
+    assert run_cli("verify", "timed", cwd=folder).returncode == 0
+
+
+def _wide() -> torch.nn.Module:
+    """Wide enough for a clock to see what goes."""
+    torch.manual_seed(0)
+    nn = torch.nn
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    )
 
 
 def test_the_front_falls_and_its_knee_ships(folder: Path) -> None:
@@ -138,7 +178,7 @@ def test_the_smallest_within_a_loss(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("mlp.pt", "--keep", "0"), 1, "no number above zero"),
+        (("mlp.pt", "--keep", "0"), 1, "is no positive number"),
         (("mlp.pt", "--keep", "150%"), 1, "more than 100%"),
         (("mlp.pt", "--target", "parameters=20"), 1, "is the smallest that pruning reaches"),
         (("mlp.pt", "--target", "parameters=1M"), 1, "would be no smaller"),
@@ -152,6 +192,7 @@ def test_the_smallest_within_a_loss(folder: Path) -> None:
         ((), 2, "Missing argument"),
         (("--resume", "nothing"), 1, "nothing holds no run that could go on"),
         (("--resume", "small", "--epochs", "3"), 2, "leave out --epochs"),
+        (("mlp.pt", "--front", "--steps", "3"), 2, "leave out --steps"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(folder: Path, words: tuple[str, ...], code: int, said: str) -> None:

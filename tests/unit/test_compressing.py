@@ -19,15 +19,17 @@ from torch.utils.data import TensorDataset
 
 import graftkit as gk
 from graftkit import pruning, surgery, training
-from graftkit.compressing import Asked, compress, kept, parse_target
+from graftkit.compressing import Asked, compress, kept, parse_target, remembering
+from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab
 from graftkit.compressing.shrinking import shrunk
-from graftkit.compressing.sizes import FRONT, Descent, knee
+from graftkit.compressing.sizes import FRONT, Descent, Reached, knee
 from graftkit.contracts import Data, LoadedModel, Observer, SourceRequest
 from graftkit.core.compressions import CompressionReport, ContestRecord, NetworkRecord, SizeRecord
 from graftkit.core.errors import PlanError, PruningError, RuntimeMissingError, SourceError
 from graftkit.core.records import Inspection
-from graftkit.fitting import Journal, Settings
+from graftkit.costs import COSTS
+from graftkit.fitting import FolderJournal, Journal, Settings
 from graftkit.reporting.compressions import compression_html, compression_verdict, front_rows
 from graftkit.request import Request
 from graftkit.training import Recipe, Teacher
@@ -104,7 +106,7 @@ def test_a_teacher_that_is_oneself_adds_nothing_but_its_share() -> None:
     x, y = given.model.traced.inputs[0], torch.tensor([0, 1])
     model = given.model.eval()
     own = functional.cross_entropy(model(x), y)
-    mixed = Teacher(model, share=0.25).mixed(own, (x,), model(x))
+    mixed = Teacher(model, share=0.25).mixed(own, (x,), model(x), y)
     torch.testing.assert_close(mixed, 0.75 * own)
 
 
@@ -116,11 +118,14 @@ def test_what_a_teacher_says_is_kl_at_its_temperature() -> None:
     teacher = Teacher(model, share=1.0, temperature=3.0)
     wanted = (model(x) / 3).softmax(1)
     by_hand = 9 * (wanted * (wanted.log() - (output / 3).log_softmax(1))).sum(1).mean()
-    torch.testing.assert_close(teacher.mixed(torch.zeros(()), (x,), output), by_hand)
-    values = Teacher(model, share=1.0, says="values")
-    torch.testing.assert_close(values.mixed(torch.zeros(()), (x,), output), functional.mse_loss(output, model(x)))
-    yes = Teacher(model, share=1.0, says="yes").mixed(torch.zeros(()), (x,), output)
-    torch.testing.assert_close(yes, functional.binary_cross_entropy_with_logits(output, model(x).sigmoid()))
+    none, labels = torch.zeros(()), torch.zeros(5, dtype=torch.long)
+    torch.testing.assert_close(teacher.mixed(none, (x,), output, labels), by_hand)
+    for says, wanted in (
+        ("values", functional.mse_loss(output, model(x))),
+        ("yes", functional.binary_cross_entropy_with_logits(output, model(x).sigmoid())),
+    ):
+        read = Teacher(model, share=1.0, says=says)  # type: ignore[arg-type]
+        torch.testing.assert_close(read.mixed(none, (x,), output, labels), wanted)
 
 
 def test_how_a_teacher_is_read_follows_from_the_loss() -> None:
@@ -139,7 +144,12 @@ def test_how_a_teacher_is_read_follows_from_the_loss() -> None:
     other = torch.randn(2, 5, 7)
     wanted = (words(ids) / 2).softmax(-1)
     by_hand = 4 * (wanted * (wanted.log() - (other / 2).log_softmax(-1))).sum(-1).mean()
-    torch.testing.assert_close(read.mixed(torch.zeros(()), (ids,), other), by_hand)
+    torch.testing.assert_close(read.mixed(torch.zeros(()), (ids,), other, ids), by_hand)
+    padded = ids.clone()
+    padded[:, 3:] = -100  # where no label counts, no answer does
+    apart = (wanted * (wanted.log() - (other / 2).log_softmax(-1))).sum(-1)
+    torch.testing.assert_close(read.mixed(torch.zeros(()), (ids,), other, padded), 4 * apart[:, :3].mean())
+    assert float(read.mixed(torch.zeros(()), (ids,), other, torch.full_like(ids, -100))) == 0
     plain = network(lab()).model
     x, y = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
     assert Teacher.of(plain, 0.5, "cross_entropy", (x, y)).scores_at == 1
@@ -172,6 +182,16 @@ def test_sparsity_draws_scales_to_zero() -> None:
     assert kept[0.1] < 0.6 * kept[0.0]
 
 
+class Asks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(2, 2))
+
+    def reset_parameters(self, std: float) -> None:
+        nn.init.normal_(self.weight, std=std)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 def test_fresh_weights_are_those_of_new_layers() -> None:
     class Own(Net):
         def __init__(self) -> None:
@@ -182,8 +202,11 @@ def test_fresh_weights_are_those_of_new_layers() -> None:
     module = Own()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module.norm.running_mean += 5
+    module.add_module("asks", Asks())
+    module.add_module("normed", torch.nn.utils.weight_norm(nn.Linear(2, 2)))
     torch.manual_seed(1)
-    assert training.fresh(module) == ["offset"]
+    left = training.fresh(module)
+    assert left == ["offset", "asks.weight", "normed.weight_g", "normed.weight_v"]
     assert not torch.equal(module.first.weight, before["first.weight"])
     assert torch.equal(module.norm.running_mean, torch.zeros(12))
     assert 3 < float(module.offset.detach().mean()) < 13 and not torch.equal(module.offset, before["offset"])
@@ -197,7 +220,7 @@ def test_the_given_network_stays_and_the_smaller_one_is_its_own() -> None:
     given = network(where)
     before = given.model.snapshot()
     target, cost = parse_target("parameters=60%"), parse_target("parameters=60%").cost
-    small = shrunk(where, given, cost, target.counted, 80, pruning.IMPORTANCES.find("first-order"), 0)
+    small = shrunk(where, given, cost, target.counted, 80, pruning.IMPORTANCES.find("first-order"), "a", 0)
     assert cost.given(small.model) <= 80 and small.module is not given.module
     where.trained(small, "small", "small", (2,), 0)
     assert all(torch.equal(before[name], tensor) for name, tensor in given.model.snapshot().items())
@@ -209,7 +232,7 @@ def test_a_target_beyond_reach_is_told_before_anything_is_trained() -> None:
     where = lab()
     given, target = network(where), parse_target("parameters=60%")
     with pytest.raises(PruningError, match="is the smallest that pruning reaches"):
-        shrunk(where, given, target.cost, target.counted, 3, pruning.IMPORTANCES.find("magnitude"), 0)
+        shrunk(where, given, target.cost, target.counted, 3, pruning.IMPORTANCES.find("magnitude"), "a", 0)
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -218,6 +241,51 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(RuntimeMissingError, match=r"graftkit\[compress\]"):
         compress(Asked(request), Observer())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cut_and_a_cost_are_those_of_the_first_time(tmp_path: Path) -> None:
+    """What rows and clocks decide is not asked of them another time."""
+    where = lab()
+    where.journal = FolderJournal(tmp_path / "progress", lambda line: pytest.fail(line))
+    given, target = network(where), parse_target("parameters=60%")
+    first = shrunk(where, given, target.cost, "parameters", 80, pruning.IMPORTANCES.find("first-order"), "step", 0)
+    where.data = replace(where.data, train=TensorDataset(*(t.flip(0) for t in where.data.train.tensors)))  # type: ignore[union-attr]
+    with torch.no_grad():
+        first.module.head.bias += 1  # what is done to it later is not remembered
+    again = shrunk(where, given, target.cost, "parameters", 80, pruning.IMPORTANCES.find("magnitude"), "step", 0)
+    assert again.widths == first.widths
+    for name, tensor in again.module.state_dict().items():
+        offset = 1.0 if name == "head.bias" else 0.0
+        assert torch.equal(tensor + offset, first.module.state_dict()[name])
+    assert [remembering.number(where.journal, "cost", lambda n=n: n) for n in (3.5, 7.0)] == [3.5, 3.5]
+
+
+def test_both_of_a_contest_cost_and_learn_alike() -> None:
+    where = lab()
+    where.settings = replace(where.settings, epochs=4, cycles=1, margin=0.0)
+    given = where.trained(network(where), "given", "given", (10,), 0)
+    amount = given.measured.parameters
+    met = contest(where, given, COSTS["parameters"](), "parameters", pruning.IMPORTANCES.find("first-order"), "x", 0)
+    assert met.record is not None and met.pruned.measured.parameters == amount and met.pruned.epochs == 18
+    assert met.record.channels >= 0
+    if met.grafted is not None:
+        assert met.grafted.measured.parameters <= amount and met.grafted.epochs == 18
+
+
+def test_the_smallest_within_a_loss_is_the_best_of_those_alike() -> None:
+    where = lab()
+    given = network(where)
+    asked = Asked(Request(SourceRequest("x.pt"), "digits", Path("run")), "parameters=100%", max_loss=5.0)
+    descent = Descent(where, asked, parse_target(asked.target), given, 1000.0)
+
+    def reached(share: float, validation: float) -> Reached:
+        own = replace(given, measured=replace(given.measured, validation=given.measured.validation + validation))
+        return Reached(size(share, 0.0), own, None, None, 0)
+
+    found = [reached(0.5, 0.0), reached(0.2, -0.04), reached(0.2, -0.01), reached(0.1, -0.2)]
+    assert descent.best_within(found) == 2
+    with pytest.raises(PruningError, match=r"the nearest had 100 parameters and lost 20.00"):
+        descent.best_within(found[3:])
 
 
 # ── what is told ─────────────────────────────────────────────────────────────────────────────────
@@ -330,6 +398,17 @@ def test_a_folder_that_was_tampered_with_is_one_line(pruned: Path, tmp_path: Pat
     with pytest.raises(SourceError) as error:
         gk.load(run)
     assert "\n" not in str(error.value) and str(run) in str(error.value)
+
+
+def test_weights_that_are_lacking_are_named(pruned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pruned / "run", run)
+    file = run / "checkpoint" / "model.safetensors"
+    state = safetensors.torch.load(file.read_bytes())
+    del state["base.0.weight"]
+    file.write_bytes(safetensors.torch.save(state))
+    with pytest.raises(SourceError, match=r"lacks weights of its model: 0.weight"):
+        gk.load(run)
 
 
 def test_a_model_that_changed_since_is_refused(pruned: Path, tmp_path: Path) -> None:

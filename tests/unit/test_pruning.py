@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graftkit.core.errors import PruningError, RunError
-from graftkit.pruning import IMPORTANCES, Channels, Shapes, apply, cut, prices, shapes_of, widths, worths
+from graftkit.pruning import IMPORTANCES, Channels, Shapes, apply, cut, prices, proved, shapes_of, widths, worths
 
 
 class Residual(nn.Module):
@@ -191,6 +192,61 @@ def test_what_cannot_be_reached_says_what_can() -> None:
     module = seeded(mlp)
     with pytest.raises(PruningError, match=r"^\d+ parameters is the smallest that pruning reaches, and 3 were"):
         cut_to(module, torch.randn(4, 6), 3 / sum(p.numel() for p in module.parameters()))
+
+
+def test_what_is_frozen_keeps_its_width_and_what_feeds_it() -> None:
+    module = seeded(mlp)
+    module[2].weight.requires_grad_(False)
+    found, kept = widths(module, torch.randn(4, 6))
+    assert found == () and {one.name for one in kept} == {"0", "2", "4"}
+    assert sum("which is frozen" in one.reason for one in kept) == 2
+    module[2].weight.requires_grad_(True)
+    module[4].bias.requires_grad_(False)  # nothing leaves of it
+    assert [width.name for width in widths(module, torch.randn(4, 6))[0]] == ["0", "2"]
+
+
+def test_numbers_of_numpy_follow_and_come_back() -> None:
+    class Depthwise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            count = np.int64(8)
+            self.first, self.deep = nn.Conv1d(2, count, 3), nn.Conv1d(count, count, 3, groups=count)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.deep(torch.relu(self.first(x)))).mean(-1))
+
+    module, x = seeded(Depthwise), torch.randn(4, 2, 9)
+    small = cut_to(module, x, 0.6).eval()
+    assert small.deep.groups == small.deep.in_channels < 8
+    shapes = proved(module, small, x)
+    assert shapes.numbers["deep"]["groups"] == int(small.deep.groups)
+
+
+def test_what_shapes_do_not_tell_is_refused() -> None:
+    module = seeded(mlp)
+    other = copy.deepcopy(module)
+    other[1] = nn.Sigmoid()
+    with pytest.raises(PruningError, match="cannot be put back from shapes and whole numbers alone"):
+        proved(module, other, torch.randn(4, 6))
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_worth_nothing_to_any_measure() -> None:
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.aside, self.head = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = torch.relu(self.first(x))
+            return self.head(hidden), self.aside(hidden)
+
+    module, x = seeded(Aside), torch.randn(8, 4)
+    module(x)[0].square().mean().backward()
+    found = widths(module, x)[0]
+    for importance in IMPORTANCES.values():
+        worth = worths(Channels(module, x), found, importance)
+        assert torch.isfinite(worth["first"]).all() and (worth["first"] >= 0).all()
 
 
 def test_recurrent_layers_are_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from graftkit.pruning.graph import Channels, library
@@ -19,4 +20,7 @@ class Taylor:
     reads_rows: ClassVar[bool] = True
 
     def of(self, channels: Channels, group: Any) -> Tensor:
+        for part in channels.parts(group):  # a parameter that the loss does not reach has none
+            if part.tensor.grad is None:
+                part.tensor.grad = torch.zeros_like(part.tensor)
         return told(library().importance.GroupTaylorImportance(), group)
