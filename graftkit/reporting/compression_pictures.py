@@ -61,14 +61,13 @@ def sizes_svg(report: CompressionReport) -> str:
     with figures.drawing():
         figure = Figure(figsize=(8.4, 4.2), layout="constrained")
         axes = figure.subplots()
-        for name, colour, values in (
-            ("pruned", COLOURS["control"], [size.pruned.validation for size in sizes]),
-            ("what is chosen", COLOURS["grafted"], [size.best.validation for size in sizes]),
+        amounts = [size.amount for size in sizes]
+        for name, width, colour, values in (  # where both are one, the thin line lies on the wide one
+            ("pruned", 4.5, COLOURS["control"], [size.pruned.validation for size in sizes]),
+            ("what is chosen", 1.6, COLOURS["grafted"], [size.best.validation for size in sizes]),
         ):
             points = [scale * value for value in values]
-            axes.plot(
-                [size.amount for size in sizes], points, "o-", color=colour, linewidth=1.6, markersize=4.5, label=name
-            )
+            axes.plot(amounts, points, "o-", color=colour, linewidth=width, markersize=3 + width, label=name)
         scratch = [(size.amount, scale * size.scratch.validation) for size in sizes if size.scratch]
         if scratch:
             axes.plot(*zip(*scratch, strict=True), "s", color=FAINT, markersize=4, label="same shape from scratch")

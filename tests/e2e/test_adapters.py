@@ -94,17 +94,19 @@ def test_what_does_not_go_together(anna: Path, runs, workshop: Path) -> None:
 @pytest.mark.runs("frozen_base")
 def test_a_runs_folder_keeps_its_file_and_can_still_be_replaced(runs, workshop: Path) -> None:
     assert runs["frozen_base"].returncode == 0
-    shutil.copytree(workshop / "frozen_base", workshop / "own")
-    done = run_cli("export", "own", "--dendrites-only", cwd=workshop)
-    assert done.returncode == 0 and done.stdout.startswith("Written: own/dendrites.safetensors ("), done
-    content = (workshop / "own/dendrites.safetensors").read_bytes()
-    assert "exists already; pass --force" in refused(run_cli("export", "own", "--dendrites-only", cwd=workshop))
-    assert run_cli("export", "own", "--dendrites-only", "--force", cwd=workshop).returncode == 0
-    assert (workshop / "own/dendrites.safetensors").read_bytes() == content
-    (workshop / "own/plan.json").write_text('{"version": 1, "grafts": []}')
-    nothing = refused(run_cli("export", "own", "--dendrites-only", "--force", cwd=workshop))
+    shutil.copytree(workshop / "frozen_base", workshop / "own_dendrites")
+    done = run_cli("export", "own_dendrites", "--dendrites-only", cwd=workshop)
+    assert done.returncode == 0 and done.stdout.startswith("Written: own_dendrites/dendrites.safetensors ("), done
+    content = (workshop / "own_dendrites/dendrites.safetensors").read_bytes()
+    assert "exists already; pass --force" in refused(
+        run_cli("export", "own_dendrites", "--dendrites-only", cwd=workshop)
+    )
+    assert run_cli("export", "own_dendrites", "--dendrites-only", "--force", cwd=workshop).returncode == 0
+    assert (workshop / "own_dendrites/dendrites.safetensors").read_bytes() == content
+    (workshop / "own_dendrites/plan.json").write_text('{"version": 1, "grafts": []}')
+    nothing = refused(run_cli("export", "own_dendrites", "--dendrites-only", "--force", cwd=workshop))
     assert "ships the model as it was given, without dendrites" in nothing
-    assert (workshop / "own/dendrites.safetensors").read_bytes() == content
+    assert (workshop / "own_dendrites/dendrites.safetensors").read_bytes() == content
     assert "is not a run's folder" in refused(run_cli("export", "images", "--dendrites-only", cwd=workshop))
 
 

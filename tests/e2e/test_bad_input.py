@@ -122,10 +122,10 @@ def test_a_loss_of_the_user_s_own_folder(workshop):
 
 
 def test_a_loss_whose_module_fails(workshop):
-    (workshop / "own").mkdir()
-    (workshop / "own/fails.py").write_text("1 / 0\n")
+    (workshop / "failing_loss").mkdir()
+    (workshop / "failing_loss/fails.py").write_text("1 / 0\n")
     words = ("augment", "../weak.pt", "--loss", "fails:loss")
-    check_refusal(run_cli(*words, cwd=workshop / "own"), "fails:loss.*division by zero")
+    check_refusal(run_cli(*words, cwd=workshop / "failing_loss"), "fails:loss.*division by zero")
 
 
 def test_a_bad_shape_is_wrong_usage(workshop):
