@@ -17,6 +17,7 @@ from graftkit.costs import Budget, parse_budget
 from graftkit.fitting import FitResult, FolderJournal, check_budget, fit_model
 from graftkit.learning import Rule
 from graftkit.model import GraftedModel, TracedModel
+from graftkit.plan import GraftPlan
 from graftkit.planning import parameter_limit, plan_cycle
 from graftkit.reopening import input_shape
 from graftkit.reporting import metrics, report_html
@@ -115,6 +116,9 @@ def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
     found = inspection.inspect_grafted(model, result.gains)
     folder.write_json(PLAN, model.plan.to_json())
     folder.write_checkpoint(model)
+    for name, best in result.states.items():
+        if name != result.shipped:  # that is the checkpoint
+            folder.write_arm(name, best.plan, best.state)
     folder.write_json(INSPECTION, found.to_json())
     if result.spending is not None:
         folder.write_json(VALUES, result.spending.to_json())
@@ -169,7 +173,7 @@ def _fit(
     with seeded(request.settings.seed):  # an architecture without weights draws some
         loaded = preflight.single_precision(sources.load(request.source))
     rule = api.find_rule(request.rule)
-    budget = _budget(request, rule)
+    budget = find_budget(request, rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
     loss = request.loss or DEFAULT_LOSS[rows.labels]
     criterion = api.criterion_for(request.loss, rows, smoothing=request.label_smoothing)
@@ -179,16 +183,8 @@ def _fit(
     traced = _traced(request, loaded, rows)
     preflight.check_repeatable(traced)
     model = surgery.empty(traced)
-    additions, left_out = plan_cycle(
-        model.traced,
-        dendrites=request.dendrites,
-        sites=request.sites,
-        rule=rule,
-        join=request.join,
-        every=budget is not None,
-    )
     api.check_rows(model, rows, criterion, loss)
-    additions, left_out = preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
+    additions, left_out = planned(request, model, rule)
     skipped = (f"not grafted: {line}" for line in left_out)
     told = (*preflight.output_notes(traced, output=request.output, loss=loss), inspection.coverage(traced))
     notes = (*loaded.warnings, *rows.warnings, *traced.notes, *told, *skipped)
@@ -231,7 +227,20 @@ def _fit(
     return result, facts, rows, metric, notes
 
 
-def _budget(request: Request, rule: Rule) -> Budget | None:
+def planned(request: Request, model: GraftedModel, rule: Rule) -> tuple[GraftPlan, tuple[str, ...]]:
+    """What a cycle of the run grafts, and a line for each site that is left out. Raises PlanError."""
+    additions, left_out = plan_cycle(
+        model.traced,
+        dendrites=request.dendrites,
+        sites=request.sites,
+        rule=rule,
+        join=request.join,
+        every=request.budget is not None,
+    )
+    return preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
+
+
+def find_budget(request: Request, rule: Rule) -> Budget | None:
     """The budget that was asked for, if one was. Raises PlanError."""
     if request.budget is None:
         return None

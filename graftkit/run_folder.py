@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +28,12 @@ SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "che
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
 VALUES, REQUEST, LOGS = "values.json", "request.json", "logs"
 DENDRITES, SHAPES = "dendrites.safetensors", "pruned.json"
+EVALUATION, EVALUATION_PICTURE = "evaluation.json", "evaluation.svg"
 _PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
-_WEIGHTS = "model.safetensors"
+_EVALUATING = "evaluation"  # likewise, of an evaluation
+_MODEL = "model"
 _WRITTEN = {SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS}
-_OWN = frozenset({*_WRITTEN, DENDRITES, SHAPES})
+_OWN = frozenset({*_WRITTEN, DENDRITES, SHAPES, EVALUATION, EVALUATION_PICTURE})
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,11 @@ class RunFolder:
         return self.path / CHECKPOINT / _PROGRESS
 
     @property
+    def evaluating(self) -> Path:
+        """Where an evaluation of the run keeps what it could go on from; it need not be there."""
+        return self.path / CHECKPOINT / _EVALUATING
+
+    @property
     def can_go_on(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return any(self.progress.glob("*.json"))
@@ -185,10 +192,26 @@ class RunFolder:
         write_text(self.path / HISTORY, "".join(json.dumps(asdict(phase)) + "\n" for phase in phases))
 
     def write_checkpoint(self, model: GraftedModel) -> None:
-        """The trained weights as safetensors; a tensor with several names is stored once."""
+        """The trained weights of what ships, as safetensors."""
+        self._write_state(_MODEL, "state.json", model.state_dict(), {})
+
+    def write_arm(self, name: str, plan: GraftPlan, state: Mapping[str, torch.Tensor]) -> None:
+        """The weights of a network that does not ship, with its plan, for `evaluate`."""
+        self._write_state(name, f"{name}.json", state, {"plan": plan.to_json()})
+
+    def read_arm(self, name: str) -> tuple[GraftPlan, dict[str, Any]] | None:
+        """What `write_arm` wrote; None where that is not there. Raises RunError."""
+        if not (self.path / CHECKPOINT / f"{name}.json").is_file():
+            return None
+        told = self.read_json(f"{CHECKPOINT}/{name}.json")
+        plan = GraftPlan.from_json(told["plan"] if isinstance(told, dict) and "plan" in told else told)
+        return plan, self._read_state(name, f"{name}.json")
+
+    def _write_state(self, stem: str, beside: str, state: Mapping[str, torch.Tensor], more: Mapping[str, Any]) -> None:
+        """Tensors by name, a tensor with several names once; which those are is told beside them."""
         stored: dict[object, str] = {}
         tensors, aliases = {}, {}
-        for name, tensor in model.state_dict().items():
+        for name, tensor in state.items():
             same = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
             first = stored.setdefault(same, name)
             if first == name:
@@ -197,15 +220,18 @@ class RunFolder:
                 aliases[name] = first
         folder = self.path / CHECKPOINT
         folder.mkdir(exist_ok=True)
-        write_bytes(folder / _WEIGHTS, safetensors.torch.save(tensors))
-        write_text(folder / "state.json", json.dumps({"aliases": aliases}) + "\n")
+        write_bytes(folder / f"{stem}.safetensors", safetensors.torch.save(tensors))
+        write_text(folder / beside, json.dumps({"aliases": aliases, **more}) + "\n")
 
     def read_checkpoint(self) -> dict[str, Any]:
-        """The trained weights by name. Raises RunError."""
+        """The trained weights of what ships, by name. Raises RunError."""
+        return self._read_state(_MODEL, "state.json")
+
+    def _read_state(self, name: str, beside: str) -> dict[str, Any]:
         folder = self.path / CHECKPOINT
         try:
-            tensors = safetensors.torch.load((folder / _WEIGHTS).read_bytes())
-            aliases = json.loads((folder / "state.json").read_text())["aliases"]
+            tensors = safetensors.torch.load((folder / f"{name}.safetensors").read_bytes())
+            aliases = json.loads((folder / beside).read_text())["aliases"]
             return {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
             raise RunError(f"{folder} cannot be read: {error}") from None

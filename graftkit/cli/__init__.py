@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "Write a run's model as ONNX again, with other options.",
     "transplant": "Put a run's dendrites and weights into your own ONNX file.",
     "verify": "Check a run's ONNX file against its trained model.",
+    "evaluate": "Measure a run's networks with few samples and with corrupted inputs.",
     "bench": "Measure ONNX files side by side: latency, memory, energy, size, arithmetic.",
     "check": "Hold an ONNX file against the operator lists of TensorRT, TFLite and others.",
 }

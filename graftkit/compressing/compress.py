@@ -151,6 +151,8 @@ def _shipped(
     folder.write_json(SHAPES, pruning.shapes_of(opened.module, chosen.module).to_json())
     folder.write_json(PLAN, model.plan.to_json())
     folder.write_checkpoint(model)
+    if (scratch := reached[at].scratch) is not None:
+        folder.write_arm("control", scratch.model.plan, scratch.model.state_dict())
     folder.write_json(INSPECTION, found.to_json())
     folder.keep()
     own = {"source_sha256": opened.loaded.provenance.get("sha256") or "", "inspection": found.to_json()}

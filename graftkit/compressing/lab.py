@@ -11,7 +11,7 @@ import torch
 from graftkit import api, pruning, surgery, training
 from graftkit.contracts import Criterion, Data, LoadedModel, Metric, Observer
 from graftkit.core.records import Measurement
-from graftkit.fitting import Arm, Fitter, Journal, Settings
+from graftkit.fitting import Arm, Fitter, Journal, Prefixed, Settings
 from graftkit.model import GraftedModel
 from graftkit.pruning import Width
 from graftkit.training import Best, Teacher
@@ -41,25 +41,6 @@ class Network:
     def module(self) -> torch.nn.Module:
         assert isinstance(self.loaded.model, torch.nn.Module)
         return self.loaded.model
-
-
-class Prefixed(Journal):
-    """A journal in which keys begin with a word of their own."""
-
-    def __init__(self, journal: Journal, prefix: str):
-        self._journal, self._prefix = journal, prefix
-
-    def ended(self, key: str) -> Any:
-        return self._journal.ended(f"{self._prefix} {key}")
-
-    def now(self, key: str) -> Any:
-        return self._journal.now(f"{self._prefix} {key}")
-
-    def end(self, key: str, state: dict[str, Any]) -> None:
-        self._journal.end(f"{self._prefix} {key}", state)
-
-    def keep(self, key: str, state: Any) -> None:
-        self._journal.keep(f"{self._prefix} {key}", state)
 
 
 @dataclass(eq=False)

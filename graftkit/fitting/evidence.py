@@ -27,14 +27,15 @@ def difference_error(metric: Metric, ours: Answers, theirs: Answers) -> float | 
     groups = count if ours[0].numel() * count <= _MOST else min(_GROUPS, count)
     if groups < 2 or len(theirs[1]) != count:
         return None
-    first, second = (_without_each(metric, answers, groups) for answers in (ours, theirs))
+    first, second = (left_out(metric, answers, groups) for answers in (ours, theirs))
     paired = torch.equal(ours[1], theirs[1])
-    error = _error(first - second) if paired else math.hypot(_error(first), _error(second))
+    error = jackknife_error(first - second) if paired else math.hypot(*map(jackknife_error, (first, second)))
     wider = 1 if groups == count else 1 + 1 / groups  # groups are not quite of one size
     return error * wider if math.isfinite(error) else None
 
 
-def _without_each(metric: Metric, answers: Answers, groups: int) -> Tensor:
+def left_out(metric: Metric, answers: Answers, groups: int = _GROUPS) -> Tensor:
+    """The metric without each of so many groups of rows, [groups]; NaN where it is no number without some of them."""
     outputs, targets = answers
     group = torch.arange(len(targets)) % groups
     try:
@@ -44,6 +45,7 @@ def _without_each(metric: Metric, answers: Answers, groups: int) -> Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _error(values: Tensor) -> float:
+def jackknife_error(values: Tensor) -> float:
+    """The standard error of what has these values without each group (Efron 1982)."""
     groups = len(values)
     return float(((groups - 1) / groups * (values - values.mean()).square().sum()).sqrt())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from graftkit import ranks, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
@@ -45,6 +45,7 @@ class FitResult:
     troubles: tuple[str, ...] = ()  # every arm whose numbers went wrong, in words
     spending: Spending | None = None  # how the budget was spent, where there was one
     margin: float | None = None  # standard error of what the best grafted network gains on validation; None: no gain
+    states: Mapping[str, Best] = field(default_factory=dict)  # what `control` and `best_grafted` measure
 
 
 def check_budget(rule: Rule, max_parameters: object) -> None:
@@ -108,6 +109,7 @@ def _fit(
     own: SeedRecord | None = None
     spending: Spending | None = None
     margin: float | None = None
+    states: dict[str, Best] = {}
     interrupted = False
     for seed in range(settings.seed, settings.seed + settings.seeds):
         tried = bought = None
@@ -132,12 +134,12 @@ def _fit(
         records.append(_record(fitter, grafted, None if interrupted else control, seed))
         if chosen is None or _rank(grafted) > _rank(chosen):
             chosen, own, spending, margin = grafted, records[-1], bought, error
+            states = _trained(grafted, None if interrupted else control)
         if interrupted:
             break
     assert chosen is not None and own is not None
-    return replace(
-        _result(fitter, chosen, own, records, interrupted), troubles=tuple(troubles), spending=spending, margin=margin
-    )
+    result = _result(fitter, chosen, own, records, interrupted)
+    return replace(result, troubles=tuple(troubles), spending=spending, margin=margin, states=states)
 
 
 def _give_back_unsure(fitter: Fitter, arm: Arm) -> float | None:
@@ -203,6 +205,12 @@ def _about_chance(fitter: Fitter) -> list[str]:
 def _best(arm: Arm) -> Best:
     """The arm's best trained state: what both arms are compared by; the given one where nothing was trained."""
     return arm.best_trained or arm.best
+
+
+def _trained(grafted: Arm, control: Arm | None) -> dict[str, Best]:
+    """Both arms' best trained states, of those that have one."""
+    found = {"grafted": grafted.best_trained, "control": _best(control) if control else None}
+    return {name: best for name, best in found.items() if best is not None}
 
 
 def _rank(arm: Arm) -> tuple[bool, float]:

@@ -91,5 +91,24 @@ class FolderJournal(Journal):
             self._failed = True
 
 
+class Prefixed(Journal):
+    """A journal in which keys begin with a word of their own."""
+
+    def __init__(self, journal: Journal, prefix: str):
+        self._journal, self._prefix = journal, prefix
+
+    def ended(self, key: str) -> Any:
+        return self._journal.ended(f"{self._prefix} {key}")
+
+    def now(self, key: str) -> Any:
+        return self._journal.now(f"{self._prefix} {key}")
+
+    def end(self, key: str, state: dict[str, Any]) -> None:
+        self._journal.end(f"{self._prefix} {key}", state)
+
+    def keep(self, key: str, state: Callable[[], dict[str, Any]]) -> None:
+        self._journal.keep(f"{self._prefix} {key}", state)
+
+
 def _file_name(key: str) -> str:
     return "-".join(key.replace(",", "").split())

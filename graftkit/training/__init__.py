@@ -1,11 +1,11 @@
 """Training: growth, the trainer of it and a thin loop, losses, metrics and checkpoints."""
 
 from graftkit.training.attribution import Worth, attribute
-from graftkit.training.batches import batches, hold_out
+from graftkit.training.batches import batches, hold_out, take
 from graftkit.training.checkpoints import Checkpoints
 from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
 from graftkit.training.distilling import Teacher
-from graftkit.training.evaluate import answers, evaluate, predict
+from graftkit.training.evaluate import BATCH, answers, evaluate, predict
 from graftkit.training.fresh import fresh
 from graftkit.training.growth import Growth
 from graftkit.training.keeping import Best, bests_from_state, bests_to_state, may_keep
@@ -16,6 +16,7 @@ from graftkit.training.recipe import Recipe
 from graftkit.training.trainer import Trainer, one_process
 
 __all__ = [
+    "BATCH",
     "DEFAULT_LOSS",
     "Best",
     "Checkpoints",
@@ -45,5 +46,6 @@ __all__ = [
     "run",
     "seeded",
     "set_random_states",
+    "take",
     "usual_metric",
 ]

@@ -80,7 +80,7 @@ def hold_out(rows: Rows, *, share: float, seed: int) -> tuple[Rows, Rows] | None
     size = len(rows)  # type: ignore[arg-type]
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tolist()
     cut = round(size * share)
-    return _take(rows, order[cut:]), _take(rows, order[:cut])
+    return take(rows, order[cut:]), take(rows, order[:cut])
 
 
 def _whole(rows: Dataset[Any]) -> bool:
@@ -88,7 +88,8 @@ def _whole(rows: Dataset[Any]) -> bool:
     return isinstance(rows, TensorDataset) or getattr(rows, "batched", False)
 
 
-def _take(rows: Dataset[Any], indices: list[int]) -> Dataset[Any]:
+def take(rows: Dataset[Any], indices: list[int]) -> Dataset[Any]:
+    """These rows alone, in this order."""
     if isinstance(rows, TensorDataset):
         return TensorDataset(*(tensor[indices] for tensor in rows.tensors))
     return rows.pick(indices) if _whole(rows) else Subset(rows, indices)  # type: ignore[attr-defined]

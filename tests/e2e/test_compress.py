@@ -205,3 +205,22 @@ def test_what_cannot_be_done_is_one_line(folder: Path, words: tuple[str, ...], c
     assert done.returncode == code and said in done.last, done
     assert "Traceback" not in done.stderr
     assert not (folder / "refused").exists()
+
+
+def test_its_networks_are_evaluated_side_by_side(folder: Path) -> None:
+    words = ("--shares", "20%,100%", "--seeds", "1", "--epochs", "3", "--form", "values")
+    done = run_cli("evaluate", "small", *words, "--json", cwd=folder)
+    assert done.returncode == 0, done
+    report = json.loads(done.stdout)
+    names = ["given", "same shape from scratch", *list(report["parameters"])[2:]]
+    assert list(report["parameters"]) == names and names[2] in ("pruned", "pruned + dendrites")
+    assert report["parameters"]["given"] == 2778 and report["parameters"][names[2]] <= 1389
+    clean = report["corrupted"]["clean"]
+    told = json.loads((folder / "small" / "metrics.json").read_text())
+    size = told["sizes"][0]
+    shipped = size["grafted"] if size["chosen"] == "grafted" else size["pruned"]
+    wanted = [told["given"]["test"], size["scratch"]["test"], shipped["test"]]
+    assert [clean[name] for name in names] == pytest.approx(wanted)
+    assert [(r["share"], r["epochs"]) for r in report["few"]] == [(0.2, 15), (1.0, 3)]
+    assert all(list(r["test"]) == ["given", names[2]] for r in report["few"])
+    assert run_cli("inspect", "small", cwd=folder).returncode == 0
