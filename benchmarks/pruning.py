@@ -81,38 +81,39 @@ def ours(lab: Lab, given: Network, target: int, seed: int) -> Iterator[tuple[str
 
 
 def theirs(lab: Lab, given: Network, target: int, seed: int, *, everywhere: bool) -> Network:
-    """torch-pruning alone: its magnitudes, the same share of each layer or the least of all, the same epochs."""
-    ratio = next(r / 200 for r in range(200) if _theirs(given.module, r / 200, everywhere, STEPS)[0] <= target)
-    module = copy.deepcopy(given.module)
-    pruner = _pruner(module, ratio, everywhere, STEPS)
+    """torch-pruning alone: its magnitudes, the same share of each layer or the least of all, the same epochs.
+
+    Each step takes the smallest share of channels with which the network is as small as ours after that step.
+    """
     network = given
-    for _ in range(STEPS):
-        pruner.step()
-        # graphs are traced from a copy: the pruner goes on with its own module
+    for step in range(1, STEPS + 1):
+        goal = given.measured.parameters * (target / given.measured.parameters) ** (step / STEPS)
+        module = next(
+            m for r in range(1, 400) if _parameters(m := _theirs(network.module, r / 400, everywhere)) <= goal
+        )
         network = lab.network(LoadedModel(module, {}, "lenet"), (), epochs=network.epochs)
         network = lab.trained(network, "theirs", "torch-pruning", (lab.settings.epochs,), seed)
     return lab.trained(network, "theirs", "torch-pruning", more(lab.settings.epochs), seed)
 
 
-def _theirs(module: nn.Module, ratio: float, everywhere: bool, steps: int) -> tuple[int, nn.Module]:
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _theirs(module: nn.Module, ratio: float, everywhere: bool) -> nn.Module:
+    """A copy without so large a share of its channels."""
     tried = copy.deepcopy(module)
-    pruner = _pruner(tried, ratio, everywhere, steps)
-    for _ in range(steps):
-        pruner.step()
-    return sum(p.numel() for p in tried.parameters()), tried
-
-
-def _pruner(module: nn.Module, ratio: float, everywhere: bool, steps: int) -> tp.pruner.BasePruner:
     last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
-    return tp.pruner.BasePruner(
-        module,
+    pruner = tp.pruner.BasePruner(
+        tried,
         torch.zeros(2, 1, 28, 28),
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         global_pruning=everywhere,
         pruning_ratio=ratio,
-        iterative_steps=steps,
         ignored_layers=[last],
     )
+    pruner.step()
+    return tried
 
 
 def more(epochs: int) -> tuple[int, ...]:
@@ -120,16 +121,13 @@ def more(epochs: int) -> tuple[int, ...]:
     return epochs, epochs
 
 
-def runs(path: Path, seed: int, epochs: int, first: int) -> Iterator[Row]:
-    """Every arm of a seed."""
-    lab = lab_of(path, seed, epochs)
-    given = given_network(lab, first, seed)
-    yield told("given", 0, seed, given)
-    for target in TARGETS:
-        for name, network in ours(lab, given, target, seed):
-            yield told(name, target, seed, network)
-        for everywhere, name in ((False, "torch-pruning, layer by layer"), (True, "torch-pruning, global")):
-            yield told(name, target, seed, theirs(lab, given, target, seed, everywhere=everywhere))
+def runs(lab: Lab, given: Network, target: int, seed: int) -> Iterator[Row]:
+    """Every arm of a seed at one size."""
+    yield told("given", target, seed, given)
+    for name, network in ours(lab, given, target, seed):
+        yield told(name, target, seed, network)
+    for everywhere, name in ((False, "torch-pruning, layer by layer"), (True, "torch-pruning, global")):
+        yield told(name, target, seed, theirs(lab, given, target, seed, everywhere=everywhere))
 
 
 def told(name: str, target: int, seed: int, network: Network) -> Row:
@@ -144,9 +142,10 @@ def told(name: str, target: int, seed: int, network: Network) -> Row:
 def table(lines: list[Row]) -> str:
     """Each arm against the given network of its seed, and what 99 of 100 such means lose at most."""
     given = {row["seed"]: row for row in lines if row["row"] == "given"}
+    lines = [*given.values(), *(row for row in lines if row["row"] != "given")]
     arms: dict[tuple[float, str], list[Row]] = defaultdict(list)
     for row in lines:
-        arms[row["target"], str(row["row"])].append(row)
+        arms[row["target"] if row["row"] != "given" else 0, str(row["row"])].append(row)
     rows = []
     for (target, name), own in arms.items():
         gains = [row["test"] - given[row["seed"]]["test"] for row in own]
@@ -175,7 +174,7 @@ def main() -> None:
     """Run what is missing, then write."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--path", type=Path, required=True, help="mnist.npz")
-    made.add_argument("--seeds", type=int, default=5)
+    made.add_argument("--seeds", type=int, nargs="*", default=range(5))
     made.add_argument("--epochs", type=int, default=2, help="of each step")
     made.add_argument("--first", type=int, default=12, help="of the given network")
     made.add_argument("--raw", type=Path, required=True)
@@ -185,11 +184,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     lines = [json.loads(line) for line in options.raw.read_text().splitlines()] if options.raw.exists() else []
     begun = time.perf_counter()
-    for seed in range(options.seeds):
-        if any(row["seed"] == seed and row["row"].endswith("global") and row["target"] == TARGETS[-1] for row in lines):
+    given: dict[int, tuple[Lab, Network]] = {}
+    for target, seed in ((target, seed) for target in TARGETS for seed in options.seeds):
+        own = [row for row in lines if (row["seed"], row["target"]) == (seed, target)]
+        if any(row["row"].endswith("global") for row in own):
             continue
-        lines = [row for row in lines if row["seed"] != seed]
-        for row in runs(options.path, seed, options.epochs, options.first):
+        lines = [row for row in lines if row not in own]
+        if seed not in given:
+            lab = lab_of(options.path, seed, options.epochs)
+            given[seed] = lab, given_network(lab, options.first, seed)
+        for row in runs(*given[seed], target, seed):
             lines.append(row)
             options.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
             print(f"{time.perf_counter() - begun:6.0f} s  {row}", file=sys.stderr, flush=True)

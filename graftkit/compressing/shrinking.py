@@ -23,7 +23,16 @@ _CLOSER = 0.98  # what a look that found too much is followed by, besides the ra
 
 
 def shrunk(
-    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, importance: Importance, key: str, seed: int
+    lab: Lab,
+    network: Network,
+    cost: Amount,
+    counted: Unit,
+    target: float,
+    importance: Importance,
+    key: str,
+    seed: int,
+    *,
+    least: float | None = None,
 ) -> Network:
     """A copy of the network, pruned until it costs no more than a target, not trained since.
 
@@ -35,18 +44,22 @@ def shrunk(
         importance: the measure of channels.
         key: of this cut among those of the run.
         seed: of the rows that are drawn.
+        least: the share of its units that each width keeps; None for a quarter, or less where that is not enough.
 
     Raises PruningError where the target cannot be met.
     """
 
     def cut() -> tuple[nn.Module, tuple[Width, ...]]:
         worth = lab.worths(network, importance, seed)
+        if least is not None:
+            return _cut(lab, network, cost, counted, target, worth, least)
         try:
             return _cut(lab, network, cost, counted, target, worth, _LEAST)
         except PruningError:
             return _cut(lab, network, cost, counted, target, worth, 0.0)
 
-    module, widths = remembering.module(lab.journal, f"{seed} {key} cut", network.module, cut)
+    told = "cut" if least is None else f"cut {least:.3f}"
+    module, widths = remembering.module(lab.journal, f"{seed} {key} {told}", network.module, cut)
     return lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs)
 
 

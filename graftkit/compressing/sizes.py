@@ -12,7 +12,7 @@ from graftkit.compressing import remembering
 from graftkit.compressing.asked import Asked
 from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab, Network
-from graftkit.compressing.shrinking import shrunk
+from graftkit.compressing.spreading import spread
 from graftkit.compressing.target import Target
 from graftkit.core.compressions import NetworkRecord, SizeRecord
 from graftkit.core.errors import PruningError
@@ -98,8 +98,7 @@ class Descent:
             goal = begin * (min(1.0, amount / begin) ** (step / steps))
             self.lab.observer.on_stage(f"pruning to {goal:,.0f} {cost.unit}")
             name = f"step {step}" if steps > 1 else "pruning"
-            counted, key = self.target.counted, f"{where} {name}"
-            network = shrunk(self.lab, network, cost, counted, goal, self.importance, key, seed)
+            network = spread(self.lab, network, cost, self.target.counted, goal, self.importance, where, name, seed)
             network = self.lab.trained(network, where, name, (self.epochs,), seed)
         return network
 
