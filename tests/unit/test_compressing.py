@@ -21,9 +21,10 @@ import graftkit as gk
 from graftkit import pruning, surgery, training
 from graftkit.compressing import Asked, compress, kept, parse_target, remembering
 from graftkit.compressing.contest import contest
-from graftkit.compressing.lab import Lab
+from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.shrinking import shrunk
 from graftkit.compressing.sizes import FRONT, Descent, Reached, knee
+from graftkit.compressing.spreading import spread
 from graftkit.contracts import Data, LoadedModel, Observer, SourceRequest
 from graftkit.core.compressions import CompressionReport, ContestRecord, NetworkRecord, SizeRecord
 from graftkit.core.errors import PlanError, PruningError, RuntimeMissingError, SourceError
@@ -258,6 +259,62 @@ def test_a_cut_and_a_cost_are_those_of_the_first_time(tmp_path: Path) -> None:
         offset = 1.0 if name == "head.bias" else 0.0
         assert torch.equal(tensor + offset, first.module.state_dict()[name])
     assert [remembering.number(where.journal, "cost", lambda n=n: n) for n in (3.5, 7.0)] == [3.5, 3.5]
+
+
+class Narrow(nn.Module):
+    """The second layer's units are dear, so worth for price alone would leave next to none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 10), nn.Linear(10, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.first(x)))))
+
+
+def narrow(where: Lab) -> Network:
+    torch.manual_seed(0)
+    module = Narrow()
+    found, _ = pruning.widths(module, where.data.example())
+    return where.trained(where.network(LoadedModel(module, {}, "narrow"), found), "given", "given", (10,), 0)
+
+
+def test_a_cut_is_spread_as_a_short_training_decides() -> None:
+    where, cost = lab(), COSTS["parameters"]()
+    given, first_order = narrow(where), pruning.IMPORTANCES.find("first-order")
+    goal = 0.3 * given.measured.parameters
+    stages: list[str] = []
+    where.observer = Observer(on_stage=stages.append)
+    alone = shrunk(where, given, cost, "parameters", goal, first_order, "a", 0)
+    even = shrunk(where, given, cost, "parameters", goal, first_order, "a", 0, least=0.45)
+    chosen = spread(where, given, cost, "parameters", goal, first_order, "x", "step", 0)
+    assert [len(w.units) for w in alone.widths] != [len(w.units) for w in even.widths]
+    assert any("ways to spread that over the layers" in text for text in stages)
+    assert chosen.measured.parameters <= goal and chosen.epochs == given.epochs
+    assert torch.equal(chosen.module.head.bias, given.module.head.bias)  # what a trial learned is thrown away
+    again = spread(where, given, cost, "parameters", goal, first_order, "x", "step", 0)
+    assert again.widths == chosen.widths
+    tried = {}
+    for name, one in {"alone": alone, "even": even, "chosen": chosen}.items():
+        where.trained(one, name, "trial", (1,), 0)
+        tried[name] = where.loss(one.model)
+    assert tried["chosen"] <= min(tried.values()) + 1e-6, tried
+
+
+def test_nothing_is_spread_where_nothing_goes_or_a_clock_counts() -> None:
+    where = lab()
+    given, first_order = narrow(where), pruning.IMPORTANCES.find("first-order")
+    stages: list[str] = []
+    where.observer = Observer(on_stage=stages.append)
+    cost = COSTS["parameters"]()
+    whole = spread(where, given, cost, "parameters", cost.given(given.model), first_order, "x", "all", 0)
+    assert whole.measured.parameters == given.measured.parameters
+
+    class Clock(type(cost)):  # type: ignore[misc]
+        name = "latency"
+
+    spread(where, given, Clock(), "parameters", 0.5 * given.measured.parameters, first_order, "x", "clock", 0)
+    assert not any("ways to spread" in text for text in stages)
 
 
 def test_both_of_a_contest_cost_and_learn_alike() -> None:
