@@ -32,6 +32,7 @@ EVALUATION, EVALUATION_PICTURE = "evaluation.json", "evaluation.svg"
 _PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
 _EVALUATING = "evaluation"  # likewise, of an evaluation
 _MODEL = "model"
+_EXPORTED = re.compile(r"model-(gate|fp16|bf16|int8|int4)\.onnx")  # by `export --precision` and `--gate`
 _WRITTEN = {SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS}
 _OWN = frozenset({*_WRITTEN, DENDRITES, SHAPES, EVALUATION, EVALUATION_PICTURE})
 
@@ -270,8 +271,9 @@ class RunFolder:
 def _strangers(path: Path) -> list[str]:
     """What lies in a folder that no run puts there."""
     names = [entry.name for entry in path.iterdir()]
-    own = [name for name in names if name in _OWN or is_data_file(name, path / MODEL) or _is_half_written(name)]
-    return [name for name in names if name not in own]
+    files = [path / MODEL, *(path / name for name in names if _EXPORTED.fullmatch(name))]
+    own = _OWN.union(file.name for file in files)
+    return [n for n in names if n not in own and not _is_half_written(n) and not any(is_data_file(n, f) for f in files)]
 
 
 def _is_half_written(name: str) -> bool:

@@ -16,6 +16,7 @@ from graftkit.core.records import PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.plan import Graft
+from graftkit.precisions import PRECISIONS
 from graftkit.run_folder import HISTORY, INSPECTION, PLAN, SOURCE, RunFolder, is_run
 
 
@@ -60,6 +61,19 @@ def test_giving_up_brings_the_old_run_back(old: RunFolder) -> None:
     old.write_json(SOURCE, {"new": True})
     old.give_up()
     assert files(old.path) == before and [file.name for file in old.path.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", [*PRECISIONS, "gate"])
+def test_what_export_writes_into_the_folder_is_the_runs_own(old: RunFolder, name: str) -> None:
+    (old.path / f"model-{name}.onnx").touch()
+    (old.path / f"model-{name}-{'0' * 16}.data").touch()
+    (old.path / "evaluation.json").touch()
+    old.begin(force=True)
+    old.give_up()
+    assert (old.path / f"model-{name}.onnx").exists()
+    (old.path / "model-mine.onnx").touch()
+    with pytest.raises(RunError, match=r"files that no run makes \(model-mine.onnx\)"):
+        old.begin(force=True)
 
 
 def test_a_run_killed_early_or_while_it_wrote_can_be_replaced(tmp_path: Path) -> None:
