@@ -60,9 +60,9 @@ WORKERS ?= 2
 FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
 ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
-bench: speech voices cifar mnist digits compress adapt worse ## rerun the comparisons of docs/frontier.md and more (a day)
+bench: speech voices cifar mnist digits compress adapt worse pruning half robustness ## rerun the comparisons of docs/frontier.md and more (days)
 
-.PHONY: speech voices cifar mnist digits compress adapt worse data
+.PHONY: speech voices cifar mnist digits compress adapt worse pruning half robustness data
 speech: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
 voices: data
@@ -81,6 +81,13 @@ adapt: data .venv-peft/.installed
 worse: data
 	$(BIN)/python -W ignore benchmarks/never_worse.py --fsdd $(DATA)/fsdd.npz --mnist $(DATA)/mnist.npz \
 		--cifar $(DATA)/cifar10_part.npz > runs/bench/$@.md
+
+pruning: data .venv/.installed-test
+	$(BIN)/python -W ignore benchmarks/$@.py --path $(DATA)/mnist.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+half: data .venv/.installed-test
+	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+robustness: data
+	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
 data: .venv/.installed-demo .venv-perforated/.installed
 	@mkdir -p runs/bench

@@ -75,6 +75,65 @@ def grey_lenet(widths: Widths) -> nn.Module:
     )  # fmt: skip
 
 
+class Residual(nn.Module):
+    """Two 3x3 convolutions with batch norm beside what comes in (He et al. 2016)."""
+
+    def __init__(self, before: int, width: int, stride: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        same = stride == 1 and before == width
+        aside = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.aside = nn.Identity() if same else aside
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + self.aside(x))
+
+
+def resnet18(width: int = 64) -> nn.Module:
+    """[N, 3, 32, 32]: ResNet-18 as it is used for such images: a 3x3 stem, no pool behind it."""
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    before = width
+    for stage in range(4):
+        now = width * 2**stage
+        layers += [Residual(before, now, 2 if stage else 1), Residual(now, now, 1)]
+        before = now
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+class Block(nn.Module):
+    """A transformer's layer, norms first."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, dropout=0.1, batch_first=True)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.norm1(x)
+        x = x + self.attention(seen, seen, seen, need_weights=False)[0]
+        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+
+
+class SpeechTransformer(nn.Module):
+    """[N, 16, 49] bands and frames: a frame a word, four layers, their mean."""
+
+    def __init__(self, width: int = 64, heads: int = 4, layers: int = 4):
+        super().__init__()
+        self.embed, self.place = nn.Linear(16, width), nn.Parameter(0.02 * torch.randn(1, 49, width))
+        self.layers = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.layers(self.embed(x.mT) + self.place)).mean(1))
+
+
+def speech_transformer() -> nn.Module:
+    """A fresh one, of 139,000 parameters."""
+    return SpeechTransformer()
+
+
 def still(inputs: Tensor) -> Tensor:
     """Nothing moves."""
     return inputs

@@ -27,14 +27,14 @@ from graftkit.plan import GraftPlan
 SOURCE, PLAN, MODEL, CHECKPOINT = "source.json", "plan.json", "model.onnx", "checkpoint"
 HISTORY, METRICS, REPORT, INSPECTION = "history.jsonl", "metrics.json", "report.html", "inspection.json"
 VALUES, REQUEST, LOGS = "values.json", "request.json", "logs"
-DENDRITES, SHAPES = "dendrites.safetensors", "pruned.json"
+DENDRITES, SHAPES, FRONT = "dendrites.safetensors", "pruned.json", "front"
 EVALUATION, EVALUATION_PICTURE = "evaluation.json", "evaluation.svg"
 _PROGRESS = "progress"  # within the checkpoint folder: what a run that was stopped goes on from
 _EVALUATING = "evaluation"  # likewise, of an evaluation
 _MODEL = "model"
 _EXPORTED = re.compile(r"model-(gate|fp16|bf16|int8|int4)\.onnx")  # by `export --precision` and `--gate`
 _WRITTEN = {SOURCE, PLAN, MODEL, CHECKPOINT, HISTORY, METRICS, REPORT, INSPECTION, VALUES, REQUEST, LOGS}
-_OWN = frozenset({*_WRITTEN, DENDRITES, SHAPES, EVALUATION, EVALUATION_PICTURE})
+_OWN = frozenset({*_WRITTEN, DENDRITES, SHAPES, FRONT, EVALUATION, EVALUATION_PICTURE})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _AFTER_SIGTERM = "if training had begun, `compress --resume RUN` goes on with it
               help="How small, instead: parameters=16430, macs=50%, size=60KB, latency=200us, memory=1MB.")  # fmt: skip
 @click.option("--max-loss", type=click.FloatRange(0), metavar="POINTS",
               help="Find the smallest model that loses no more on validation (hundredths for R2).")  # fmt: skip
-@click.option("--front", is_flag=True, help="The whole curve: ten sizes from 100% to 5%, the knee ships.")
+@click.option("--front", is_flag=True, help="The whole curve: ten sizes, 100% to 5%, a file each; the knee ships.")
 @click.option("--steps", type=click.IntRange(1), default=4, show_default=True,
               help="Steps down to the target, each followed by training.")  # fmt: skip
 @click.option("--importance", type=click.Choice(["first-order", "taylor", "magnitude"]), default="first-order",

@@ -23,11 +23,13 @@ from graftkit.compressing.table import benched
 from graftkit.compressing.target import Target, parse_target
 from graftkit.contracts import Observer
 from graftkit.core.compressions import CompressionReport, NetworkRecord, SizeRecord
+from graftkit.core.records import Inspection
 from graftkit.fitting import FolderJournal
+from graftkit.model import GraftedModel
 from graftkit.reporting.compressions import compression_html
-from graftkit.request import other_versions
-from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SHAPES, SOURCE, RunFolder
-from graftkit.shipping import ship
+from graftkit.request import Request, other_versions
+from graftkit.run_folder import FRONT, INSPECTION, METRICS, PLAN, REPORT, REQUEST, SHAPES, SOURCE, RunFolder
+from graftkit.shipping import Shipped, ship
 from graftkit.training import Teacher, batches
 from graftkit.watching import watched
 
@@ -155,17 +157,9 @@ def _shipped(
         folder.write_arm("control", scratch.model.plan, scratch.model.state_dict())
     folder.write_json(INSPECTION, found.to_json())
     folder.keep()
-    own = {"source_sha256": opened.loaded.provenance.get("sha256") or "", "inspection": found.to_json()}
-    shipped = ship(
-        model,
-        folder.model,
-        opened.rows,
-        opset=request.opset,
-        layout=request.layout,
-        facts=own,
-        metric=lab.metric,
-        on_stage=observer.on_stage,
-    )
+    shipped = _written(folder.model, model, found, opened, lab, request)
+    if asked.front:
+        _write_front(folder, reached, opened, lab, request)
     observer.on_stage("measuring files side by side")
     first, record = _measured(given, reached[at], observer)
     sizes = [one.record for one in reached]
@@ -191,6 +185,33 @@ def _shipped(
     folder.write_text(REPORT, compression_html(report))
     folder.end()
     return report
+
+
+def _written(path: Path, model: GraftedModel, found: Inspection, opened: Opened, lab: Lab, request: Request) -> Shipped:
+    """Write a model's file, once it was verified."""
+    return ship(
+        model,
+        path,
+        opened.rows,
+        opset=request.opset,
+        layout=request.layout,
+        facts={"source_sha256": opened.loaded.provenance.get("sha256") or "", "inspection": found.to_json()},
+        metric=lab.metric,
+        on_stage=lab.observer.on_stage,
+    )
+
+
+def _write_front(folder: RunFolder, reached: Sequence[Reached], opened: Opened, lab: Lab, request: Request) -> None:
+    """A file for each size, of the best network there that any seed gave."""
+    (folder.path / FRONT).mkdir(exist_ok=True)
+    best: dict[float, Reached] = {}
+    for one in reached:
+        before = best.setdefault(one.record.share, one)
+        best[one.record.share] = max(before, one, key=lambda each: each.record.best.validation)
+    for share, one in best.items():
+        model = one.chosen.model.eval()
+        path = folder.path / FRONT / f"model-{100 * share:.0f}.onnx"
+        _written(path, model, inspection.inspect_grafted(model, {}), opened, lab, request)
 
 
 def _told(asked: Asked, lab: Lab) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from graftkit.compressing import remembering
 from graftkit.compressing.lab import Lab, Network
-from graftkit.compressing.shrinking import shrunk
+from graftkit.compressing.spreading import spread
 from graftkit.core.compressions import ContestRecord
 from graftkit.core.errors import PlanError, PruningError
 from graftkit.costs import Budget, Cost
@@ -49,7 +49,7 @@ def contest(
     Args:
         lab: trains.
         network: pruned and trained; it is trained in place.
-        cost, counted, importance, seed: as `shrunk` takes them.
+        cost, counted, importance, seed: as `spread` takes them.
         where: which of the run's networks it is, for the journal.
     """
     step, less = (lab.settings.epochs,), f"{where} less"
@@ -75,7 +75,7 @@ def _smaller(
 ) -> Network | None:
     """The network without the channels that dendrites may replace; None where none may go."""
     try:
-        return shrunk(lab, network, cost, counted, target, importance, key, seed)
+        return spread(lab, network, cost, counted, target, importance, key, "cut", seed)
     except PruningError:
         return None
 

@@ -106,14 +106,15 @@ class Lab:
             raise KeyboardInterrupt
 
     def loss(self, model: GraftedModel) -> float:
-        """The loss on labels of the validation rows, mean over rows."""
+        """The loss on labels of the validation rows, mean over labels that count."""
         device, total, count = next(model.parameters()).device, 0.0, 0
         model.eval()
         with torch.no_grad():
             for inputs, targets in training.batches(self.data.validation, 256):
-                given = [tensor.to(device) for tensor in model.arrange(inputs)]
-                total += float(self.criterion(model(*given), targets.to(device))) * len(targets)
-                count += len(targets)
+                if counts := training.counted(targets):
+                    given = [tensor.to(device) for tensor in model.arrange(inputs)]
+                    total += float(self.criterion(model(*given), targets.to(device))) * counts
+                    count += counts
         return total / max(1, count)
 
     def worths(self, network: Network, importance: pruning.Importance, seed: int) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
@@ -82,4 +83,4 @@ def _best(lab: Lab, cuts: Sequence[Network], key: str, seed: int) -> int:
         lab.trained(cut, f"{key} way {number}", "trial", (max(1, lab.settings.epochs // _TRIAL),), seed)
         losses.append(lab.loss(cut.model))
         cut.model.restore(before)
-    return min(range(len(cuts)), key=lambda number: losses[number])
+    return min(range(len(cuts)), key=lambda number: (math.isnan(losses[number]), losses[number]))

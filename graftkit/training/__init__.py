@@ -3,7 +3,7 @@
 from graftkit.training.attribution import Worth, attribute
 from graftkit.training.batches import batches, hold_out, take
 from graftkit.training.checkpoints import Checkpoints
-from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, find_loss, find_metric, usual_metric
+from graftkit.training.criteria import DEFAULT_LOSS, accuracy, check_fit, counted, find_loss, find_metric, usual_metric
 from graftkit.training.distilling import Teacher
 from graftkit.training.evaluate import BATCH, answers, evaluate, predict
 from graftkit.training.fresh import fresh
@@ -33,6 +33,7 @@ __all__ = [
     "bests_from_state",
     "bests_to_state",
     "check_fit",
+    "counted",
     "deterministic",
     "evaluate",
     "find_loss",

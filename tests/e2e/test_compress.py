@@ -158,6 +158,10 @@ def test_the_front_falls_and_its_knee_ships(folder: Path) -> None:
     assert counts == sorted(counts, reverse=True) and len(counts) >= 6 and counts[0] == 1532
     assert report["knee"] == report["shipped"]
     assert onnx.load(folder / "front" / "model.onnx").graph.initializer
+    files = {path.name: parameters(path) for path in (folder / "front" / "front").iterdir()}
+    wanted = {f"model-{100 * size['share']:.0f}.onnx": size["pruned"]["parameters"] for size in report["sizes"]}
+    assert files.keys() == wanted.keys()
+    assert all(0 <= files[name] - count <= 16 for name, count in wanted.items())  # a reshape's numbers among them
     assert "knee" in (folder / "front" / "report.html").read_text()
     run = json.loads((folder / "front" / "inspection.json").read_text())
     assert run["parameters"] == counts[report["shipped"]]
