@@ -15,6 +15,7 @@ from graftkit.core.errors import DataError, RunError, SourceError
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.run_folder import SHAPES, SOURCE, RunFolder
+from graftkit.training import seeded
 
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
@@ -32,12 +33,13 @@ def open_run(
 
 
 def open_given(
-    path: Path, *, trust: bool, allow: tuple[str, ...] = (), pruned: bool = True
+    path: Path, *, trust: bool, allow: tuple[str, ...] = (), pruned: bool = True, shapes: Any = None
 ) -> tuple[GraftedModel, Data, Mapping[str, Any]]:
     """The model that a run was given, its data, and its source.json.
 
     Of a compression that is what pruning left, with the weights that it ended with, for dendrites to be put back on;
-    the model as it was before where not `pruned`.
+    the model as it was before where not `pruned`. With `shapes`, JSON such as pruned.json, those of another network of
+    the run, for its weights to be put back.
 
     Raises RunError, SourceError.
     """
@@ -45,17 +47,22 @@ def open_given(
         raise RunError(f"{path} is not a run's folder")
     facts = RunFolder(path).read_json(SOURCE)
     try:
-        loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
+        with seeded(facts["seed"]):  # an architecture without weights draws some
+            loaded = sources.load(_source_of(facts, trust=trust, allow=allow))
         if loaded.provenance.get("sha256") != facts["sha256"]:
             raise SourceError(f"{facts['source']} has changed since {path} was made; its sha256 is another one")
-        if pruned:
-            _as_pruned(loaded, path)
+        if shapes is not None:
+            _shape(loaded, shapes)
+        elif pruned and _shapes(path).is_file():
+            _shape(loaded, RunFolder(path).read_json(SHAPES))
         rows = api.load_data(facts["data"], seed=facts["seed"], input_shape=input_shape(loaded))
         traced = api.trace(loaded, rows.example(), output=facts.get("output"), dynamic=facts.get("dynamic", "auto"))
     except (SourceError, DataError) as error:
         raise type(error)(f"{_made_from(path, facts)}: {error}") from error
     model = surgery.empty(traced)
-    if pruned and _shapes(path).is_file():  # the weights that channels were taken from are others now
+    if (
+        pruned and shapes is None and _shapes(path).is_file()
+    ):  # the weights that channels were taken from are others now
         state = RunFolder(path).read_checkpoint()
         model.restore({name: tensor for name, tensor in state.items() if name.startswith("base.")})
     return model, rows, facts
@@ -74,10 +81,10 @@ def _shapes(path: Path) -> Path:
     return path / SHAPES
 
 
-def _as_pruned(loaded: LoadedModel, path: Path) -> None:
+def _shape(loaded: LoadedModel, shapes: Any) -> None:
     """Give the module, in place, the shapes of what a compression made of it. Raises RunError."""
-    if _shapes(path).is_file() and isinstance(loaded.model, torch.nn.Module):
-        pruning.apply(loaded.model, pruning.Shapes.from_json(RunFolder(path).read_json(SHAPES)))
+    if isinstance(loaded.model, torch.nn.Module):
+        pruning.apply(loaded.model, pruning.Shapes.from_json(shapes))
 
 
 def _made_from(path: Path, facts: Mapping[str, Any]) -> str:

@@ -196,17 +196,19 @@ class RunFolder:
         """The trained weights of what ships, as safetensors."""
         self._write_state(_MODEL, "state.json", model.state_dict(), {})
 
-    def write_arm(self, name: str, plan: GraftPlan, state: Mapping[str, torch.Tensor]) -> None:
-        """The weights of a network that does not ship, with its plan, for `evaluate`."""
-        self._write_state(name, f"{name}.json", state, {"plan": plan.to_json()})
+    def write_arm(
+        self, name: str, plan: GraftPlan, state: Mapping[str, torch.Tensor], shapes: Mapping[str, Any] | None = None
+    ) -> None:
+        """The weights of a network that does not ship, with its plan and, of a compression, its shapes."""
+        self._write_state(name, f"{name}.json", state, {"plan": plan.to_json(), "shapes": shapes})
 
-    def read_arm(self, name: str) -> tuple[GraftPlan, dict[str, Any]] | None:
-        """What `write_arm` wrote; None where that is not there. Raises RunError."""
+    def read_arm(self, name: str) -> tuple[GraftPlan, dict[str, Any], Any] | None:
+        """What `write_arm` was given; None where nothing was written. Raises RunError."""
         if not (self.path / CHECKPOINT / f"{name}.json").is_file():
             return None
         told = self.read_json(f"{CHECKPOINT}/{name}.json")
         plan = GraftPlan.from_json(told["plan"] if isinstance(told, dict) and "plan" in told else told)
-        return plan, self._read_state(name, f"{name}.json")
+        return plan, self._read_state(name, f"{name}.json"), told.get("shapes")
 
     def _write_state(self, stem: str, beside: str, state: Mapping[str, torch.Tensor], more: Mapping[str, Any]) -> None:
         """Tensors by name, a tensor with several names once; which those are is told beside them."""

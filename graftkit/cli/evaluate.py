@@ -66,6 +66,7 @@ def evaluate(context: click.Context, /, run: Path, only: str | None, as_json: bo
     piped = not sys.stdout.isatty()
     console = Console(highlight=False, soft_wrap=piped, width=200 if piped else None)
     console.print()
+    report = report.only(parts)  # the files have what an earlier evaluation found, too
     for sentence in evaluation_words(report):
         console.print(sentence, markup=False, soft_wrap=piped)
     console.print()

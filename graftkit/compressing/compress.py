@@ -154,7 +154,8 @@ def _shipped(
     folder.write_json(PLAN, model.plan.to_json())
     folder.write_checkpoint(model)
     if (scratch := reached[at].scratch) is not None:
-        folder.write_arm("control", scratch.model.plan, scratch.model.state_dict())
+        shapes = pruning.shapes_of(opened.module, scratch.module).to_json()
+        folder.write_arm("control", scratch.model.plan, scratch.model.state_dict(), shapes)
     folder.write_json(INSPECTION, found.to_json())
     folder.keep()
     shipped = _written(folder.model, model, found, opened, lab, request)

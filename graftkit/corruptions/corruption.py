@@ -15,15 +15,15 @@ class Scale:
     """What one input's numbers are like over all rows; tensors broadcast to [rows, ...].
 
     Attributes:
-        low, high, mean: of each channel of images, of all numbers otherwise.
-        spread: the standard deviation of all numbers.
+        low, high, mean: of each channel of images, of each feature otherwise.
+        spread: the standard deviation of each.
         time: the dimension along which a series goes on.
     """
 
     low: Tensor
     high: Tensor
     mean: Tensor
-    spread: float
+    spread: Tensor
     time: int = -1
 
 

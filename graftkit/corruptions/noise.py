@@ -13,7 +13,7 @@ from graftkit.corruptions.corruption import Form, Scale
 
 @dataclass(frozen=True)
 class Noise:
-    """Normal noise at a ratio to the spread of all rows' numbers."""
+    """Normal noise at a ratio to the spread of each feature over rows and time."""
 
     name: ClassVar[str] = "noise"
     summary: ClassVar[str] = "normal noise on every number"
@@ -23,4 +23,4 @@ class Noise:
 
     def apply(self, rows: Tensor, level: float, scale: Scale, generator: Generator) -> Tensor:
         noise = torch.randn(rows.shape, generator=generator).to(rows)
-        return rows + scale.spread * 10 ** (-level / 20) * noise
+        return rows + scale.spread.to(rows) * 10 ** (-level / 20) * noise

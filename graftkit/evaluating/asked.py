@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,10 +42,16 @@ class Asked:
     seed: int = 0
     device: str = "cpu"
 
-    def to_json(self) -> Mapping[str, Any]:
-        """What the numbers depend on, JSON-able."""
-        return {**{name: value for name, value in asdict(self).items() if name != "run"}, "parts": list(self.parts),
-                "shares": list(self.shares)}  # fmt: skip
+    def to_json(self, part: Part) -> dict[str, Any]:
+        """What the numbers of a part depend on, JSON-able, by its name."""
+        plain = {"seed": self.seed, "device": self.device}
+        if part == "corruptions":
+            return {part: {**plain, "form": self.form, "time": self.time}}
+        return {part: {**plain, "shares": list(self.shares), "seeds": self.seeds, **self.learning()}}
+
+    def learning(self) -> dict[str, Any]:
+        """What the numbers of one share and seed depend on, JSON-able."""
+        return {"epochs": self.epochs, "start": self.start, "device": self.device}
 
 
 def parse_shares(text: str) -> tuple[float, ...]:

@@ -78,13 +78,15 @@ def opened(path: Path, observer: Observer, *, device: torch.device, trust: bool,
         model = small.to(device)
     plan, state = folder.read_plan(), folder.read_checkpoint()
     if (control := folder.read_arm("control")) is not None:
-        networks.append(Network(SCRATCH if compressed else CONTROL, model, *control))
+        own_plan, own_state, shapes = control
+        alike = model if shapes is None else reopening.open_given(path, trust=trust, allow=allow, shapes=shapes)[0]
+        networks.append(Network(SCRATCH if compressed else CONTROL, alike.to(device), own_plan, own_state))
     last = {(True, True): PRUNED_GRAFTED, (True, False): PRUNED, (False, True): GRAFTED}
     shipped = last.get((compressed, bool(plan.grafts)))
     if shipped is not None:
         networks.append(Network(shipped, model, plan, state))
     elif (grafted := folder.read_arm("grafted")) is not None:
-        networks.append(Network(GRAFTED, model, *grafted))
+        networks.append(Network(GRAFTED, model, *grafted[:2]))
         observer.on_warning("the network with dendrites is one that did not ship: the model as given did")
     for line in _missing(networks, folder, compressed):
         observer.on_warning(line)

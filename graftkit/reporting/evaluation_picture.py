@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from graftkit.core.evaluations import CorruptedRecord, EvaluationReport, few_scores
+from graftkit.core.evaluations import CorruptedRecord, EvaluationReport
 from graftkit.reporting import figures
 from graftkit.reporting.figures import COLOURS, FAINT, INK
 from graftkit.reporting.wording import is_accuracy
 
 _COLUMNS = 3
+_CONTROLS = ("control", "same shape from scratch")
 
 
 def evaluation_svg(report: EvaluationReport) -> str:
@@ -39,8 +40,12 @@ def evaluation_svg(report: EvaluationReport) -> str:
                 axes.set_ylim(low, high)
         if report.few:
             _few(figure.add_subplot(grid[rows, :]), report)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=9.5)
+        known = {
+            label: handle
+            for axes in figure.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(known.values(), known, loc="outside upper left", ncols=4, frameon=False, fontsize=9.5)
         return figures.svg(figure, name="corrupted inputs and few samples", page=False)
 
 
@@ -55,12 +60,12 @@ def _strengths(axes: Axes, report: EvaluationReport, record: CorruptedRecord, ki
 
 
 def _few(axes: Axes, report: EvaluationReport) -> None:
-    names = tuple(report.few[0].validation)
-    for name, style in _styles(names).items():
-        found = [few_scores(report.at(share), name) for share in report.shares]
+    for name, style in _styles(report.trained).items():
+        shares = [share for share in report.shares if report.scores(share, name)]
+        found = [report.scores(share, name) for share in shares]
         means = [_scale(report) * statistics.fmean(scores) for scores in found]
         spread = [_scale(report) * (statistics.stdev(scores) if len(scores) > 1 else 0.0) for scores in found]
-        axes.errorbar([100 * share for share in report.shares], means, spread, label=name, capsize=3, **style)
+        axes.errorbar([100 * share for share in shares], means, spread, label=name, capsize=3, **style)
     axes.set_title(f"{report.metric}{' (%)' * is_accuracy(report.metric)} with a share of the training rows, from"
                    f" {report.start} weights, mean and spread of seeds", loc="left", fontsize=9.5)  # fmt: skip
     axes.set_xticks([100 * share for share in report.shares], [f"{100 * share:.3g}%" for share in report.shares])
@@ -68,12 +73,11 @@ def _few(axes: Axes, report: EvaluationReport) -> None:
 
 
 def _styles(names: Sequence[str]) -> Mapping[str, dict[str, Any]]:
-    """Given dashed, the control in between, and what it is about; one colour a network in all panels."""
-    own = {"given": {"color": INK, "linestyle": (0, (4, 3))}}
-    last = {"color": COLOURS["grafted"]}
-    between = {"color": COLOURS["control"]}
+    """Given dashed, controls in their colour, what it is about in its; one style a network in all panels."""
     plain: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linewidth": 1.5}
-    return {name: {**plain, **own.get(name, last if name == names[-1] else between)} for name in names}
+    own: dict[str, dict[str, Any]] = {name: {"color": COLOURS["control"]} for name in _CONTROLS}
+    own["given"] = {"color": INK, "linestyle": (0, (4, 3))}
+    return {name: {**plain, **own.get(name, {"color": COLOURS["grafted"]})} for name in names}
 
 
 def _scale(report: EvaluationReport) -> float:

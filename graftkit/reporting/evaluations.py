@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 
-from graftkit.core.evaluations import CorruptedRecord, EvaluationReport, Gain, few_scores, paired
+from graftkit.core.evaluations import ALL, CLEAN, CorruptedRecord, EvaluationReport, Gain
 from graftkit.reporting.tables import Line, Lines
 from graftkit.reporting.wording import metric_difference, metric_spread, metric_value
 
@@ -25,64 +26,68 @@ def evaluation_table(report: EvaluationReport) -> RenderableType:
 
 def evaluation_words(report: EvaluationReport) -> Iterator[str]:
     """What the numbers say, a sentence for each part and network that the last is compared with."""
-    if report.corrupted is not None:
-        names = tuple(report.corrupted.clean)
-        for name, gains in report.corrupted.gains.items():
-            gain, clean = gains["all"], gains["clean"]
-            yield (
-                f"On corrupted rows {names[-1]} is {_above(report, gain)} {name}"
-                f" (on the rows as they are: {_told(report, clean)})."
-            )
+    for name, gains in report.corrupted.gains.items() if report.corrupted else ():
+        gain, ours = gains.get(ALL), tuple(report.corrupted.clean)[-1] if report.corrupted else ""
+        if gain is not None and math.isfinite(gain.value):
+            clean = _told(report, gains[CLEAN])
+            yield f"On corrupted rows {ours} is {_above(report, gain)} {name} (on the rows as they are: {clean})."
     for share in report.shares[:1]:  # the table has the others
-        names = tuple(report.at(share)[0].validation)
-        for name in names[:-1]:
-            yield (
-                f"With {100 * share:.3g}% of the training rows {names[-1]} is"
-                f" {_above(report, _few_gain(report, share, names[-1], name))} {name}."
-            )
+        *others, ours = report.trained
+        for name in others:
+            gain = report.gain(share, ours, name)
+            if gain is not None:
+                yield f"With {100 * share:.3g}% of the training rows {ours} is {_above(report, gain)} {name}."
 
 
 def _corrupted(report: EvaluationReport, record: CorruptedRecord) -> Iterator[Line]:
     names, last = tuple(record.clean), tuple(record.clean)[-1]
     heads = (f"{last} − {name}" for name in record.gains)
     yield Line((f"{report.metric} on {record.rows:,} {record.part} rows", *names, *heads), style="bold")
-    rows = [("as they are", "clean", record.clean)]
+    rows = [("as they are", CLEAN, record.clean)]
     rows += [(name, name, record.mean(name)) for name in record.corruptions]
-    rows += [("mean of all corruptions", "all", record.mean())]
+    if any(ALL in gains for gains in record.gains.values()):
+        rows.append(("mean of all corruptions", ALL, record.mean()))
     for title, key, scores in rows:
         gains = (_told(report, gains[key]) for gains in record.gains.values())
-        own = (metric_value(report.metric, scores[name]) for name in names)
-        yield Line((title, *own, *gains), style="green" if key == "all" else "")
+        own = (_score(report, scores[name]) for name in names)
+        yield Line((title, *own, *gains), style="green" if key == ALL else "")
+    if record.gains:
+        yield Line(text="± is of rows: the same networks on other rows. Trained another time they are others.")
 
 
 def _few(report: EvaluationReport) -> Iterator[Line]:
-    names = tuple(report.few[0].validation)
+    *others, ours = report.trained
     part = "test" if report.few[0].test else "validation"
-    seeds = len(report.at(report.shares[0]))
+    seeds = max(map(report.seeds, report.shares))
     title = f"{report.metric} on {part}, {seeds} seed{'s' * (seeds != 1)}"
-    yield Line((title, *names, *(f"{names[-1]} − {name}" for name in names[:-1])), style="bold")
+    yield Line((title, *others, ours, *(f"{ours} − {name}" for name in others)), style="bold")
     for share in report.shares:
-        records = report.at(share)
-        own = (_spread(report, few_scores(records, name)) for name in names)
-        gains = (_told(report, _few_gain(report, share, names[-1], name)) for name in names[:-1])
-        yield Line((f"{100 * share:.3g}% of the rows ({records[0].rows:,})", *own, *gains))
+        own = (_spread(report, share, name) for name in report.trained)
+        gains = (_told(report, report.gain(share, ours, name)) for name in others)
+        yield Line((f"{100 * share:.3g}% of the rows ({report.rows(share):,})", *own, *gains))
+    if seeds > 1:
+        yield Line(text="± is the spread of seeds, and of differences their standard error, on the same test rows.")
 
 
-def _spread(report: EvaluationReport, scores: Sequence[float]) -> str:
-    """The mean, with the sample standard deviation where there are several."""
-    mean = statistics.fmean(scores)
-    several = len(scores) > 1
-    return (
-        metric_spread(report.metric, mean, statistics.stdev(scores)) if several else metric_value(report.metric, mean)
-    )
+def _score(report: EvaluationReport, score: float) -> str:
+    return metric_value(report.metric, score if math.isfinite(score) else None)
 
 
-def _few_gain(report: EvaluationReport, share: float, ours: str, theirs: str) -> Gain:
-    records = report.at(share)
-    return paired(few_scores(records, ours), few_scores(records, theirs))
+def _spread(report: EvaluationReport, share: float, name: str) -> str:
+    """The mean, with the sample standard deviation where there are several; of how many seeds, if not of all."""
+    scores = report.scores(share, name)
+    if not scores:
+        return "-"
+    lacking = len(scores) < report.seeds(share)
+    mean, of = statistics.fmean(scores), f" (of {len(scores)})" if lacking else ""
+    if len(scores) == 1 or not math.isfinite(mean):
+        return _score(report, mean) + of
+    return metric_spread(report.metric, mean, statistics.stdev(scores)) + of
 
 
-def _told(report: EvaluationReport, gain: Gain) -> str:
+def _told(report: EvaluationReport, gain: Gain | None) -> str:
+    if gain is None or not math.isfinite(gain.value):
+        return "-"
     return metric_difference(report.metric, gain.value, gain.error).removesuffix(" points")
 
 

@@ -24,9 +24,7 @@ def rows_of(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def scale_of(rows: Tensor, time: int = -1) -> Scale:
     dims = [dim for dim in range(rows.ndim) if rows.ndim < 4 or dim != 1]
-    return Scale(
-        rows.amin(dims, True), rows.amax(dims, True), rows.mean(dims, True), float(rows.std(correction=0)), time
-    )
+    return Scale(rows.amin(dims, True), rows.amax(dims, True), rows.mean(dims, True), rows.std(correction=0), time)
 
 
 def corrupted(kind: Corruption, rows: Tensor, level: float, seed: int = 0) -> Tensor:

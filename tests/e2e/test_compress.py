@@ -226,5 +226,5 @@ def test_its_networks_are_evaluated_side_by_side(folder: Path) -> None:
     wanted = [told["given"]["test"], size["scratch"]["test"], shipped["test"]]
     assert [clean[name] for name in names] == pytest.approx(wanted)
     assert [(r["share"], r["epochs"]) for r in report["few"]] == [(0.2, 15), (1.0, 3)]
-    assert all(list(r["test"]) == ["given", names[2]] for r in report["few"])
+    assert all(list(r["test"]) == ["shape of given", f"shape of {names[2]}"] for r in report["few"])
     assert run_cli("inspect", "small", cwd=folder).returncode == 0

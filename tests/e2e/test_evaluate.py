@@ -64,8 +64,9 @@ def test_few_samples_and_a_kill(folder: Path, workshop: Path) -> None:
     again = run_cli("evaluate", "evaluated", *FEW, "--json", cwd=workshop)
     assert again.returncode == 0 and json.loads(again.stdout)["few"] == wanted, again
     assert again.stderr.count("learning from") < 4 and not kept.exists()
-    done = run_cli("evaluate", "evaluated", "--only", "corruptions", cwd=workshop)
-    assert re.search(r"^30% of the rows \(323\) ", done.stdout, flags=re.MULTILINE), done  # of the other evaluation
+    done = run_cli("evaluate", "evaluated", "--only", "few", *FEW[2:], cwd=workshop)
+    assert re.search(r"^30% of the rows \(323\) ", done.stdout, flags=re.MULTILINE), done
+    assert "On corrupted rows" not in done.stdout and "corrupted" in (folder / "evaluation.json").read_text()
 
 
 @pytest.mark.runs("weak")
