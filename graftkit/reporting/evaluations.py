@@ -25,18 +25,24 @@ def evaluation_table(report: EvaluationReport) -> RenderableType:
 
 
 def evaluation_words(report: EvaluationReport) -> Iterator[str]:
-    """What the numbers say, a sentence for each part and network that the last is compared with."""
-    for name, gains in report.corrupted.gains.items() if report.corrupted else ():
-        gain, ours = gains.get(ALL), tuple(report.corrupted.clean)[-1] if report.corrupted else ""
-        if gain is not None and math.isfinite(gain.value):
-            clean = _told(report, gains[CLEAN])
-            yield f"On corrupted rows {ours} is {_above(report, gain)} {name} (on the rows as they are: {clean})."
+    """What the numbers say, a sentence for each part and network that the last is compared with: the control first."""
+    if report.corrupted is not None:
+        yield from _corrupted_words(report, report.corrupted)
     for share in report.shares[:1]:  # the table has the others
         *others, ours = report.trained
-        for name in others:
+        for name in reversed(others):
             gain = report.gain(share, ours, name)
             if gain is not None:
                 yield f"With {100 * share:.3g}% of the training rows {ours} is {_above(report, gain)} {name}."
+
+
+def _corrupted_words(report: EvaluationReport, record: CorruptedRecord) -> Iterator[str]:
+    ours = tuple(record.clean)[-1]
+    for name, gains in reversed(list(record.gains.items())):
+        gain = gains.get(ALL)
+        if gain is not None and math.isfinite(gain.value):
+            clean = _told(report, gains[CLEAN])
+            yield f"On corrupted rows {ours} is {_above(report, gain)} {name} (on the rows as they are: {clean})."
 
 
 def _corrupted(report: EvaluationReport, record: CorruptedRecord) -> Iterator[Line]:
