@@ -158,9 +158,12 @@ def test_killed_anywhere_it_comes_to_the_same_end(
         assert again == told, moment
         assert same(model.snapshot(), after), moment
         for field in fields(FitResult):
-            if field.name not in ("model", "epochs"):
+            if field.name not in ("model", "epochs", "states"):
                 assert getattr(result, field.name) == getattr(expected, field.name), (moment, field.name)
         assert repr(result.epochs) == repr(expected.epochs), moment  # NaN is NaN there
+        assert result.states.keys() == expected.states.keys() and "control" in result.states, moment
+        for name, best in expected.states.items():
+            assert result.states[name].plan == best.plan and same(result.states[name].state, best.state), (moment, name)
 
 
 def test_what_was_done_is_not_done_again(
