@@ -183,8 +183,9 @@ def _fit(
     traced = _traced(request, loaded, rows)
     preflight.check_repeatable(traced)
     model = surgery.empty(traced)
-    api.check_rows(model, rows, criterion, loss)
     additions, left_out = planned(request, model, rule)
+    api.check_rows(model, rows, criterion, loss)
+    additions, left_out = preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
     skipped = (f"not grafted: {line}" for line in left_out)
     told = (*preflight.output_notes(traced, output=request.output, loss=loss), inspection.coverage(traced))
     notes = (*loaded.warnings, *rows.warnings, *traced.notes, *told, *skipped)
@@ -229,7 +230,7 @@ def _fit(
 
 def planned(request: Request, model: GraftedModel, rule: Rule) -> tuple[GraftPlan, tuple[str, ...]]:
     """What a cycle of the run grafts, and a line for each site that is left out. Raises PlanError."""
-    additions, left_out = plan_cycle(
+    return plan_cycle(
         model.traced,
         dendrites=request.dendrites,
         sites=request.sites,
@@ -237,7 +238,6 @@ def planned(request: Request, model: GraftedModel, rule: Rule) -> tuple[GraftPla
         join=request.join,
         every=request.budget is not None,
     )
-    return preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
 
 
 def find_budget(request: Request, rule: Rule) -> Budget | None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from graftkit import augmenting, surgery, training
+from graftkit import augmenting, preflight, surgery, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
 from graftkit.core.evaluations import FewRecord
 from graftkit.core.records import Measurement
@@ -105,7 +105,8 @@ class Study:
         settings = replace(self.settings, seed=seed, epochs=max(1, round(self.settings.epochs * longer)))
         if epochs:
             self._trained(GIVEN, model, data, settings, epochs, journal)
-        additions, _ = augmenting.planned(self.request, model, self.rule)
+        additions, left_out = augmenting.planned(self.request, model, self.rule)
+        additions, _ = preflight.reached_plan(model, additions, left_out, named=bool(self.request.sites))
         result = fit_model(
             model,
             data,

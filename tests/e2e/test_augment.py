@@ -62,7 +62,12 @@ def test_every_run_ends_well_and_leaves_a_whole_folder(runs, workshop, run):
     folder = workshop / run
     more = ("values.json",) if "--budget" in RUNS[run] else ()
     assert sorted(p.name for p in folder.iterdir()) == sorted((*FILES, *more, "checkpoint"))
-    assert sorted(p.name for p in (folder / "checkpoint").iterdir()) == ["model.safetensors", "state.json"]
+    told = metrics_of(workshop, run)
+    kept = ["control"] if told["control"] is not None else []
+    kept += ["grafted"] if told["shipped"] == "given" and told["best_grafted"] is not None else []
+    files = [*(f"{name}{ending}" for name in kept for ending in (".json", ".safetensors"))]
+    written = sorted(p.name for p in (folder / "checkpoint").iterdir())
+    assert written == sorted([*files, "model.safetensors", "state.json"])
     assert [p.name for p in workshop.iterdir() if p.name.startswith(f".{run}")] == []
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert history and {"arm", "cycle", "phase", "epochs", "validation"} <= history[0].keys()
