@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -226,6 +227,21 @@ def shown(values: Sequence[float], *, sign: bool = False) -> str:
     """`mean ± standard error`."""
     mean, error = mean_se(values)
     return f"{mean:+.2f} ± {error:.2f}" if sign else f"{mean:.2f} ± {error:.2f}"
+
+
+def spread(values: Sequence[float], *, sign: bool = False) -> str:
+    """As `shown`; one value as it is."""
+    return shown(values, sign=sign) if len(values) > 1 else f"{values[0]:{'+' if sign else ''}.2f}"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What an earlier start of a benchmark left, a JSON line each; nothing where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """What `read_lines` reads."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def paired(ours: Sequence[Arm], theirs: Sequence[Arm], number: int) -> list[float]:

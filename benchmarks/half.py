@@ -6,7 +6,6 @@ Runs what is not yet in --raw, a line a network, and writes the table from what 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _arms import ACCURACY, markdown, shown
+from _arms import ACCURACY, markdown, read_lines, spread, write_lines
 from _nets import resnet18, speech_transformer
 from _rows import images, speech
 from torch import nn
@@ -119,11 +118,6 @@ def table(lines: list[Row]) -> str:
     return markdown(heads, rows)
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
-    """The mean with its standard error; one value as it is."""
-    return shown(values, sign=sign) if len(values) > 1 else f"{values[0]:{'+' if sign else ''}.2f}"
-
-
 def main() -> None:
     """Run what is missing, then write."""
     made = argparse.ArgumentParser(description=__doc__)
@@ -139,7 +133,7 @@ def main() -> None:
     options = made.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    lines = [json.loads(line) for line in options.raw.read_text().splitlines()] if options.raw.exists() else []
+    lines = read_lines(options.raw)
     begun = time.perf_counter()
     for name, case in cases(options).items():
         for seed in options.seeds:
@@ -149,7 +143,7 @@ def main() -> None:
             lines = [line for line in lines if line not in own]
             for row, network in runs(case, seed, options.device):
                 lines.append(told(name, row, seed, network))
-                options.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                write_lines(options.raw, lines)
                 print(f"{time.perf_counter() - begun:6.0f} s  {lines[-1]}", file=sys.stderr, flush=True)
     text = table(lines)
     print(text)

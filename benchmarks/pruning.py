@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
 import time
 import warnings
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
-from _arms import ACCURACY, markdown, mean_se, shown
+from _arms import ACCURACY, markdown, mean_se, read_lines, spread, write_lines
 from _nets import Widths, grey_lenet
 from _rows import images
 from scipy import stats
@@ -128,7 +127,8 @@ def runs(lab: Lab, given: Network, target: int, seed: int, done: set[str]) -> It
         for name, network in ours(lab, given, target, seed):
             yield told(name, target, seed, network)
     for everywhere, name in ((False, "torch-pruning, layer by layer"), (True, "torch-pruning, global")):
-        yield told(name, target, seed, theirs(lab, given, target, seed, everywhere=everywhere))
+        if name not in done:
+            yield told(name, target, seed, theirs(lab, given, target, seed, everywhere=everywhere))
 
 
 def told(name: str, target: int, seed: int, network: Network) -> Row:
@@ -166,11 +166,6 @@ def table(lines: list[Row]) -> str:
     return markdown(heads, rows)
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
-    """The mean with its standard error; one value as it is."""
-    return shown(values, sign=sign) if len(values) > 1 else f"{values[0]:{'+' if sign else ''}.2f}"
-
-
 def main() -> None:
     """Run what is missing, then write."""
     made = argparse.ArgumentParser(description=__doc__)
@@ -183,7 +178,7 @@ def main() -> None:
     options = made.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    lines = [json.loads(line) for line in options.raw.read_text().splitlines()] if options.raw.exists() else []
+    lines = read_lines(options.raw)
     begun = time.perf_counter()
     given: dict[int, tuple[Lab, Network]] = {}
     for target, seed in ((target, seed) for target in TARGETS for seed in options.seeds):
@@ -197,7 +192,7 @@ def main() -> None:
             given[seed] = lab, given_network(lab, options.first, seed)
         for row in runs(*given[seed], target, seed, done):
             lines.append(row)
-            options.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            write_lines(options.raw, lines)
             print(f"{time.perf_counter() - begun:6.0f} s  {row}", file=sys.stderr, flush=True)
     text = table(lines)
     print(text)

@@ -6,8 +6,6 @@ Runs what is not yet in --raw, a line a run, and writes the tables from what is 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 import tempfile
 from collections import defaultdict
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _arms import Net, Trainee, markdown, nets, shown
+from _arms import Net, Trainee, markdown, nets, read_lines, spread, write_lines
 
 from graftkit.augmenting import augment
 from graftkit.contracts import Data, Observer, SourceRequest
@@ -90,11 +88,6 @@ def table(lines: list[Row]) -> str:
     return markdown(("", *NETWORKS, "grafted − control", "grafted − given"), rows)
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
-    """Mean and standard error; one value as it is."""
-    return shown(values, sign=sign) if len(values) > 1 else f"{statistics.fmean(values):{'+' if sign else ''}.2f}"
-
-
 def missing(lines: list[Row], options: argparse.Namespace) -> Iterator[tuple[str, Net, int]]:
     """What is not in --raw yet."""
     done = {(line["net"], line["seed"]) for line in lines}
@@ -121,11 +114,11 @@ def main() -> None:
     options.cifar = options.mnist = None
     options.rows, options.unseen = 0, False
     torch.set_num_threads(1)
-    lines = [json.loads(line) for line in options.raw.read_text().splitlines()] if options.raw.exists() else []
+    lines = read_lines(options.raw)
     for name, net, seed in missing(lines, options):
         with tempfile.TemporaryDirectory() as folder:
             lines.append(told(name, seed, measured(net, seed, options, Path(folder))))
-        options.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_lines(options.raw, lines)
         print(lines[-1], file=sys.stderr, flush=True)
     names = dict.fromkeys(line["net"] for line in lines)
     text = "\n\n".join(f"{name}\n\n{table([line for line in lines if line['net'] == name])}" for name in names)

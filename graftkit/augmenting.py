@@ -13,12 +13,9 @@ from graftkit import api, inspection, preflight, ranks, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer
 from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
 from graftkit.core.records import RunReport
-from graftkit.costs import Budget, parse_budget
-from graftkit.fitting import FitResult, FolderJournal, check_budget, fit_model
-from graftkit.learning import Rule
+from graftkit.fitting import FitResult, FolderJournal, fit_model
 from graftkit.model import GraftedModel, TracedModel
-from graftkit.plan import GraftPlan
-from graftkit.planning import parameter_limit, plan_cycle
+from graftkit.planning import parameter_limit
 from graftkit.reopening import input_shape
 from graftkit.reporting import metrics, report_html
 from graftkit.request import Request, anchored, anchored_data, other_versions
@@ -117,7 +114,7 @@ def _run(request: Request, folder: RunFolder, observer: Observer) -> RunReport:
     folder.write_json(PLAN, model.plan.to_json())
     folder.write_checkpoint(model)
     for name, best in result.states.items():
-        if name != result.shipped:  # that is the checkpoint
+        if name != result.shipped and not result.interrupted:  # what ships is the checkpoint
             folder.write_arm(name, best.plan, best.state)
     folder.write_json(INSPECTION, found.to_json())
     if result.spending is not None:
@@ -173,7 +170,7 @@ def _fit(
     with seeded(request.settings.seed):  # an architecture without weights draws some
         loaded = preflight.single_precision(sources.load(request.source))
     rule = api.find_rule(request.rule)
-    budget = find_budget(request, rule)
+    budget = request.growth(rule)
     rows = api.load_data(request.data, seed=request.settings.seed, input_shape=input_shape(loaded))
     loss = request.loss or DEFAULT_LOSS[rows.labels]
     criterion = api.criterion_for(request.loss, rows, smoothing=request.label_smoothing)
@@ -183,7 +180,7 @@ def _fit(
     traced = _traced(request, loaded, rows)
     preflight.check_repeatable(traced)
     model = surgery.empty(traced)
-    additions, left_out = planned(request, model, rule)
+    additions, left_out = request.additions(model.traced, rule)
     api.check_rows(model, rows, criterion, loss)
     additions, left_out = preflight.reached_plan(model, additions, left_out, named=bool(request.sites))
     skipped = (f"not grafted: {line}" for line in left_out)
@@ -226,26 +223,6 @@ def _fit(
         journal=FolderJournal(RunFolder(request.out.resolve()).progress, observer.on_warning),
     )
     return result, facts, rows, metric, notes
-
-
-def planned(request: Request, model: GraftedModel, rule: Rule) -> tuple[GraftPlan, tuple[str, ...]]:
-    """What a cycle of the run grafts, and a line for each site that is left out. Raises PlanError."""
-    return plan_cycle(
-        model.traced,
-        dendrites=request.dendrites,
-        sites=request.sites,
-        rule=rule,
-        join=request.join,
-        every=request.budget is not None,
-    )
-
-
-def find_budget(request: Request, rule: Rule) -> Budget | None:
-    """The budget that was asked for, if one was. Raises PlanError."""
-    if request.budget is None:
-        return None
-    check_budget(rule, request.max_parameters)
-    return parse_budget(request.budget)
 
 
 def _traced(request: Request, loaded: LoadedModel, rows: Data) -> TracedModel:

@@ -15,8 +15,13 @@ import torch
 from graftkit import folding, sources
 from graftkit.contracts import SourceRequest
 from graftkit.core.errors import RunError
+from graftkit.costs import Budget, parse_budget
 from graftkit.datasets import DATASETS
-from graftkit.fitting import Settings
+from graftkit.fitting import Settings, check_budget
+from graftkit.learning import Rule
+from graftkit.model import TracedModel
+from graftkit.plan import GraftPlan
+from graftkit.planning import plan_cycle
 from graftkit.training import Recipe
 
 _VERSIONS = "versions"
@@ -89,6 +94,24 @@ class Request:
             "loggers": list(self.loggers),
         }
         return {**asked, **{key: value for key, value in plain.items() if key not in asked}, **recipe}
+
+    def additions(self, traced: TracedModel, rule: Rule) -> tuple[GraftPlan, tuple[str, ...]]:
+        """What a cycle grafts, or a trial chooses from; and a line for each site that is left out. Raises PlanError."""
+        return plan_cycle(
+            traced,
+            dendrites=self.dendrites,
+            sites=self.sites,
+            rule=rule,
+            join=self.join,
+            every=self.budget is not None,
+        )
+
+    def growth(self, rule: Rule) -> Budget | None:
+        """The budget that was asked for, if one was. Raises PlanError."""
+        if self.budget is None:
+            return None
+        check_budget(rule, self.max_parameters)
+        return parse_budget(self.budget)
 
     def identity(self) -> dict[str, Any]:
         """What makes its result, JSON-able: the same for the same run on another day, or beside copied data."""

@@ -18,11 +18,11 @@ from graftkit.compressing.layers import layer_records
 from graftkit.compressing.opening import Opened, facts_of, opened
 from graftkit.compressing.regularising import chosen_recipe
 from graftkit.compressing.shrinking import check_reachable, smallest
-from graftkit.compressing.sizes import GIVEN, GRAFTED, PRUNED, SCRATCH, Descent, Reached, knee, row
+from graftkit.compressing.sizes import Descent, Reached, knee, row
 from graftkit.compressing.table import benched
 from graftkit.compressing.target import Target, parse_target
 from graftkit.contracts import Observer
-from graftkit.core.compressions import CompressionReport, NetworkRecord, SizeRecord
+from graftkit.core.compressions import GIVEN, GRAFTED, PRUNED, SCRATCH, CompressionReport, NetworkRecord, SizeRecord
 from graftkit.core.records import Inspection
 from graftkit.fitting import FolderJournal
 from graftkit.model import GraftedModel

@@ -14,7 +14,7 @@ from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.spreading import spread
 from graftkit.compressing.target import Target
-from graftkit.core.compressions import NetworkRecord, SizeRecord
+from graftkit.core.compressions import GRAFTED, PRUNED, SCRATCH, NetworkRecord, SizeRecord
 from graftkit.core.errors import PruningError
 from graftkit.costs import COSTS
 
@@ -22,7 +22,6 @@ FRONT = tuple(0.05 ** (number / 9) for number in range(10))  # ten sizes from 10
 _DOWN = 0.75  # from one size to the next, where the smallest is looked for
 _SMALLEST = 0.01
 _HALVINGS = 3  # looks between the last size within the loss and the first beyond
-GIVEN, PRUNED, GRAFTED, SCRATCH = "given", "pruned", "pruned + dendrites", "same shape from scratch"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,16 @@ from typing import Any
 
 from graftkit.core.records import Inspection, Measurement
 
+# What the networks of a compression are called.
+GIVEN, PRUNED, GRAFTED, SCRATCH = "given", "pruned", "pruned + dendrites", "same shape from scratch"
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecord:
     """One network: a row of the table.
 
     Attributes:
-        name: "given", "pruned", "pruned + dendrites", "same shape from scratch".
+        name: one of those above.
         validation, test: the metric; None where there are no test rows.
         parameters, macs: by count, for one row.
         size: bytes of its ONNX file; None where it was not measured.

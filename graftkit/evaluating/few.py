@@ -6,14 +6,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from graftkit import augmenting, preflight, surgery, training
+from graftkit import preflight, surgery, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
+from graftkit.core.compressions import GIVEN
 from graftkit.core.evaluations import FewRecord
 from graftkit.core.records import Measurement
 from graftkit.dendrites import build_dendrite
 from graftkit.evaluating.asked import Asked
 from graftkit.evaluating.beginning import draw
-from graftkit.evaluating.networks import CONTROL, GIVEN, GRAFTED, Network, Opened
+from graftkit.evaluating.networks import CONTROL, GRAFTED, Network, Opened
 from graftkit.evaluating.shares import shared
 from graftkit.fitting import Fitter, FolderJournal, Settings, fit_model
 from graftkit.learning import Rule
@@ -105,7 +106,7 @@ class Study:
         settings = replace(self.settings, seed=seed, epochs=max(1, round(self.settings.epochs * longer)))
         if epochs:
             self._trained(GIVEN, model, data, settings, epochs, journal)
-        additions, left_out = augmenting.planned(self.request, model, self.rule)
+        additions, left_out = self.request.additions(model.traced, self.rule)
         additions, _ = preflight.reached_plan(model, additions, left_out, named=bool(self.request.sites))
         result = fit_model(
             model,
@@ -116,7 +117,7 @@ class Study:
             self.metric,
             settings,
             self.observer,
-            budget=augmenting.find_budget(self.request, self.rule),
+            budget=self.request.growth(self.rule),
             journal=journal,
         )
         _check_ended(interrupted=result.interrupted)

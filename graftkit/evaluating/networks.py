@@ -12,14 +12,15 @@ from torch import Tensor
 
 from graftkit import reopening, surgery
 from graftkit.contracts import Data, Observer
+from graftkit.core import compressions
+from graftkit.core.compressions import GIVEN, PRUNED, SCRATCH
 from graftkit.core.errors import RunError
 from graftkit.dendrites import build_dendrite
 from graftkit.model import GraftedModel
 from graftkit.plan import GraftPlan
 from graftkit.run_folder import METRICS, SHAPES, RunFolder
 
-GIVEN, CONTROL, GRAFTED = "given", "control", "grafted"
-SCRATCH, PRUNED, PRUNED_GRAFTED = "same shape from scratch", "pruned", "pruned + dendrites"
+CONTROL, GRAFTED = "control", "grafted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def opened(path: Path, observer: Observer, *, device: torch.device, trust: bool,
         own_plan, own_state, shapes = control
         alike = model if shapes is None else reopening.open_given(path, trust=trust, allow=allow, shapes=shapes)[0]
         networks.append(Network(SCRATCH if compressed else CONTROL, alike.to(device), own_plan, own_state))
-    last = {(True, True): PRUNED_GRAFTED, (True, False): PRUNED, (False, True): GRAFTED}
+    last = {(True, True): compressions.GRAFTED, (True, False): PRUNED, (False, True): GRAFTED}
     shipped = last.get((compressed, bool(plan.grafts)))
     if shipped is not None:
         networks.append(Network(shipped, model, plan, state))

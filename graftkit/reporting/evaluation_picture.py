@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from graftkit.core.compressions import GIVEN, SCRATCH
 from graftkit.core.evaluations import CorruptedRecord, EvaluationReport
 from graftkit.reporting import figures
 from graftkit.reporting.figures import COLOURS, FAINT, INK
 from graftkit.reporting.wording import is_accuracy
 
 _COLUMNS = 3
-_CONTROLS = ("control", "same shape from scratch")
+_CONTROLS = ("control", SCRATCH)
 
 
 def evaluation_svg(report: EvaluationReport) -> str:
@@ -76,7 +77,7 @@ def _styles(names: Sequence[str]) -> Mapping[str, dict[str, Any]]:
     """Given dashed, controls in their colour, what it is about in its; one style a network in all panels."""
     plain: dict[str, Any] = {"marker": "o", "markersize": 3.5, "linewidth": 1.5}
     own: dict[str, dict[str, Any]] = {name: {"color": COLOURS["control"]} for name in _CONTROLS}
-    own["given"] = {"color": INK, "linestyle": (0, (4, 3))}
+    own[GIVEN] = {"color": INK, "linestyle": (0, (4, 3))}
     return {name: {**plain, **own.get(name, {"color": COLOURS["grafted"]})} for name in names}
 
 
