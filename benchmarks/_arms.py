@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from _nets import Moves, Widths, digits_cnn, digits_mlp, grey_cnn, image_cnn, sp
 from _rows import digits, images, speech
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 from graftkit import surgery, training
 from graftkit.api import trace
@@ -123,12 +124,19 @@ class Trainee:
     """One net and one seed: trains from scratch, then every arm from the state that left.
 
     All arms of a seed see the same rows in the same order, and the same recipe. `moves` changes the inputs of a batch
-    at random.
+    at random. All is done on the device, the rows with it.
     """
 
-    def __init__(self, module: nn.Module, data: Data, seed: int, moves: Moves = lambda inputs: inputs):
-        self.data, self.seed, self.moves = data, seed, moves
-        self.model: GraftedModel = surgery.empty(trace(module, data.example()))
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Data,
+        seed: int,
+        moves: Moves = lambda inputs: inputs,
+        device: torch.device = CPU,
+    ):
+        self.data, self.seed, self.moves, self.device = placed(data, device), seed, moves, device
+        self.model: GraftedModel = surgery.empty(trace(module, data.example(), device=str(device)))
         self.given = self.model.snapshot()
 
     def scratch(self, epochs: int, learning_rate: float) -> Arm:
@@ -195,7 +203,19 @@ class Trainee:
 
     def _score(self, rows: Rows | None) -> float:
         assert rows is not None, "the benchmarks' data all have test rows"
-        return training.evaluate(self.model, rows, ACCURACY, CPU)
+        return training.evaluate(self.model, rows, ACCURACY, self.device)
+
+
+def placed(data: Data, device: torch.device) -> Data:
+    """The same rows, on the device."""
+    if device == CPU:
+        return data
+    parts = (data.train, data.validation, data.test)
+    train, validation, test = (
+        TensorDataset(*(tensor.to(device) for tensor in rows.tensors))  # type: ignore[union-attr]
+        for rows in parts
+    )
+    return replace(data, train=train, validation=validation, test=test)
 
 
 Results = dict[str, list[Arm]]  # row of the table -> one arm a seed

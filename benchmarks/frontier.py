@@ -85,8 +85,19 @@ SUITES = {
         build=image_cnn,
         data=lambda path, seed: images(path, seed, 10_000),  # type: ignore[arg-type]
         epochs=16,
-        plain=((12, 20, 28), (13, 21, 29), (14, 22, 30)),
-        grafted=((12, 20, 28),),
+        plain=(
+            (3, 4, 6),
+            (4, 6, 8),
+            (6, 10, 14),
+            (8, 13, 18),
+            (10, 16, 23),
+            (12, 20, 28),
+            (13, 21, 29),
+            (14, 22, 30),
+            (16, 27, 38),
+            (20, 32, 44),
+        ),
+        grafted=((4, 6, 8), (6, 10, 14), (8, 13, 18), (12, 20, 28), (16, 27, 38)),
         wider={(12, 20, 28): (13, 21, 29)},
         kinds=(GATE.format(4),),
         moves=mirrored,
@@ -112,9 +123,23 @@ SUITES = {
         kinds=(GATE.format(4),),
     ),
 }
+WAYS = (
+    "plain",
+    "from the start",
+    "continued",
+    "grafted",
+    "continued anew",
+    "grafted anew",
+    "grafted anew with copies",
+    "continued anew, smoothed",
+    "grafted anew with copies, smoothed",
+    "PerforatedAI",
+)
 
 
-def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: frozenset[str]) -> Iterator[tuple[str, Arm]]:
+def arms(
+    suite: Suite, path: Path | None, widths: Widths, seed: int, skip: frozenset[str], device: torch.device
+) -> Iterator[tuple[str, Arm]]:
     """Every arm that begins with this shape, but for those in `skip`."""
     net = Net(suite.build, widths, lambda seed: suite.data(path, seed))  # type: ignore[arg-type,return-value]
     data = net.data(seed)
@@ -122,7 +147,7 @@ def arms(suite: Suite, path: Path | None, widths: Widths, seed: int, skip: froze
     shape = "-".join(map(str, widths))
 
     def fresh(module: torch.nn.Module) -> Trainee:
-        return Trainee(module, data, seed, suite.moves)
+        return Trainee(module, data, seed, suite.moves, device)
 
     if f"plain {shape}" not in skip:
         yield f"plain {shape}", fresh(net.fresh(widths, seed)).train((), suite.epochs, rate)
@@ -169,13 +194,19 @@ def theirs(
 
 
 def work(
-    suite: str, path: Path | None, widths: Widths, seed: int, skip: frozenset[str], interpreter: Path | None
+    suite: str,
+    path: Path | None,
+    widths: Widths,
+    seed: int,
+    skip: frozenset[str],
+    interpreter: Path | None,
+    device: str = "cpu",
 ) -> tuple[list[tuple[str, Arm]], str]:
     """All arms of one shape and seed, in a process of their own, and what went wrong, if anything did."""
     torch.set_num_threads(1)
     found: list[tuple[str, Arm]] = []
     try:
-        for row, arm in arms(SUITES[suite], path, widths, seed, skip):
+        for row, arm in arms(SUITES[suite], path, widths, seed, skip, torch.device(device)):
             found.append((row, arm))
         found += theirs(interpreter, SUITES[suite], path, widths, seed, skip) if interpreter else []
     except Exception as error:  # what was done before it stays
@@ -197,6 +228,8 @@ def main() -> None:
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--workers", type=int, default=1)
     made.add_argument("--perforated", type=Path, help="a Python that has perforatedai==3.2.9 and torch")
+    made.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="only these")
+    made.add_argument("--device", default="cpu")
     made.add_argument("--raw", type=Path, required=True, help="JSON lines of all runs, read and added to")
     made.add_argument("--out", type=Path, help="Markdown file to write")
     made.add_argument("--plot", type=Path, help="SVG file to write")
@@ -208,8 +241,18 @@ def main() -> None:
         waiting = {}
         for seed in range(options.seeds):
             for widths in dict.fromkeys((*suite.grafted, *suite.plain)):
-                skip = frozenset(row for row, runs in found.items() if seed in runs)
-                task = pool.submit(work, options.suite, options.path, widths, seed, skip, options.perforated)
+                skip = {row for row, runs in found.items() if seed in runs}
+                skip |= {f"{way} {'-'.join(map(str, widths))}" for way in WAYS if way not in options.ways}
+                task = pool.submit(
+                    work,
+                    options.suite,
+                    options.path,
+                    widths,
+                    seed,
+                    frozenset(skip),
+                    options.perforated,
+                    options.device,
+                )
                 waiting[task] = seed
         for task in as_completed(waiting):
             seed = waiting[task]

@@ -41,10 +41,11 @@ CONFIDENCE = 0.99
 Row = dict[str, Any]
 
 
-def lab_of(path: Path, seed: int, epochs: int) -> Lab:
+def lab_of(path: Path, seed: int, epochs: int, device: str) -> Lab:
     """All rows, and how they are learned from."""
     data = images(path, seed, 58_000, test=10_000)
-    settings = Settings(epochs=epochs, batch_size=BATCH, recipe=Recipe(learning_rate=RATE), seed=seed)
+    recipe = Recipe(learning_rate=RATE)
+    settings = Settings(epochs=epochs, batch_size=BATCH, recipe=recipe, seed=seed, device=device)
     loss = training.find_loss("cross_entropy")
     return Lab(data, loss, ACCURACY, settings, {"dynamic": "batch", "output": None}, Observer(), Journal())
 
@@ -101,7 +102,7 @@ def _parameters(module: nn.Module) -> int:
 
 def _theirs(module: nn.Module, ratio: float, everywhere: bool) -> nn.Module:
     """A copy without so large a share of its channels."""
-    tried = copy.deepcopy(module)
+    tried = copy.deepcopy(module).cpu()
     last = [layer for layer in tried.modules() if isinstance(layer, nn.Linear)][-1]
     pruner = tp.pruner.BasePruner(
         tried,
@@ -171,8 +172,10 @@ def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--path", type=Path, required=True, help="mnist.npz")
     made.add_argument("--seeds", type=int, nargs="*", default=range(5))
+    made.add_argument("--targets", type=int, nargs="*", default=TARGETS, help="parameters")
     made.add_argument("--epochs", type=int, default=2, help="of each step")
     made.add_argument("--first", type=int, default=12, help="of the given network")
+    made.add_argument("--device", default="cpu")
     made.add_argument("--raw", type=Path, required=True)
     made.add_argument("--out", type=Path)
     options = made.parse_args()
@@ -181,14 +184,14 @@ def main() -> None:
     lines = read_lines(options.raw)
     begun = time.perf_counter()
     given: dict[int, tuple[Lab, Network]] = {}
-    for target, seed in ((target, seed) for target in TARGETS for seed in options.seeds):
+    for target, seed in ((target, seed) for target in options.targets for seed in options.seeds):
         own = [row for row in lines if (row["seed"], row["target"]) == (seed, target)]
         done = {str(row["row"]) for row in own}
         if any(name.endswith("global") for name in done):
             continue
         lines = [row for row in lines if row not in own or "same shape from scratch" in done]
         if seed not in given:
-            lab = lab_of(options.path, seed, options.epochs)
+            lab = lab_of(options.path, seed, options.epochs, options.device)
             given[seed] = lab, given_network(lab, options.first, seed)
         for row in runs(*given[seed], target, seed, done):
             lines.append(row)

@@ -21,6 +21,7 @@ from graftkit.core.errors import ExportError, MismatchError
 from graftkit.core.signature import Port, Signature
 from graftkit.folding import OnnxFile, open_onnx
 from graftkit.model import GraftedModel, arranged
+from graftkit.rounding import whole_numbers
 from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.building import fresh_graph
 from graftkit.shipping.fixed_rows import any_rows
@@ -34,7 +35,7 @@ _EDGE = 1e-3  # of confidence: what rounding may move it by, and more
 class Differs(MismatchError):
     """A runtime gives other outputs, by `found` of their scale."""
 
-    def __init__(self, message: str, found: float):
+    def __init__(self, message: str, found: float = math.nan):
         super().__init__(message)
         self.found = found
 
@@ -42,7 +43,7 @@ class Differs(MismatchError):
 class SizeMismatch(MismatchError):
     """The file is right at the sizes of the example, and wrong where `size` is another."""
 
-    def __init__(self, message: str, size: str):
+    def __init__(self, message: str, size: str = "a size"):
         super().__init__(message)
         self.size = size
 
@@ -114,8 +115,9 @@ def questions(
     model.eval()
     try:
         asked = few_probes(model, ports) if opened.folder else probes(model, ports, rows)
-        _check_live(model, asked[min(2, len(asked) - 1)].inputs, tolerance)
-        yield opened, asked
+        with whole_numbers():
+            _check_live(model, asked[min(2, len(asked) - 1)].inputs, tolerance)
+            yield opened, asked
     finally:
         model.train(training_mode)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from graftkit import ranks
 from graftkit.contracts import Inputs, Metric, Rows
 from graftkit.model import GraftedModel
+from graftkit.rounding import whole_numbers
 from graftkit.training.batches import batches
 from graftkit.training.randomness import align
 
@@ -41,8 +42,8 @@ def answers(model: GraftedModel, rows: Rows, device: torch.device) -> tuple[Tens
 
 
 def _answered(forward: Callable[[Inputs], Tensor], given: Iterable[tuple[Inputs, Tensor]]) -> list[Pair]:
-    with torch.no_grad():
-        return [(forward(inputs).float().cpu(), wanted) for inputs, wanted in given]
+    with torch.no_grad(), whole_numbers():
+        return [(forward(inputs).float().cpu(), wanted.cpu()) for inputs, wanted in given]
 
 
 def _joined(pairs: Iterable[Pair]) -> Pair:

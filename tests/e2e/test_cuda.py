@@ -13,11 +13,12 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from e2e_tools import GRAFTKIT, environment, run_cli
+from e2e_tools import GRAFTKIT, SAMPLES, environment, run_cli
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import graftkit as gk
+from graftkit import training
 from graftkit.schedules import Rounds
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")
@@ -96,6 +97,47 @@ def test_torchrun_and_nccl(workshop: Path) -> None:
     assert run_cli("verify", "cuda-nccl", cwd=workshop).returncode == 0
 
 
+QUICK = ("--epochs", "2", "--steps", "2", "--device", "cuda")
+AIMS = {
+    "mlp": ("--keep", "50%"),
+    "cnn": ("--target", "macs=60%", "--importance", "taylor"),
+    "vit": ("--keep", "70%", "--trust"),
+}
+
+
+@pytest.mark.parametrize("model", AIMS)
+def test_a_network_is_compressed_and_measured_on_it(model: str, tmp_path: Path) -> None:
+    done = run_cli("compress", SAMPLES / f"{model}.pt", *AIMS[model], *QUICK, "--out", "small", cwd=tmp_path)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done
+    report = json.loads((tmp_path / "small/metrics.json").read_text())
+    assert report["sizes"][0]["pruned"]["parameters"] < report["given"]["parameters"]
+    verified = run_cli("verify", "small", *(["--trust"] if "--trust" in AIMS[model] else []), cwd=tmp_path)
+    assert verified.returncode == 0, verified
+
+
+def test_a_front_is_made_on_it(tmp_path: Path) -> None:
+    words = ("--front", "--epochs", "1", "--device", "cuda", "--out", "curve")
+    done = run_cli("compress", SAMPLES / "mlp.pt", *words, cwd=tmp_path)
+    assert done.returncode == 0 and list((tmp_path / "curve/front").glob("model-*.onnx")), done
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+def test_a_run_is_evaluated_on_it_and_gives_what_the_processor_gives(model: str, tmp_path: Path) -> None:
+    words = ("--epochs", "3", "--cycles", "1", "--margin", "0", "--device", "cuda", "--out", "run")
+    done = run_cli("augment", SAMPLES / f"{model}.pt", *words, cwd=tmp_path)
+    assert done.returncode == 0, done
+    found = []
+    for device in ("cuda", "cpu"):
+        done = run_cli("evaluate", "run", "--only", "corruptions", "--device", device, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done
+        found.append(json.loads(done.stdout)["corrupted"])
+    assert _numbers(found[0]["clean"]) == pytest.approx(_numbers(found[1]["clean"]), abs=0.01)
+    assert _numbers(found[0]["strengths"]) == pytest.approx(_numbers(found[1]["strengths"]), abs=0.02)
+    few = ("--only", "few", "--shares", "25%,100%", "--seeds", "1", "--epochs", "2", "--device", "cuda")
+    done = run_cli("evaluate", "run", *few, cwd=tmp_path)
+    assert done.returncode == 0 and "25% of the rows" in done.stdout, done
+
+
 def _grown(how: str) -> tuple[gk.Grower, list[float]]:
     """Two growths in a loop of one's own, on the GPU."""
     torch.manual_seed(0)
@@ -123,6 +165,7 @@ def _grown(how: str) -> tuple[gk.Grower, list[float]]:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")  # torch's advice, where it compiles
 @pytest.mark.parametrize("how", ["plain", "fused", "compile", "bf16", "fp16"])
 def test_a_grower_grows_on_it(how: str, tmp_path: Path) -> None:
     growing, losses = _grown(how)
@@ -162,3 +205,22 @@ def test_a_model_moves_there_and_back(tmp_path: Path) -> None:
     there = model.eval()(x.cuda()).cpu()
     torch.testing.assert_close(model.cpu()(x), there, rtol=1e-2, atol=1e-2)
     assert gk.verify(gk.export(model, tmp_path / "model.onnx"), model)["onnxruntime"] < 1e-4
+
+
+def test_a_file_is_compared_with_what_whole_numbers_give(tmp_path: Path) -> None:
+    """Convolutions there round to TF32, which would part from any runtime by a thousandth; rows may lie there, too."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 32, 5), nn.ReLU(), nn.Conv2d(32, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 3))
+    images, labels = torch.randn(64, 3, 12, 12), torch.randint(0, 3, (64,))
+    traced = gk.trace(net, images[:2], device="cuda")
+    model = gk.graft(traced, gk.make_plan(traced, dendrites="full", sites="*"))
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert gk.verify(gk.export(model, tmp_path / "model.onnx"), model)["onnxruntime"] < 1e-5
+        assert torch.get_float32_matmul_precision() == "high" and torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    rows = {name: torch.utils.data.TensorDataset(images.to(name), labels.to(name)) for name in ("cpu", "cuda")}
+    accuracy, device = training.find_metric("accuracy"), torch.device("cuda")
+    found = [training.evaluate(model, own, accuracy, device) for own in rows.values()]
+    assert found[0] == found[1] > 0
