@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import backends
 
@@ -18,8 +19,8 @@ def whole_numbers() -> Iterator[None]:
     `torch.set_float32_matmul_precision("high")` its matrix products do, too: enough to learn by, but a thousandth off
     what a file computes.
     """
-    cuda, cudnn, cpu = backends.cuda.matmul, backends.cudnn, backends.mkldnn
-    places = (cuda, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn)
+    own: Any = backends
+    places = (own.cuda.matmul, own.cudnn.conv, own.cudnn.rnn, own.mkldnn.matmul, own.mkldnn.conv, own.mkldnn.rnn)
     before = [place.fp32_precision for place in places]
     try:
         for place in places:

@@ -69,9 +69,11 @@ class Lab:
         """Its graphs, on the device of the run. Raises TraceError."""
         return surgery.empty(api.trace(loaded, self.data.example(), device=self.settings.device, **self.how))
 
-    def network(self, loaded: LoadedModel, widths: Sequence[Width], *, epochs: int = 0) -> Network:
-        """A module as it stands, traced and measured."""
-        model = self.traced(loaded)
+    def network(
+        self, loaded: LoadedModel, widths: Sequence[Width], *, epochs: int = 0, model: GraftedModel | None = None
+    ) -> Network:
+        """A module as it stands, traced where its graphs are not given, and measured."""
+        model = model or self.traced(loaded)
         return Network(loaded, model, tuple(widths), self.measure(model), epochs)
 
     def measure(self, model: GraftedModel) -> Measurement:

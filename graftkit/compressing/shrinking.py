@@ -15,6 +15,7 @@ from graftkit.compressing import remembering
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.target import Amount
 from graftkit.core.errors import PruningError
+from graftkit.model import GraftedModel
 from graftkit.pruning import Importance, Unit, Width
 
 _LEAST = 0.25  # of its units each width keeps in one cut; the next may take more
@@ -48,34 +49,38 @@ def shrunk(
 
     Raises PruningError where the target cannot be met.
     """
+    model: GraftedModel | None = None  # unless the cut is remembered
 
     def cut() -> tuple[nn.Module, tuple[Width, ...]]:
-        worth = lab.worths(network, importance, seed)
-        if least is not None:
-            return _cut(lab, network, cost, counted, target, worth, least)
+        nonlocal model
+        worth, own = lab.worths(network, importance, seed), (lab, network, cost, counted, target)
         try:
-            return _cut(lab, network, cost, counted, target, worth, _LEAST)
+            module, widths, model = _cut(*own, worth, _LEAST if least is None else least)
         except PruningError:
-            return _cut(lab, network, cost, counted, target, worth, 0.0)
+            if least is not None:
+                raise
+            module, widths, model = _cut(*own, worth, 0.0)
+        return module, widths
 
     told = "cut" if least is None else f"cut {least:.3f}"
     module, widths = remembering.module(lab.journal, f"{seed} {key} {told}", network.module, cut)
-    return lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs)
+    return lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs, model=model)
 
 
 def _cut(
     lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, worth: Mapping[str, Tensor], least: float
-) -> tuple[nn.Module, tuple[Width, ...]]:
-    """A smaller module, and the widths that it has left; each look that finds too much is followed by a closer one."""
+) -> tuple[nn.Module, tuple[Width, ...], GraftedModel]:
+    """A smaller module, the widths that it has left, and its graphs; each look at too much is followed by a closer."""
     example, wanted = lab.data.example(), 0.0
     for _ in range(_TRIES):
         module = copy.deepcopy(network.module)
         prices = pruning.prices(module, example, counted)
         wanted = wanted or prices.of(module) * target / cost.given(network.model)
         widths = pruning.cut(module, example, network.widths, worth, prices, wanted, least=least)
-        found = cost.given(lab.traced(replace(network.loaded, model=module)))
+        model = lab.traced(replace(network.loaded, model=module))
+        found = cost.given(model)
         if found <= target:
-            return module, widths
+            return module, widths, model
         wanted = min(wanted, prices.of(module)) * max(0.5, target / found) * _CLOSER
     raise PruningError(f"{found:,.0f} {cost.unit} is the smallest that was found, and {target:,.0f} were asked for")
 
