@@ -60,9 +60,9 @@ WORKERS ?= 2
 FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
 ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
-bench: speech voices cifar mnist digits compress adapt worse pruning half robustness ## rerun the comparisons of docs/frontier.md and more (days)
+bench: speech voices cifar mnist digits compress adapt worse pruning front half robustness ## rerun the comparisons of docs/frontier.md and more (days)
 
-.PHONY: speech voices cifar mnist digits compress adapt worse pruning half robustness data
+.PHONY: speech voices cifar mnist digits compress adapt worse pruning front half robustness data
 speech: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
 voices: data
@@ -84,6 +84,9 @@ worse: data
 
 pruning: data .venv/.installed-test
 	$(BIN)/python -W ignore benchmarks/$@.py --path $(DATA)/mnist.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+front: data .venv/.installed-test
+	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md \
+		--plot docs/$@.svg
 half: data .venv/.installed-test
 	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 robustness: data

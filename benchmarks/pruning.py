@@ -7,7 +7,6 @@ Runs what is not yet in --raw, a line a run, and writes the table from what is t
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 import time
 import warnings
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from _arms import ACCURACY, markdown, mean_se, read_lines, spread, write_lines
 from _nets import Widths, grey_lenet
 from _rows import images
+from _torch_pruning import pruned
 from scipy import stats
 from torch import nn
 
@@ -88,32 +87,10 @@ def theirs(lab: Lab, given: Network, target: int, seed: int, *, everywhere: bool
     network = given
     for step in range(1, STEPS + 1):
         goal = given.measured.parameters * (target / given.measured.parameters) ** (step / STEPS)
-        module = next(
-            m for r in range(1, 400) if _parameters(m := _theirs(network.module, r / 400, everywhere)) <= goal
-        )
+        module = pruned(network.module, lab.data.example(), goal, everywhere=everywhere)
         network = lab.network(LoadedModel(module, {}, "lenet"), (), epochs=network.epochs)
         network = lab.trained(network, "theirs", "torch-pruning", (lab.settings.epochs,), seed)
     return lab.trained(network, "theirs", "torch-pruning", more(lab.settings.epochs), seed)
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _theirs(module: nn.Module, ratio: float, everywhere: bool) -> nn.Module:
-    """A copy without so large a share of its channels."""
-    tried = copy.deepcopy(module).cpu()
-    last = [layer for layer in tried.modules() if isinstance(layer, nn.Linear)][-1]
-    pruner = tp.pruner.BasePruner(
-        tried,
-        torch.zeros(2, 1, 28, 28),
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=everywhere,
-        pruning_ratio=ratio,
-        ignored_layers=[last],
-    )
-    pruner.step()
-    return tried
 
 
 def more(epochs: int) -> tuple[int, ...]:
