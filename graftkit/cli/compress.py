@@ -59,19 +59,19 @@ def compress(context: click.Context, /, **given: Any) -> None:
     Then dendrites compete with channels that cost as much, and validation decides. The run's folder is one that
     `inspect`, `export`, `verify`, `bench` and, as a model, `augment` take. Needs the extra `compress`.
     """
-    _check(context, given)
+    check_together(context, given)
     if processes.count() > 1:
         raise click.UsageError("compress runs in one process; start it without torchrun", context)
     options.started()
     from graftkit import compressing
     from graftkit.cli.progress import Watcher
 
-    out: Path = given["resume"] or given["out"] or _folder(given["model"])
+    out: Path = given["resume"] or given["out"] or default_folder_of(given["model"])
     with Watcher() as observer, options.stdout_kept(), stopping(_AFTER_SIGTERM):
         if given["resume"]:
             report = compressing.resume(out, observer, trust=given["trust"], allow=given["allow"])
         else:
-            report = compressing.compress(_asked(given, out), observer)
+            report = compressing.compress(asked_from(given, out), observer)
     if given["as_json"]:
         click.echo((out / "metrics.json").read_text(), nl=False)
         return
@@ -98,7 +98,7 @@ def _show(report: Any, out: Path) -> None:
     console.print(f"Written: {out / 'model.onnx'} and {out / 'report.html'}", markup=False)
 
 
-def _check(context: click.Context, given: dict[str, Any]) -> None:
+def check_together(context: click.Context, given: dict[str, Any]) -> None:
     """Raise UsageError for goals that contradict each other."""
     options.check_resume(context, given)
     if given["keep"] and given["target"]:
@@ -116,7 +116,7 @@ def _check(context: click.Context, given: dict[str, Any]) -> None:
             raise click.UsageError(f"--{sizes.replace('_', '-')} takes one step a size; leave out --steps", context)
 
 
-def _asked(given: dict[str, Any], out: Path) -> Any:
+def asked_from(given: dict[str, Any], out: Path) -> Any:
     """What is asked for, from what the command line gave."""
     from graftkit.compressing import Asked, kept, parse_target
     from graftkit.fitting import Settings
@@ -148,7 +148,7 @@ def _asked(given: dict[str, Any], out: Path) -> Any:
     return Asked(request=request, target=target, **{name: given[name] for name in own})
 
 
-def _folder(model: str) -> Path:
+def default_folder_of(model: str) -> Path:
     """`runs/NAME-small`."""
     run = default_folder(model)
     return run.with_name(f"{run.name}-small")

@@ -1,4 +1,4 @@
-"""`graftkit sweep`: which settings of `augment` give the best network for its size."""
+"""`graftkit sweep`: which settings of `augment` or `compress` give the best network for its size."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ import click
 from click.core import ParameterSource
 
 from graftkit.cli import options
-from graftkit.cli.augment import augment, check_together, default_folder, request_from
 from graftkit.cli.stopping import stopping
+from graftkit.cli.swept import SWEPT, Swept
 
-_DEFAULT_SPACE = (
-    "dendrites=context:units=2,mode=add|context:units=2,mode=gate|context:units=4,mode=gate|lowrank:rank=2|full",
-    "learning-rate=1e-3..1e-2",
-    "cycles=1..2",
-)
-_NOT_SEARCHED = frozenset({  # what has nothing to do with a network's worth, or decides what that is
-    "out", "resume", "force", "json", "trust", "allow", "seed", "seeds", "opset", "layout", "device", "logger", "data",
-    "metric", "loss", "output", "part", "arch-args",
-})  # fmt: skip
 _LEFT_OUT = "none"  # the value of an option that has no default, where it is not given
 _GO_ON = "the same command again goes on with the sweep"
 _ARCH = "arch."  # `arch.hidden` is the argument `hidden` of the architecture
@@ -31,14 +22,16 @@ _ARCH = "arch."  # `arch.hidden` is the argument `hidden` of the architecture
 
 @click.command(
     context_settings={"ignore_unknown_options": True},
-    epilog="Every option of `graftkit augment` may be given, too, and holds for all trials.",
+    epilog="Every option of `graftkit augment`, or `graftkit compress`, may be given, too, and holds for all trials.",
 )
-@click.argument("asked", metavar="MODEL [OPTIONS OF augment]", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.argument("asked", metavar="MODEL [ITS OPTIONS]", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.option("--compress", "compresses", is_flag=True, help="Search the settings of compress instead.")
 @click.option("--search", "searched", multiple=True, metavar="OPTION=VALUES",
-              help="What to try for an option of augment, or for an argument of the architecture: values as"
+              help="What to try for an option of the command, or for an argument of the architecture: values as"
               " 'dendrites=full|lowrank:rank=2', 'max-parameters=none|+10%' or 'freeze-base=yes|no', a range as"
               " cycles=1..3, learning-rate=1e-3..1e-2 or arch.width=4..16. Repeatable."
-              "  [default: kinds, learning rate, cycles]")  # fmt: skip
+              "  [default: kinds, learning rate, cycles; of compress: what to keep,"
+              " importance, distillation, learning rate]")  # fmt: skip
 @click.option("--trials", type=click.IntRange(1), default=20, show_default=True,
               help="Until there are so many, those of other workers included.")  # fmt: skip
 @click.option("--storage", metavar="URL",
@@ -52,6 +45,7 @@ _ARCH = "arch."  # `arch.hidden` is the argument `hidden` of the architecture
 @options.as_json
 def sweep(
     asked: tuple[str, ...],
+    compresses: bool,
     searched: tuple[str, ...],
     trials: int,
     storage: str | None,
@@ -61,17 +55,16 @@ def sweep(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Search the settings of augment for networks that are good for their size.
+    """Search the settings of augment, or of compress, for networks that are good for their size.
 
-    Each trial is a run of `graftkit augment` with its control, so that the accuracies that sizes reach with dendrites
-    and without stand beside each other. The same command again goes on with a sweep, and more of them at the same
-    time share its work, on one machine or on many.
+    Each trial is a run of `graftkit augment` with its control, or of `graftkit compress`, so that the accuracies that
+    sizes reach with dendrites and without stand beside each other. The same command again goes on with a sweep, and
+    more of them at the same time share its work, on one machine or on many.
     """
-    fixed = (*asked, "--seed", str(seed))
-    given = _parsed(fixed)
-    space = _space(searched, given)
-    model = given.params["model"]
-    _check_values(fixed, space)
+    swept, fixed = SWEPT["compress" if compresses else "augment"], (*asked, "--seed", str(seed))
+    given = _parsed(swept, fixed)
+    space = _space(swept, searched, given)
+    _check_values(swept, fixed, space)
     options.started()
     from rich.console import Console
 
@@ -79,9 +72,9 @@ def sweep(
     from graftkit.cli.sweep_progress import SweepWatcher
     from graftkit.reporting import front_table, sweep_words
 
-    where = out or Path(f"{default_folder(model)}-sweep")
+    where = out or Path(f"{swept.folder(given.params['model'])}-sweep")
     wanted = sweeping.Sweep(
-        request=lambda settings, folder: request_from(_parsed(fixed, settings).params, folder),
+        job=lambda settings, folder: swept.job(_parsed(swept, fixed, settings).params, folder),
         space=space,
         out=where,
         trials=trials,
@@ -89,6 +82,7 @@ def sweep(
         study=study or where.resolve().name,
         cost=cost,
         seed=seed,
+        command=str(swept.command.name),
     )
     with SweepWatcher() as observer, options.stdout_kept(), stopping(_GO_ON):
         report = _searched(wanted, observer)
@@ -113,13 +107,13 @@ def _searched(wanted: Any, observer: Any) -> Any:
         raise augmenting.Interrupted(f"stopped by the user; {_GO_ON}") from None
 
 
-def _parsed(fixed: tuple[str, ...], settings: Mapping[str, str] | None = None) -> click.Context:
-    """What `augment` is given on a command line, and by a trial's settings."""
+def _parsed(swept: Swept, fixed: tuple[str, ...], settings: Mapping[str, str] | None = None) -> click.Context:
+    """What the command is given on a command line, and by a trial's settings."""
     line = [*fixed]
     for name, value in (settings or {}).items():
-        line += _written(name, value)
-    context = augment.make_context("graftkit augment", line)
-    for name in ("resume", "force"):
+        line += _written(swept, name, value)
+    context = swept.command.make_context(f"graftkit {swept.command.name}", line)
+    for name in swept.refused:
         if context.params[name]:
             raise click.UsageError(f"--{name} is not for the runs of a sweep; leave it out")
     if context.params["model"] is None:
@@ -127,33 +121,33 @@ def _parsed(fixed: tuple[str, ...], settings: Mapping[str, str] | None = None) -
     return context
 
 
-def _written(name: str, value: str) -> list[str]:
+def _written(swept: Swept, name: str, value: str) -> list[str]:
     """A setting as it is written on a command line."""
     if name.startswith(_ARCH):
         return ["--arch-args", f"{name.removeprefix(_ARCH)}={value}"]
-    option = _options()[name]
+    option = swept.options[name]
     if option.is_flag:
         return option.opts[:1] if value == "yes" else option.secondary_opts[:1]
     return [] if value == _LEFT_OUT else [option.opts[0], value]
 
 
-def _space(searched: tuple[str, ...], given: click.Context) -> dict[str, Any]:
+def _space(swept: Swept, searched: tuple[str, ...], given: click.Context) -> dict[str, Any]:
     """What is searched, by option."""
     from graftkit.core.errors import PlanError
     from graftkit.core.search import read_dimension
 
     found: dict[str, Any] = {}
-    for text in searched or _DEFAULT_SPACE:
+    for text in searched or swept.space:
         name, equals, values = text.partition("=")
         name = name.strip().removeprefix("--")
         if not equals:
             raise click.UsageError(f"--search {text} is not OPTION=VALUES")
         if name in found:
             raise click.UsageError(f"--search gives {name} twice; give it once")
-        _check_name(name)
-        if not searched and name == "cycles" and given.params["budget"]:
-            continue  # a budget is spent in one
-        if _is_given(name, given):
+        _check_name(swept, name)
+        if not searched and any(given.params[other] is not None for other in swept.instead.get(name, ())):
+            continue
+        if _is_given(swept, name, given):
             if not searched:
                 continue  # what is given is not searched unless asked
             raise click.UsageError(f"--search {name} and --{name} contradict each other; leave one out")
@@ -164,41 +158,33 @@ def _space(searched: tuple[str, ...], given: click.Context) -> dict[str, Any]:
     return found
 
 
-def _check_name(name: str) -> None:
+def _check_name(swept: Swept, name: str) -> None:
     from graftkit.core.errors import did_you_mean
 
-    known = sorted(set(_options()) - _NOT_SEARCHED)
+    known = sorted(set(swept.options) - swept.alike)
     if name.startswith(_ARCH) or name in known:
         return
-    if name in _NOT_SEARCHED:
+    if name in swept.alike:
         raise click.UsageError(f"--search: {name} is the same in all trials; give it as --{name}")
-    raise click.UsageError(f"--search: augment has no option --{name}.{did_you_mean(name, known)}")
+    command = swept.command.name
+    raise click.UsageError(f"--search: {command} has no option --{name}.{did_you_mean(name, known)}")
 
 
-def _is_given(name: str, given: click.Context) -> bool:
+def _is_given(swept: Swept, name: str, given: click.Context) -> bool:
     if name.startswith(_ARCH):
         return name.removeprefix(_ARCH) in dict(given.params["arch_args"])
-    source = given.get_parameter_source(_options()[name].name or "")
+    source = given.get_parameter_source(swept.options[name].name or "")
     return source is ParameterSource.COMMANDLINE
 
 
-def _check_values(fixed: tuple[str, ...], space: Mapping[str, Any]) -> None:
-    """Raise UsageError where `augment` would refuse a value."""
+def _check_values(swept: Swept, fixed: tuple[str, ...], space: Mapping[str, Any]) -> None:
+    """Raise UsageError where the command would refuse a value."""
     first = {name: dimension.samples()[0] for name, dimension in space.items()}
     for name, dimension in space.items():
-        option = _options().get(name)
+        option = swept.options.get(name)
         if option is not None and option.is_flag and not {*dimension.samples()} <= {"yes", "no"}:
             raise click.UsageError(f"--search {name}: it is a flag, so say {name}=yes|no")
         if option is not None and _LEFT_OUT in dimension.samples() and (option.multiple or option.default is not None):
             raise click.UsageError(f"--search {name}: without it there is its default, so none is no value of it")
         for value in dimension.samples():
-            check_together(_parsed(fixed, {**first, name: value}).params)
-
-
-def _options() -> dict[str, click.Option]:
-    """The options of `augment` by the name they have on the command line."""
-    return {
-        parameter.opts[0].removeprefix("--"): parameter
-        for parameter in augment.params
-        if isinstance(parameter, click.Option)
-    }
+            swept.check(_parsed(swept, fixed, {**first, name: value}))

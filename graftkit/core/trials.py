@@ -21,9 +21,9 @@ class TrialRecord:
         state: "complete", "failed" or "running".
         settings: what was searched, as it would be written on the command line.
         grafted: the best network with dendrites, mean over seeds; None where nothing was grafted.
-        control: the same training without dendrites, mean over seeds.
+        control: the same training without dendrites, or the pruned network without them, mean over seeds.
         given: the model as given; None where its weights were drawn at random.
-        shipped: "given" or "grafted".
+        shipped: "given", "pruned" or "grafted".
         folder: the run's folder, within that of the sweep.
         trouble: why it failed.
     """
@@ -58,6 +58,7 @@ class SweepReport:
         cost: "parameters" or "macs".
         wanted: trials that were asked for.
         trials: all of them, by number.
+        command: what they are runs of: "augment" or "compress".
     """
 
     name: str
@@ -65,6 +66,7 @@ class SweepReport:
     cost: str
     wanted: int
     trials: tuple[TrialRecord, ...]
+    command: str = "augment"
 
     def price(self, measured: Measurement) -> int:
         """What a network costs."""

@@ -67,7 +67,7 @@ def sweep_words(report: SweepReport) -> Iterator[str]:
         yield f"So at this size the network with dendrites scores {gain} on validation{kept}."
     yield (
         "The best of many trials look better on validation than they are; test rows decided nothing. Repeat what you"
-        " choose with `graftkit augment --seeds 5`."
+        f" choose with `graftkit {report.command} --seeds 5`."
     )
 
 

@@ -1,4 +1,4 @@
-"""A sweep: one run of `augment` a trial, each with other settings, until there are as many as were asked for."""
+"""A sweep: one run of a command a trial, each with other settings, until there are as many as were asked for."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from graftkit.core.search import Space
 from graftkit.core.trials import SweepReport, TrialRecord, mean
 from graftkit.reopening import input_shape
 from graftkit.reporting import front_svg
-from graftkit.request import Request, identity
+from graftkit.request import identity
 from graftkit.run_folder import METRICS, SOURCE, RunFolder
 from graftkit.sweeping import storage
+from graftkit.sweeping.jobs import Augmentation, Compression, Job
 from graftkit.sweeping.storage import SETTINGS, TROUBLE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Sweep:
     """What to search.
 
     Attributes:
-        request: from what a trial sets, by option, and the folder of its run to what `augment` is asked.
+        job: from what a trial sets, by option, and the folder of its run to that run.
         space: what may be set.
         out: folder of the sweep: runs under `trials/`, the table in `sweep.json`, the picture in `front.svg`.
         trials: how many, those of other workers and earlier sessions included.
@@ -48,9 +49,10 @@ class Sweep:
         study: the sweep's name in the storage.
         cost: what accuracy is weighed against, "parameters" or "macs".
         seed: of what is tried.
+        command: which the trials are runs of, by name in `JOBS`.
     """
 
-    request: Callable[[Mapping[str, str], Path], Request]
+    job: Callable[[Mapping[str, str], Path], Job]
     space: Space
     out: Path
     trials: int
@@ -58,21 +60,23 @@ class Sweep:
     study: str = "sweep"
     cost: str = "parameters"
     seed: int = 0
+    command: str = Augmentation.name
 
     @property
     def url(self) -> str:
         """Of the storage."""
         return self.storage or storage.sqlite((self.out / DATABASE).resolve())
 
-    def first(self) -> Request:
+    def first(self) -> Job:
         """With the first of everything that may be set."""
-        return self.request({name: dimension.samples()[0] for name, dimension in self.space.items()}, self.out)
+        return self.job({name: dimension.samples()[0] for name, dimension in self.space.items()}, self.out)
 
     def asked(self, model: str | None) -> dict[str, Any]:
         """What has to be the same for all workers, JSON-able; `model` is the sha256 of its file."""
         told = self.first().identity()
         settings = told.pop("settings")
         space = {name: [type(value).__name__, asdict(value)] for name, value in self.space.items()}
+        told |= told.pop(Compression.name, {})
         plain = {**told, **settings.pop("recipe"), **settings, "search": space, "cost": self.cost, "model": model}
         made: dict[str, Any] = json.loads(json.dumps(plain))
         return made
@@ -100,7 +104,7 @@ def sweep(asked: Sweep, observer: SweepObserver) -> SweepReport:
         TrainingError: every trial failed.
         augmenting.Interrupted: the user stopped it.
     """
-    first = asked.first()
+    first = asked.first().request
     loaded = sources.load(first.source)
     api.load_data(first.data, seed=first.settings.seed, input_shape=input_shape(loaded))
     try:
@@ -162,6 +166,7 @@ class _Worker:
             cost=self.asked.cost,
             wanted=self.asked.trials,
             trials=tuple(_record(trial) for trial in trials if trial.state.name != "WAITING"),
+            command=self.asked.command,
         )
 
     def write(self, report: SweepReport) -> None:
@@ -220,23 +225,23 @@ class _Worker:
             raise _Ended from error
         trial.set_user_attr(_FOUND, found)
         self.observer.on_end(ended, self.report())
-        measured = ended.grafted or mean([Measurement(**seed["grafted"]) for seed in found["seeds"]])
+        chosen = found.get("chosen") or [seed["grafted"] for seed in found["seeds"]]
+        measured = mean([Measurement(**each) for each in chosen])
         return measured.validation, float(getattr(measured, self.asked.cost))
 
     def _trained(self, settings: Mapping[str, str], path: Path) -> dict[str, Any]:
         """What a run with these settings found; one that was stopped goes on."""
-        request, folder = self.asked.request(settings, path), RunFolder(path)
+        job, folder = self.asked.job(settings, path), RunFolder(path)
         begun = folder.begun_with()
         if begun is None:
             folder.give_up()
-            augmenting.augment(request, self.observer.run)
-        elif identity(begun) != request.identity():
+            job.begin(self.observer.run)
+        elif identity(begun) != job.identity():
             raise RunError(f"{path} holds a run with other settings; name another --out")
         else:
-            augmenting.resume(path, self.observer.run, trust=request.source.trust, allow=request.source.allow)
-        told = folder.read_json(METRICS)
+            job.go_on(self.observer.run)
         trained = folder.read_json(SOURCE)["sha256"] is not None  # an architecture alone has weights drawn at random
-        return {**{key: told[key] for key in ("name", "metric", "shipped", "baseline", "seeds")}, "trained": trained}
+        return {**job.found(folder.read_json(METRICS)), "trained": trained}
 
     def _look_for_hope(self, report: SweepReport) -> None:
         done = any(trial.state == "complete" for trial in report.trials)
@@ -274,15 +279,16 @@ def _record(trial: FrozenTrial) -> TrialRecord:
 def _complete(begun: TrialRecord, found: Mapping[str, Any]) -> TrialRecord:
     """The trial with what its run found, over all seeds. Raises TrainingError for scores that are no numbers."""
     given = Measurement(**found["baseline"])
-    grafted = [Measurement(**seed["grafted"]) for seed in found["seeds"]]
+    grafted = [Measurement(**seed["grafted"]) for seed in found["seeds"] if seed["grafted"]]
     controls = [Measurement(**seed["control"]) for seed in found["seeds"] if seed["control"]]
+    count, grew = len(found["seeds"]), [m.parameters != given.parameters for m in grafted]
     if not all(math.isfinite(m.validation) for m in (given, *grafted, *controls)):
         raise TrainingError("a validation score is no number")
     return replace(
         begun,
         state="complete",
-        grafted=mean(grafted) if any(m.parameters != given.parameters for m in grafted) else None,
-        control=mean(controls) if len(controls) == len(grafted) else None,
+        grafted=mean(grafted) if len(grafted) == count and any(grew) else None,
+        control=mean(controls) if len(controls) == count else None,
         given=mean([given]) if found["trained"] else None,
         shipped=found["shipped"],
     )

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from e2e_tools import GRAFTKIT, environment, run_cli
+from e2e_tools import GRAFTKIT, SAMPLES, environment, run_cli
 
 ASKED = ("mlp:build", "--data", "digits", "--epochs", "2", "--cycles", "1")
 SEARCH = ("--search", "arch.hidden=[4,4]|[6,6]|[8,4]", "--search", "learning-rate=1e-3..1e-2")
@@ -56,3 +56,19 @@ def test_a_sweep_that_is_ended_by_its_scheduler_goes_on(workshop: Path) -> None:
     assert done.returncode == 0, done
     trials = json.loads((workshop / "sweep_ended/sweep.json").read_text())["trials"]
     assert [(t["number"], t["folder"], t["state"]) for t in trials] == [(0, "trials/0000", "complete")]
+
+
+def test_a_sweep_of_compressions(workshop: Path) -> None:
+    words = ("sweep", SAMPLES / "mlp.pt", "--compress", "--search", "keep=30%|60%", "--trials", "2", "--epochs", "1",
+             "--steps", "1", "--sparsity", "0", "--no-scratch", "--out", "sweep_small")  # fmt: skip
+    done = run_cli(*words, cwd=workshop)
+    assert done.returncode == 0, done
+    told = json.loads((workshop / "sweep_small/sweep.json").read_text())
+    assert told["command"] == "compress" and [t["state"] for t in told["trials"]] == ["complete"] * 2
+    for trial in told["trials"]:
+        assert trial["control"]["parameters"] <= float(trial["settings"]["keep"].rstrip("%")) / 100 * 2778
+        assert (workshop / "sweep_small" / trial["folder"] / "model.onnx").is_file()
+    assert "came to their end: 2 of 2." in done.stdout and "the model as given" in done.stdout
+    assert (workshop / "sweep_small/front.svg").read_text().startswith("<svg")
+    plain = run_cli("inspect", "sweep_small/trials/0000", "--format", "json", cwd=workshop)
+    assert plain.returncode == 0, plain

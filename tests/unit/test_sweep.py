@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from graftkit import augmenting
-from graftkit.cli.augment import request_from
 from graftkit.cli.sweep import _parsed, _space, _written
-from graftkit.cli.sweep import sweep as command
+from graftkit.cli.sweep import sweep as sweep_command
+from graftkit.cli.swept import SWEPT
 from graftkit.contracts import Observer
 from graftkit.core.errors import PlanError, RunError, RuntimeMissingError, SourceError, TrainingError
 from graftkit.core.records import EpochRecord, Measurement
@@ -32,8 +32,7 @@ from graftkit.core.search import Choice, Range, read_dimension
 from graftkit.core.trials import SweepReport, TrialRecord, mean
 from graftkit.fitting import FolderJournal
 from graftkit.reporting import front_svg, front_table, sweep_words
-from graftkit.request import Request
-from graftkit.sweeping import RECORDS, Sweep, SweepObserver, storage, sweep
+from graftkit.sweeping import RECORDS, Job, Sweep, SweepObserver, storage, sweep
 from graftkit.sweeping.sweep import _Worker
 
 NET = """
@@ -176,14 +175,16 @@ LINE = ("sweep_nets:build", "--data", "rows.npz", "--cycles", "1", "--epochs", "
 WIDTHS = ("arch.hidden=2..6",)
 
 
-def wanted(shop: Path, trials: int = 2, *search: str, line: tuple[str, ...] = LINE, **more: object) -> Sweep:
+def wanted(
+    shop: Path, trials: int = 2, *search: str, line: tuple[str, ...] = LINE, command: str = "augment", **more: object
+) -> Sweep:
     """A sweep as the command line asks for it; over widths, where nothing else is said."""
-    space = _space(search or WIDTHS, _parsed(line))
+    space = _space(SWEPT[command], search or WIDTHS, _parsed(SWEPT[command], line))
 
-    def request(settings: Mapping[str, str], out: Path) -> Request:
-        return request_from(_parsed(line, settings).params, out)
+    def job(settings: Mapping[str, str], out: Path) -> Job:
+        return SWEPT[command].job(_parsed(SWEPT[command], line, settings).params, out)
 
-    return Sweep(request, space, shop / "out", trials, **more)  # type: ignore[arg-type]
+    return Sweep(job, space, shop / "out", trials, command=command, **more)  # type: ignore[arg-type]
 
 
 def metrics(shop: Path, trial: TrialRecord) -> dict[str, Any]:
@@ -383,13 +384,76 @@ def test_without_a_control_or_a_dendrite_nothing_is_claimed(shop: Path) -> None:
 
 
 def test_flags_and_options_that_are_left_out(shop: Path) -> None:
-    assert _written("control", "no") == ["--no-control"] and _written("control", "yes") == ["--control"]
-    assert _written("freeze-base", "yes") == ["--freeze-base"] and _written("freeze-base", "no") == []
-    assert _written("max-parameters", "none") == [] and _written("epochs", "3") == ["--epochs", "3"]
-    assert _written("arch.hidden", "[4,6]") == ["--arch-args", "hidden=[4,6]"]
+    swept = SWEPT["augment"]
+    assert _written(swept, "control", "no") == ["--no-control"] and _written(swept, "control", "yes") == ["--control"]
+    assert _written(swept, "freeze-base", "yes") == ["--freeze-base"] and _written(swept, "freeze-base", "no") == []
+    assert _written(swept, "max-parameters", "none") == [] and _written(swept, "epochs", "3") == ["--epochs", "3"]
+    assert _written(swept, "arch.hidden", "[4,6]") == ["--arch-args", "hidden=[4,6]"]
     line = ("m.pt", "--budget", "parameters=+10%")
-    assert set(_space((), _parsed(line))) == {"dendrites", "learning-rate"}
-    assert set(_space((), _parsed(("m.pt", "--learning-rate", "1e-3")))) == {"dendrites", "cycles"}
+    assert set(_space(swept, (), _parsed(swept, line))) == {"dendrites", "learning-rate"}
+    assert set(_space(swept, (), _parsed(swept, ("m.pt", "--learning-rate", "1e-3")))) == {"dendrites", "cycles"}
+
+
+SMALL = ("sweep_nets:build", "--arch-args", "hidden=20", "--data", "rows.npz", "--epochs", "1", "--steps", "1",
+         "--sparsity", "0", "--no-scratch")  # fmt: skip
+
+
+def test_a_sweep_of_compressions(shop: Path) -> None:
+    begun: list[int] = []
+    seen = SweepObserver(on_begin=lambda trial, report: begun.append(trial.number))
+    asked = wanted(shop, 3, "keep=0.3|0.5|0.9", "distil=0..0.5", line=SMALL, command="compress")
+    report = sweep(asked, seen)
+    assert report.command == "compress" and [trial.state for trial in report.trials] == ["complete"] * 3
+    for trial in report.trials:
+        run = metrics(shop, trial)
+        assert (shop / "out" / trial.folder / "model.onnx").is_file() and trial.control is not None
+        pruned = run["sizes"][0]["pruned"]
+        assert trial.control.validation == pruned["validation"] and trial.given is None
+        assert trial.control.parameters == pruned["parameters"] <= float(trial.settings["keep"]) * 142
+        assert (trial.grafted is None) == (run["sizes"][0]["grafted"] is None)
+        assert run["settings"]["distil"] == float(trial.settings["distil"])
+    assert sweep(asked, seen) == report and begun == [0, 1, 2]
+    told = words(report)
+    assert "came to their end: 3 of 3" in told and "augment" not in told
+    with pytest.raises(RunError, match=r"begun otherwise \(steps 1 there, 2 here"):
+        sweep(wanted(shop, 3, "keep=0.3|0.5|0.9", "distil=0..0.5", line=(*SMALL, "--steps", "2"), command="compress"),
+              seen)  # fmt: skip
+    with pytest.raises(RunError, match="was begun otherwise"):
+        sweep(wanted(shop, 3), seen)
+
+
+def test_of_several_seeds_what_ships_of_each_is_weighed(shop: Path) -> None:
+    line = (*SMALL, "--seeds", "2")
+    (trial,) = sweep(wanted(shop, 1, "keep=0.3|0.5", line=line, command="compress"), SweepObserver()).trials
+    run = metrics(shop, trial)
+    assert len(run["sizes"]) == 2 and trial.control is not None
+    wanted_score = sum(size["pruned"]["validation"] for size in run["sizes"]) / 2
+    assert trial.control.validation == pytest.approx(wanted_score)
+    assert trial.grafted is None or all(size["grafted"] for size in run["sizes"])
+
+
+def test_a_compression_that_was_stopped_goes_on(shop: Path) -> None:
+    def stop(text: str) -> None:
+        if text.startswith("pruning"):
+            raise KeyboardInterrupt
+
+    asked = wanted(shop, 1, "keep=0.3|0.5", line=(*SMALL[:-2], "1e-4"), command="compress")
+    with pytest.raises((KeyboardInterrupt, augmenting.Interrupted)):
+        sweep(asked, SweepObserver(run=Observer(on_stage=stop)))
+    (trial,) = sweep(asked, SweepObserver()).trials
+    assert trial.state == "complete" and trial.folder == "trials/0000"
+
+
+def test_what_is_searched_of_a_compression() -> None:
+    swept = SWEPT["compress"]
+    everything = {"keep", "importance", "distil", "learning-rate"}
+    assert set(_space(swept, (), _parsed(swept, ("m.pt",)))) == everything
+    for line in (("--keep", "30%"), ("--target", "macs=50%"), ("--target", "macs", "--max-loss", "1")):
+        assert set(_space(swept, (), _parsed(swept, ("m.pt", *line)))) == everything - {"keep"}
+    assert _written(swept, "dendrites", "no") == ["--no-dendrites"] and _written(swept, "keep", "0.2") == [
+        "--keep",
+        "0.2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -432,9 +496,16 @@ def test_a_storage_that_is_none_is_told_without_its_password(
         ("--epochs 3", "Missing argument 'MODEL'"),
         ("m.pt --epoch 3", "No such option '--epoch'"),
         ("m.pt --trials 0", "0 is not in the range"),
+        ("m.pt --compress --front", "--front is not for the runs of a sweep"),
+        ("m.pt --compress --search front=yes|no", "front is the same in all trials"),
+        ("m.pt --compress --search cycles=1|2", "compress has no option --cycles"),
+        ("m.pt --compress --search dendrites=full|lowrank", "it is a flag, so say dendrites=yes|no"),
+        ("m.pt --compress --search keep=20%|40% --target macs=50%", "--keep and --target both say how small"),
+        ("m.pt --compress --search keep=20%|40% --keep 30%", "contradict each other"),
+        ("m.pt --compress --search steps=2..4 --max-loss 1", "takes one step a size"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_read(line: str, said: str) -> None:
     with pytest.raises(click.UsageError) as caught:
-        command.main(line.split(), standalone_mode=False)
+        sweep_command.main(line.split(), standalone_mode=False)
     assert said in caught.value.format_message()
