@@ -49,7 +49,7 @@ class SweepWatcher:
             self.watcher.warning(f"{what} failed: {trial.trouble}")
             return
         grafted = "nothing grafted" if trial.grafted is None else _numbers(report, trial.grafted)
-        control = "" if trial.control is None else f"; control {_numbers(report, trial.control)}"
+        control = "" if trial.control is None else f"; {report.plain} {_numbers(report, trial.control)}"
         self.watcher.console.print(f"  {what} {grafted}{control}", markup=False)
 
     def wait(self, report: SweepReport) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from graftkit import pruning
@@ -91,10 +90,9 @@ def smallest(lab: Lab, network: Network, counted: Unit) -> Network:
     Raises PruningError where they do not.
     """
     module, example = copy.deepcopy(network.module), lab.data.example()
-    worth = {width.name: torch.ones(len(width.units)) for width in network.widths}
-    counts = pruning.prices(module, example, counted)
-    with suppress(PruningError):  # nothing is as small as zero
-        pruning.cut(module, example, network.widths, worth, counts, 0.0)
+    last = {width.name: [len(width.units) - 1] for width in network.widths}
+    with suppress(PruningError):  # of a layer nothing would be left
+        pruning.keep(module, example, network.widths, last)
     pruning.proved(network.module, module, example)
     return lab.network(replace(network.loaded, model=module), ())
 

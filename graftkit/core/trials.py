@@ -68,6 +68,11 @@ class SweepReport:
     trials: tuple[TrialRecord, ...]
     command: str = "augment"
 
+    @property
+    def plain(self) -> str:
+        """What a trial's network without dendrites is: as a word of its own."""
+        return "control" if self.command == "augment" else "pruned"
+
     def price(self, measured: Measurement) -> int:
         """What a network costs."""
         return int(getattr(measured, self.cost))

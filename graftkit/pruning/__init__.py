@@ -1,6 +1,6 @@
 """Structured pruning of a live module: which widths can shrink, what channels are worth, and how they are taken out."""
 
-from graftkit.pruning.cutting import cut, worths
+from graftkit.pruning.cutting import cut, keep, worths
 from graftkit.pruning.finding import widths
 from graftkit.pruning.graph import Channels, library
 from graftkit.pruning.importances import IMPORTANCES, Importance
@@ -20,6 +20,7 @@ __all__ = [
     "Width",
     "apply",
     "cut",
+    "keep",
     "library",
     "prices",
     "proved",

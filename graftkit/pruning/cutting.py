@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.core.errors import PruningError
-from graftkit.pruning.graph import Channels
+from graftkit.pruning.graph import Channels, copied
 from graftkit.pruning.importances import Importance
 from graftkit.pruning.prices import Prices
 from graftkit.pruning.widths import Width
 
+_SPARE = 0.01  # of the target: less is not worth another look for what still fits
+_REFILLS = 8  # units that come back at most
+_LOOKS = 4  # widths that are tried for each, as prices of grouped layers are but about right
 _GAP = 0.5  # of what has to go, at most, between two looks at prices, which change as channels go
 
 
@@ -59,6 +62,8 @@ def cut(
 ) -> tuple[Width, ...]:
     """Take units out of a module, in place, until it costs no more than a target; the widths that are left.
 
+    What leaves last may be dear, and leave room; then units come back that are worth most for their price and fit.
+
     Args:
         module: with the widths as they are.
         example: its inputs.
@@ -68,24 +73,84 @@ def cut(
         target: in the unit of the prices.
         least: the share of its units that each width keeps; one unit stays in any case.
 
-    Raises PruningError where the target cannot be met, with the smallest that can.
+    Raises PruningError where the target cannot be met, with the smallest that can; the module is as it was.
     """
-    channels = Channels(module, example)
+    left = _Look.at(copied(module), example, widths, worth)
     floor = {width.name: max(1, round(least * len(width.units))) for width in widths}
-    lots = [_Lot(w, worth[w.name], list(range(len(w.units))), list(range(_count(w)))) for w in widths]
-    while (gap := prices.of(module) - target) > 0:
-        for lot in lots:
-            group = channels.group(lot.width.name, range(len(lot.channels)))
-            lot.price = prices.channel(channels, group, len(lot.channels)) * len(lot.width.units[0])
-        chosen = _cheapest(lots, floor, gap)
+    while (gap := prices.of(left.channels.module) - target) > 0:
+        left.price(prices)
+        chosen = _cheapest(left.lots, floor, gap)
         if not chosen:
             raise PruningError(
-                f"{prices.of(module):,.0f} {prices.unit} is the smallest that pruning reaches, and {target:,.0f} were"
-                " asked for"
+                f"{prices.of(left.channels.module):,.0f} {prices.unit} is the smallest that pruning reaches, and"
+                f" {target:,.0f} were asked for"
             )
         for lot, units in chosen:
-            lot.take(channels, units)
-    return tuple(_left(lot) for lot in lots)
+            lot.take(left.channels, units)
+    for _ in range(_REFILLS):
+        fuller = _fuller(left, module, prices, target)
+        if fuller is None:
+            break
+        left = fuller
+    return keep(module, example, widths, {lot.width.name: lot.units for lot in left.lots})
+
+
+def keep(
+    module: nn.Module, example: Any, widths: Sequence[Width], units: Mapping[str, Sequence[int]]
+) -> tuple[Width, ...]:
+    """Leave of each width these units alone, in place; the widths that are left. Raises PruningError."""
+    unvalued = {width.name: torch.zeros(len(width.units)) for width in widths}
+    look = _Look.at(module, example, widths, unvalued)
+    look.keep(units)
+    return tuple(_left(lot) for lot in look.lots)
+
+
+@dataclass
+class _Look:
+    """A module while it is being cut."""
+
+    channels: Channels
+    lots: list[_Lot]
+
+    @staticmethod
+    def at(module: nn.Module, example: Any, widths: Sequence[Width], worth: Mapping[str, Tensor]) -> _Look:
+        lots = [_Lot(w, worth[w.name], list(range(len(w.units))), list(range(_count(w)))) for w in widths]
+        return _Look(Channels(module, example), lots)
+
+    def price(self, prices: Prices) -> None:
+        """Find what a unit of each costs now."""
+        for lot in self.lots:
+            group = self.channels.group(lot.width.name, range(len(lot.channels)))
+            lot.price = prices.channel(self.channels, group, len(lot.channels)) * len(lot.width.units[0])
+
+    def keep(self, units: Mapping[str, Sequence[int]]) -> None:
+        """All others leave."""
+        for lot in self.lots:
+            if gone := sorted(set(lot.units) - set(units[lot.width.name])):
+                lot.take(self.channels, gone)
+
+
+def _fuller(left: _Look, module: nn.Module, prices: Prices, target: float) -> _Look | None:
+    """The cut with one unit more, of those that fit the one that is worth most for its price; None where none does."""
+    spare = target - prices.of(left.channels.module)
+    if spare <= _SPARE * target:
+        return None
+    left.price(prices)
+    offers = []
+    for lot in left.lots:
+        gone = [
+            (float(lot.worth[u]), u) for u in range(len(lot.width.units)) if u not in lot.units and lot.worth[u] > 0
+        ]
+        if gone and lot.price <= spare:
+            worth, unit = max(gone)
+            offers.append((worth / max(lot.price, 1e-9), lot.width.name, unit))
+    for _, name, unit in sorted(offers, reverse=True)[:_LOOKS]:
+        fuller = _Look.at(copied(module), left.channels.example, [lot.width for lot in left.lots],
+                          {lot.width.name: lot.worth for lot in left.lots})  # fmt: skip
+        fuller.keep({lot.width.name: lot.units + [unit] * (lot.width.name == name) for lot in left.lots})
+        if prices.of(fuller.channels.module) <= target:
+            return fuller
+    return None
 
 
 def _cheapest(lots: Sequence[_Lot], floor: Mapping[str, int], gap: float) -> list[tuple[_Lot, list[int]]]:

@@ -30,7 +30,7 @@ def front_table(report: SweepReport) -> RenderableType:
         if front:
             lines.append(Line((title,) + ("",) * (len(lines[0].cells) - 1), style="green" if grafted else ""))
         for point in front:
-            lines.append(Line((f"  {point_name(point)}", *_cells(report, point))))
+            lines.append(Line((f"  {point_name(report, point)}", *_cells(report, point))))
             if point.trial is not None:
                 settings = point.trial.settings
                 own = settings if grafted else {k: v for k, v in settings.items() if k not in _OF_DENDRITES}
@@ -71,11 +71,11 @@ def sweep_words(report: SweepReport) -> Iterator[str]:
     )
 
 
-def point_name(point: Point) -> str:
-    """Which network it is, as "trial 3" or "control of trial 3"."""
+def point_name(report: SweepReport, point: Point) -> str:
+    """Which network it is, as "trial 3" or "trial 3, control"."""
     if point.trial is None:
         return "the model as given"
-    return f"trial {point.trial.number}" if point.grafted else f"control of trial {point.trial.number}"
+    return f"trial {point.trial.number}" if point.grafted else f"trial {point.trial.number}, {report.plain}"
 
 
 def settings_words(settings: Mapping[str, str]) -> str:
@@ -94,7 +94,7 @@ def _described(report: SweepReport, point: Point) -> str:
     test = "" if measured.test is None else f", {metric_value(report.metric, measured.test)} on test"
     size = f"{measured.parameters:,} parameters, {wording.compact(measured.macs)} multiply-adds"
     score = f"{metric_value(report.metric, measured.validation)} on validation{test}"
-    return f"{score}, with {size} ({point_name(point)})"
+    return f"{score}, with {size} ({point_name(report, point)})"
 
 
 def _prices(report: SweepReport) -> tuple[str, ...]:

@@ -150,6 +150,46 @@ def test_each_measure_reaches_the_target(importance: str, unit: str) -> None:
     assert small(IMAGES).shape == (4, 5)
 
 
+def test_what_still_fits_comes_back() -> None:
+    """The last to leave may be dear: a unit of the first layer goes in vain, where one of the second has to go, too."""
+    net = seeded(lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 40)))
+    example = torch.randn(2, 4)
+    found, _ = widths(net, example)
+    worth = {"0": torch.tensor([0.1, 9.0, 9.0, 9.0]), "2": torch.tensor([3.0, 99.0, 99.0])}
+    before = copy.deepcopy(net)
+    left = cut(net, example, found, worth, prices(net, example, "parameters"), 160.0)  # of 195; 8 and 45 are prices
+    assert {width.name: len(width.units) for width in left} == {"0": 4, "2": 2}
+    assert torch.equal(net[2].weight, before[2].weight[1:]) and torch.equal(net[0].weight, before[0].weight)
+    with pytest.raises(PruningError, match="is the smallest that pruning reaches"):
+        cut(net, example, left, {"0": torch.ones(4), "2": torch.ones(2)}, prices(net, example, "parameters"), 20.0)
+    assert net[2].weight.shape == (2, 4)  # as it was
+
+
+@given(
+    st.integers(0, 5), st.floats(0.15, 0.95), st.sampled_from(["parameters", "macs"]), st.sampled_from([mlp, Residual])
+)
+@settings(max_examples=30, deadline=None)
+def test_nothing_that_is_worth_something_and_fits_is_left_out(seed: int, share: float, unit: str, make) -> None:
+    net, example = seeded(make, seed), torch.randn(2, 6) if make is mlp else torch.randn(2, 3, 6, 6)
+    found, _ = widths(net, example)
+    counts = prices(net, example, unit)
+    worth = {width.name: torch.rand(len(width.units)) + 0.1 for width in found}
+    target, before = share * counts.of(net), [tensor.shape for tensor in net.parameters()]
+    try:
+        left = cut(net, example, found, worth, counts, target)
+    except PruningError:  # one unit of each costs more
+        assert [tensor.shape for tensor in net.parameters()] == before
+        return
+    spare = target - counts.of(net)
+    assert spare >= 0
+    channels = Channels(net, example)
+    for width, whole in zip(left, found, strict=True):
+        count = sum(map(len, width.units))
+        price = counts.channel(channels, channels.group(width.name, range(count)), count) * len(width.units[0])
+        all_there, exact = len(width.units) == len(whole.units), make is mlp  # grouped layers' prices are about right
+        assert all_there or not exact or price > spare or spare <= 0.01 * target, width.name
+
+
 def test_first_order_takes_what_the_loss_does_not_see() -> None:
     module = seeded(mlp)
     with torch.no_grad():
