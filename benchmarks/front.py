@@ -1,6 +1,8 @@
-"""Every size of `compress --front` against torch-pruning alone, as small and with the same epochs.
+"""Every size of a front of ours against torch-pruning alone, as small and with the same epochs.
 
-Runs what is not yet in --raw, a line a size and arm, and writes table and plot from what is there.
+Ours is all that `compress --front` does but for its choice of weight decay and sparsity: distillation, short trials of
+how to spread a cut, which are not among the epochs, and dendrites that compete, where validation decides. Theirs is
+its own cut, trained on the labels. Runs the nets and seeds that are not yet in --raw, and writes table and plot.
 """
 
 from __future__ import annotations
@@ -90,15 +92,13 @@ def table(lines: list[Row]) -> str:
     for share in sorted({line["share"] for line in lines}, reverse=True):
         own = {arm: [found[arm, share, seed] for seed in seeds if (arm, share, seed) in found]
                for arm in (OURS, EVEN, LEAST)}  # fmt: skip
-        if len({len(arms) for arms in own.values()}) > 1:  # a front that ended before
-            continue
         test = {arm: [line["test"] for line in arms] for arm, arms in own.items()}
         gains = [
             spread([a - b for a, b in zip(test[OURS], test[arm], strict=True)], sign=True) for arm in (EVEN, LEAST)
         ]
-        sizes = sum(line["parameters"] for line in own[OURS]) / len(own[OURS])
-        rows.append([f"{share:.0%}", f"{sizes:,.0f}", *(spread(test[arm]) for arm in own), *gains])
-    heads = ("", "parameters", OURS, EVEN, LEAST, f"{OURS} − layer by layer", f"{OURS} − global")
+        sizes = (f"{sum(line['parameters'] for line in arms) / len(arms):,.0f}" for arms in own.values())
+        rows.append([f"{share:.0%} ({len(own[OURS])})", " / ".join(sizes), *(spread(test[arm]) for arm in own), *gains])
+    heads = ("share (seeds)", "parameters of each", OURS, EVEN, LEAST, f"{OURS} − layer by layer", f"{OURS} − global")
     return markdown(heads, rows)
 
 

@@ -125,6 +125,7 @@ SUITES = {
 }
 WAYS = (
     "plain",
+    "widened",
     "from the start",
     "continued",
     "grafted",
@@ -183,6 +184,13 @@ def arms(
         yield wider, fresh(wide).control(half, rate)
 
 
+def unwanted(suite: Suite, widths: Widths, ways: Sequence[str]) -> set[str]:
+    """Rows of a shape that were not asked for."""
+    shape, wide = ("-".join(map(str, w)) for w in (widths, suite.wider.get(widths, ())))
+    rows = {way: f"{way} {shape}" for way in WAYS} | {"widened": f"widened {shape} to {wide}"}
+    return {row for way, row in rows.items() if way not in ways}
+
+
 def theirs(
     interpreter: Path, suite: Suite, path: Path | None, widths: Widths, seed: int, skip: frozenset[str]
 ) -> list[tuple[str, Arm]]:
@@ -214,10 +222,10 @@ def work(
     return found, ""
 
 
-def settings(suite: Suite) -> str:
+def settings(suite: Suite, device: str = "cpu") -> str:
     """What else a run depends on: runs of other settings are not used."""
-    kinds, moves = ", ".join(suite.kinds), suite.moves.__name__
-    return f"{suite.epochs} epochs, {suite.learning_rate:g}, {kinds}, {moves}, shrunk to {SHRINK:g}"
+    kinds, moves, where = ", ".join(suite.kinds), suite.moves.__name__, f", on {device}" if device != "cpu" else ""
+    return f"{suite.epochs} epochs, {suite.learning_rate:g}, {kinds}, {moves}, shrunk to {SHRINK:g}{where}"
 
 
 def main() -> None:
@@ -235,14 +243,14 @@ def main() -> None:
     made.add_argument("--plot", type=Path, help="SVG file to write")
     options = made.parse_args()
     suite = SUITES[options.suite]
-    found = read(options.raw, settings(suite))
+    found = read(options.raw, settings(suite, options.device))
     begun = time.perf_counter()
     with ProcessPoolExecutor(options.workers) as pool, options.raw.open("a", encoding="utf-8") as raw:
         waiting = {}
         for seed in range(options.seeds):
             for widths in dict.fromkeys((*suite.grafted, *suite.plain)):
                 skip = {row for row, runs in found.items() if seed in runs}
-                skip |= {f"{way} {'-'.join(map(str, widths))}" for way in WAYS if way not in options.ways}
+                skip |= unwanted(suite, widths, options.ways)
                 task = pool.submit(
                     work,
                     options.suite,
@@ -261,7 +269,7 @@ def main() -> None:
                 print(f"seed {seed}: {trouble}", file=sys.stderr)
             for row, arm in runs:
                 found[row][seed] = arm
-                keep(raw, row, seed, settings(suite), arm)
+                keep(raw, row, seed, settings(suite, options.device), arm)
                 print(
                     f"{time.perf_counter() - begun:6.0f} s  seed {seed}  {row}: {arm.numbers()[1]:.2f}", file=sys.stderr
                 )

@@ -171,7 +171,7 @@ def main() -> None:
             lab = lab_of(options.path, seed, options.epochs, options.device)
             given[seed] = lab, given_network(lab, options.first, seed)
         for row in runs(*given[seed], target, seed, done):
-            lines.append(row)
+            lines.append({**row, "device": options.device})
             write_lines(options.raw, lines)
             print(f"{time.perf_counter() - begun:6.0f} s  {row}", file=sys.stderr, flush=True)
     text = table(lines)

@@ -60,8 +60,6 @@ def compress(context: click.Context, /, **given: Any) -> None:
     `inspect`, `export`, `verify`, `bench` and, as a model, `augment` take. Needs the extra `compress`.
     """
     check_together(context, given)
-    if processes.count() > 1:
-        raise click.UsageError("compress runs in one process; start it without torchrun", context)
     options.started()
     from graftkit import compressing
     from graftkit.cli.progress import Watcher
@@ -99,7 +97,9 @@ def _show(report: Any, out: Path) -> None:
 
 
 def check_together(context: click.Context, given: dict[str, Any]) -> None:
-    """Raise UsageError for goals that contradict each other."""
+    """Raise UsageError for goals that contradict each other, and under torchrun."""
+    if processes.count() > 1:
+        raise click.UsageError("compress runs in one process; start it without torchrun", context)
     options.check_resume(context, given)
     if given["keep"] and given["target"]:
         raise click.UsageError("--keep and --target both say how small; give one", context)

@@ -66,6 +66,7 @@ def sweep(
     space = _space(swept, searched, given)
     _check_values(swept, fixed, space)
     options.started()
+    _check_jobs(swept, fixed, space)
     from rich.console import Console
 
     from graftkit import sweeping
@@ -82,7 +83,6 @@ def sweep(
         study=study or where.resolve().name,
         cost=cost,
         seed=seed,
-        command=str(swept.command.name),
     )
     with SweepWatcher() as observer, options.stdout_kept(), stopping(_GO_ON):
         report = _searched(wanted, observer)
@@ -94,7 +94,8 @@ def sweep(
     for sentence in sweep_words(report):
         console.print(sentence, markup=False)
     console.print(front_table(report))
-    console.print(f"Written: {where / sweeping.RECORDS} and {where / sweeping.FRONT}", markup=False)
+    written = [where / name for name in (sweeping.RECORDS, sweeping.FRONT) if (where / name).exists()]
+    console.print(f"Written: {' and '.join(map(str, written))}", markup=False)
 
 
 def _searched(wanted: Any, observer: Any) -> Any:
@@ -179,12 +180,20 @@ def _is_given(swept: Swept, name: str, given: click.Context) -> bool:
 
 def _check_values(swept: Swept, fixed: tuple[str, ...], space: Mapping[str, Any]) -> None:
     """Raise UsageError where the command would refuse a value."""
-    first = {name: dimension.samples()[0] for name, dimension in space.items()}
+    first, bare = {name: dimension.samples()[0] for name, dimension in space.items()}, _parsed(swept, fixed).params
     for name, dimension in space.items():
         option = swept.options.get(name)
         if option is not None and option.is_flag and not {*dimension.samples()} <= {"yes", "no"}:
             raise click.UsageError(f"--search {name}: it is a flag, so say {name}=yes|no")
-        if option is not None and _LEFT_OUT in dimension.samples() and (option.multiple or option.default is not None):
+        if option is not None and _LEFT_OUT in dimension.samples() and bare[option.name or ""] is not None:
             raise click.UsageError(f"--search {name}: without it there is its default, so none is no value of it")
         for value in dimension.samples():
             swept.check(_parsed(swept, fixed, {**first, name: value}))
+
+
+def _check_jobs(swept: Swept, fixed: tuple[str, ...], space: Mapping[str, Any]) -> None:
+    """Raise PlanError, or what else is the matter with a value, where no run could be made of it."""
+    first = {name: dimension.samples()[0] for name, dimension in space.items()}
+    for name, dimension in space.items():
+        for value in dimension.samples():
+            swept.job(_parsed(swept, fixed, {**first, name: value}).params, Path())

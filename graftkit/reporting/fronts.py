@@ -33,7 +33,7 @@ def front_table(report: SweepReport) -> RenderableType:
             lines.append(Line((f"  {point_name(report, point)}", *_cells(report, point))))
             if point.trial is not None:
                 settings = point.trial.settings
-                own = settings if grafted else {k: v for k, v in settings.items() if k not in _OF_DENDRITES}
+                own = settings if grafted else {k: v for k, v in settings.items() if k not in _idle(report)}
                 lines.append(Line(text=settings_words(own), indent=4))
     return Lines(tuple(lines))
 
@@ -76,6 +76,11 @@ def point_name(report: SweepReport, point: Point) -> str:
     if point.trial is None:
         return "the model as given"
     return f"trial {point.trial.number}" if point.grafted else f"trial {point.trial.number}, {report.plain}"
+
+
+def _idle(report: SweepReport) -> tuple[str, ...]:
+    """Settings that are nothing to a network without dendrites; `compress` trains longer where they compete."""
+    return _OF_DENDRITES if report.command == "augment" else ()
 
 
 def settings_words(settings: Mapping[str, str]) -> str:

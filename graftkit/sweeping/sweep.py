@@ -23,7 +23,7 @@ from graftkit.reporting import front_svg
 from graftkit.request import identity
 from graftkit.run_folder import METRICS, SOURCE, RunFolder
 from graftkit.sweeping import storage
-from graftkit.sweeping.jobs import Augmentation, Compression, Job
+from graftkit.sweeping.jobs import Compression, Job
 from graftkit.sweeping.storage import SETTINGS, TROUBLE
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Sweep:
         study: the sweep's name in the storage.
         cost: what accuracy is weighed against, "parameters" or "macs".
         seed: of what is tried.
-        command: which the trials are runs of, by name in `JOBS`.
     """
 
     job: Callable[[Mapping[str, str], Path], Job]
@@ -60,7 +59,6 @@ class Sweep:
     study: str = "sweep"
     cost: str = "parameters"
     seed: int = 0
-    command: str = Augmentation.name
 
     @property
     def url(self) -> str:
@@ -76,8 +74,17 @@ class Sweep:
         told = self.first().identity()
         settings = told.pop("settings")
         space = {name: [type(value).__name__, asdict(value)] for name, value in self.space.items()}
-        told |= told.pop(Compression.name, {})
-        plain = {**told, **settings.pop("recipe"), **settings, "search": space, "cost": self.cost, "model": model}
+        own = told.pop(Compression.name, None)
+        own = {} if own is None else {**own, "command": Compression.name}  # whose sparsity may be left open
+        plain = {
+            **told,
+            **settings.pop("recipe"),
+            **settings,
+            **own,
+            "search": space,
+            "cost": self.cost,
+            "model": model,
+        }
         made: dict[str, Any] = json.loads(json.dumps(plain))
         return made
 
@@ -104,7 +111,9 @@ def sweep(asked: Sweep, observer: SweepObserver) -> SweepReport:
         TrainingError: every trial failed.
         augmenting.Interrupted: the user stopped it.
     """
-    first = asked.first().request
+    job = asked.first()
+    job.check()
+    first = job.request
     loaded = sources.load(first.source)
     api.load_data(first.data, seed=first.settings.seed, input_shape=input_shape(loaded))
     try:
@@ -112,7 +121,7 @@ def sweep(asked: Sweep, observer: SweepObserver) -> SweepReport:
     except OSError as error:
         raise RunError(f"{asked.out} cannot be written: {error.strerror or error}") from error
     study = storage.opened(asked.url, asked.study, asked.asked(loaded.provenance.get("sha256")))
-    worker = _Worker(asked, observer, study)
+    worker = _Worker(asked, observer, study, job.name)
     with storage.told(asked.url):
         worker.check_folder()
         return worker.work()
@@ -127,6 +136,7 @@ class _Worker:
     asked: Sweep
     observer: SweepObserver
     study: Study
+    command: str
     own: int | None = None  # the trial that is on
     failed: list[str] = field(default_factory=list)  # here, and why
     written: SweepReport | None = None
@@ -166,7 +176,7 @@ class _Worker:
             cost=self.asked.cost,
             wanted=self.asked.trials,
             trials=tuple(_record(trial) for trial in trials if trial.state.name != "WAITING"),
-            command=self.asked.command,
+            command=self.command,
         )
 
     def write(self, report: SweepReport) -> None:
@@ -225,8 +235,7 @@ class _Worker:
             raise _Ended from error
         trial.set_user_attr(_FOUND, found)
         self.observer.on_end(ended, self.report())
-        chosen = found.get("chosen") or [seed["grafted"] for seed in found["seeds"]]
-        measured = mean([Measurement(**each) for each in chosen])
+        measured = _weighed(ended, found)
         return measured.validation, float(getattr(measured, self.asked.cost))
 
     def _trained(self, settings: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -279,16 +288,23 @@ def _record(trial: FrozenTrial) -> TrialRecord:
 def _complete(begun: TrialRecord, found: Mapping[str, Any]) -> TrialRecord:
     """The trial with what its run found, over all seeds. Raises TrainingError for scores that are no numbers."""
     given = Measurement(**found["baseline"])
-    grafted = [Measurement(**seed["grafted"]) for seed in found["seeds"] if seed["grafted"]]
+    grafted = [Measurement(**seed["grafted"]) for seed in found["seeds"]]
     controls = [Measurement(**seed["control"]) for seed in found["seeds"] if seed["control"]]
-    count, grew = len(found["seeds"]), [m.parameters != given.parameters for m in grafted]
+    grew = found.get("grew") or [m.parameters != given.parameters for m in grafted]
     if not all(math.isfinite(m.validation) for m in (given, *grafted, *controls)):
         raise TrainingError("a validation score is no number")
     return replace(
         begun,
         state="complete",
-        grafted=mean(grafted) if len(grafted) == count and any(grew) else None,
-        control=mean(controls) if len(controls) == count else None,
+        grafted=mean(grafted) if any(grew) else None,
+        control=mean(controls) if len(controls) == len(grafted) else None,
         given=mean([given]) if found["trained"] else None,
         shipped=found["shipped"],
     )
+
+
+def _weighed(trial: TrialRecord, found: Mapping[str, Any]) -> Measurement:
+    """The network that a trial is for: of a compression the better one, else the one that could have dendrites."""
+    if "grew" in found:
+        return max(filter(None, (trial.grafted, trial.control)), key=lambda measured: measured.validation)
+    return trial.grafted or mean([Measurement(**seed["grafted"]) for seed in found["seeds"]])

@@ -46,9 +46,23 @@ def test_everything_is_as_it_was_afterwards_and_after_an_error() -> None:
         assert told() == ("ieee", "ieee")
         raise KeyError
     assert told() == ("tf32", "tf32") and torch.get_float32_matmul_precision() == "high"
-    with whole_numbers(), whole_numbers():
+    with whole_numbers(), whole_numbers(), torch.backends.cudnn.flags(enabled=False):
         pass
     assert told() == ("tf32", "tf32") and torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_a_model_may_read_and_set_the_older_settings_meanwhile(precision: str) -> None:
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with whole_numbers():
+            assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
+            with torch.backends.cudnn.flags(enabled=False):
+                assert not torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.usefixtures("coarse")

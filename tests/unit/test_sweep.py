@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from graftkit import augmenting
-from graftkit.cli.sweep import _parsed, _space, _written
+from graftkit.cli.sweep import _check_values, _parsed, _space, _written
 from graftkit.cli.sweep import sweep as sweep_command
 from graftkit.cli.swept import SWEPT
 from graftkit.contracts import Observer
@@ -32,8 +32,8 @@ from graftkit.core.search import Choice, Range, read_dimension
 from graftkit.core.trials import SweepReport, TrialRecord, mean
 from graftkit.fitting import FolderJournal
 from graftkit.reporting import front_svg, front_table, sweep_words
-from graftkit.sweeping import RECORDS, Job, Sweep, SweepObserver, storage, sweep
-from graftkit.sweeping.sweep import _Worker
+from graftkit.sweeping import RECORDS, Compression, Job, Sweep, SweepObserver, storage, sweep
+from graftkit.sweeping.sweep import _complete, _weighed, _Worker
 
 NET = """
 from torch import nn
@@ -184,7 +184,7 @@ def wanted(
     def job(settings: Mapping[str, str], out: Path) -> Job:
         return SWEPT[command].job(_parsed(SWEPT[command], line, settings).params, out)
 
-    return Sweep(job, space, shop / "out", trials, command=command, **more)  # type: ignore[arg-type]
+    return Sweep(job, space, shop / "out", trials, **more)  # type: ignore[arg-type]
 
 
 def metrics(shop: Path, trial: TrialRecord) -> dict[str, Any]:
@@ -363,9 +363,8 @@ def test_the_last_trial_is_not_begun_twice(shop: Path) -> None:
     def another(trial: TrialRecord, report: SweepReport) -> None:
         begun.append(trial.number)
         if len(begun) == 1:  # a worker that looked just before
-            _Worker(
-                asked, SweepObserver(on_begin=another), storage.opened(asked.url, asked.study, asked.asked(None))
-            )._one()
+            study = storage.opened(asked.url, asked.study, asked.asked(None))
+            _Worker(asked, SweepObserver(on_begin=another), study, "augment")._one()
 
     found = sweep(asked, SweepObserver(on_begin=another))
     assert begun == [0] and len(found.trials) == 1
@@ -418,30 +417,91 @@ def test_a_sweep_of_compressions(shop: Path) -> None:
     with pytest.raises(RunError, match=r"begun otherwise \(steps 1 there, 2 here"):
         sweep(wanted(shop, 3, "keep=0.3|0.5|0.9", "distil=0..0.5", line=(*SMALL, "--steps", "2"), command="compress"),
               seen)  # fmt: skip
-    with pytest.raises(RunError, match="was begun otherwise"):
+    with pytest.raises(RunError, match=r"begun otherwise \(sparsity 0.0 there, 0.5 here"):
+        sweep(wanted(shop, 3, "keep=0.3|0.5|0.9", "distil=0..0.5", line=(*SMALL, "--sparsity", "0.5"),
+                     command="compress"), seen)  # fmt: skip
+    with pytest.raises(RunError, match=r"command 'compress' there, None here"):
         sweep(wanted(shop, 3), seen)
 
 
-def test_of_several_seeds_what_ships_of_each_is_weighed(shop: Path) -> None:
-    line = (*SMALL, "--seeds", "2")
-    (trial,) = sweep(wanted(shop, 1, "keep=0.3|0.5", line=line, command="compress"), SweepObserver()).trials
-    run = metrics(shop, trial)
-    assert len(run["sizes"]) == 2 and trial.control is not None
-    wanted_score = sum(size["pruned"]["validation"] for size in run["sizes"]) / 2
-    assert trial.control.validation == pytest.approx(wanted_score)
-    assert trial.grafted is None or all(size["grafted"] for size in run["sizes"])
+def row(parameters: int, validation: float) -> dict[str, Any]:
+    return {"name": "pruned", "validation": validation, "test": None, "parameters": parameters, "macs": 7, "epochs": 3}
 
 
-def test_a_compression_that_was_stopped_goes_on(shop: Path) -> None:
-    def stop(text: str) -> None:
-        if text.startswith("pruning"):
+def size(pruned: float, grafted: float | None, amount: int = 50) -> dict[str, Any]:
+    better = grafted is not None and grafted > pruned
+    return {"pruned": row(amount, pruned), "grafted": None if grafted is None else row(amount - 1, grafted),
+            "chosen": "grafted" if better else "pruned", "amount": amount}  # fmt: skip
+
+
+def found(shop: Path, sizes: list[dict[str, Any]], seeds: list[int], *line: str) -> tuple[TrialRecord, Measurement]:
+    """What a trial is said to be, and by what it is weighed, from a run's metrics."""
+    job = SWEPT["compress"].job(_parsed(SWEPT["compress"], (*SMALL, *line)).params, shop)
+    told = {"name": "n", "metric": "accuracy", "given": row(100, 0.9), "sizes": sizes, "seeds": seeds, "shipped": 0}
+    one = {**job.found(told), "trained": True}
+    ended = _complete(TrialRecord(0, "running", {}), one)
+    return ended, _weighed(ended, one)
+
+
+def test_seeds_that_grafted_and_seeds_that_did_not(shop: Path) -> None:
+    trial, weighed = found(shop, [size(0.8, None), size(0.6, 0.7)], [0, 1])
+    assert trial.grafted is not None and trial.control is not None and trial.shipped == "pruned"
+    assert trial.grafted.validation == pytest.approx(0.75) and trial.control.validation == pytest.approx(0.7)
+    assert weighed == trial.grafted
+    trial, weighed = found(shop, [size(0.8, 0.7), size(0.6, 0.5)], [0, 1])
+    assert trial.grafted is not None and trial.grafted.validation == pytest.approx(0.6)
+    assert weighed == trial.control and weighed.validation == pytest.approx(0.7)
+    trial, weighed = found(shop, [size(0.8, None)], [0])
+    assert trial.grafted is None and weighed == trial.control
+
+
+def test_of_sizes_within_a_loss_each_seed_counts_with_its_smallest(shop: Path) -> None:
+    line = ("--max-loss", "10", "--target", "parameters")
+    sizes = [size(0.89, None, 60), size(0.85, None, 50), size(0.7, None, 30), size(0.88, None, 70), size(0.5, 0.9, 65)]
+    trial, weighed = found(shop, sizes, [0, 0, 0, 1, 1], *line)
+    assert trial.control is not None and trial.control.parameters == round((50 + 65) / 2)
+    assert trial.grafted is not None and trial.grafted.parameters == round((50 + 64) / 2)
+    assert weighed == trial.grafted and weighed.validation == pytest.approx((0.85 + 0.9) / 2)
+
+
+def test_a_compression_that_was_stopped_goes_on(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
             raise KeyboardInterrupt
 
-    asked = wanted(shop, 1, "keep=0.3|0.5", line=(*SMALL[:-2], "1e-4"), command="compress")
+    asked = wanted(shop, 1, "keep=0.3|0.5", line=(*SMALL[:-2], "1e-4", "--epochs", "3"), command="compress")
     with pytest.raises((KeyboardInterrupt, augmenting.Interrupted)):
-        sweep(asked, SweepObserver(run=Observer(on_stage=stop)))
+        sweep(asked, SweepObserver(run=Observer(on_epoch=stop)))
+    resumed: list[Path] = []
+    go_on = Compression.go_on
+    monkeypatch.setattr(Compression, "go_on", lambda job, seen: [resumed.append(job.request.out), go_on(job, seen)])
     (trial,) = sweep(asked, SweepObserver()).trials
-    assert trial.state == "complete" and trial.folder == "trials/0000"
+    assert trial.state == "complete" and trial.folder == "trials/0000" and resumed == [shop / "out/trials/0000"]
+
+
+def test_values_that_no_run_takes_are_told_before_any_is_made(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["sweep_nets:build", "--compress", "--data", "rows.npz", "--out", "refused"]
+    with pytest.raises(PlanError, match="more than 100% cannot be kept"):
+        sweep_command.main([*line, "--search", "keep=30%|300%"], standalone_mode=False)
+    with pytest.raises(PlanError, match="--keep"):
+        sweep_command.main([*line, "--search", "keep=30%|some"], standalone_mode=False)
+    assert not (shop / "refused").exists() and capsys.readouterr().out == ""
+
+
+def test_an_option_may_be_left_out_where_it_has_no_default() -> None:
+    for command, text in (("augment", "max-parameters=none|+10%"), ("compress", "sparsity=none|0.001")):
+        swept = SWEPT[command]
+        _check_values(swept, ("m.pt",), _space(swept, (text,), _parsed(swept, ("m.pt",))))
+    swept = SWEPT["augment"]
+    with pytest.raises(click.UsageError, match="without it there is its default"):
+        _check_values(swept, ("m.pt",), _space(swept, ("epochs=none|3",), _parsed(swept, ("m.pt",))))
+
+
+def test_without_its_library_no_sweep_begins(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(RuntimeMissingError, match="graftkit\\[compress\\]"):
+        sweep(wanted(shop, 1, "keep=0.3|0.5", line=SMALL, command="compress"), SweepObserver())
+    assert not (shop / "out").exists()
 
 
 def test_what_is_searched_of_a_compression() -> None:

@@ -23,6 +23,9 @@ class Augmentation:
         """What makes its result."""
         return self.request.identity()
 
+    def check(self) -> None:
+        """Nothing is needed."""
+
     def begin(self, observer: Observer) -> object:
         """Run it."""
         return augmenting.augment(self.request, observer)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from graftkit import compressing
+from graftkit import compressing, pruning
 from graftkit.contracts import Observer
 from graftkit.core.records import Measurement
 from graftkit.request import Request, identity
@@ -31,6 +31,10 @@ class Compression:
         """What makes its result."""
         return identity(self.asked.to_json())
 
+    def check(self) -> None:
+        """Raise RuntimeMissingError where torch-pruning is missing."""
+        pruning.library()
+
     def begin(self, observer: Observer) -> object:
         """Run it."""
         return compressing.compress(self.asked, observer)
@@ -41,20 +45,30 @@ class Compression:
         return compressing.resume(self.request.out, observer, trust=source.trust, allow=source.allow)
 
     def found(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """What it found: of each seed, or of the one size that ships where sizes were looked for."""
-        ships = told["sizes"][told["shipped"]]
-        sizes = [ships] if self.asked.searches else told["sizes"]
-        rows = [{"grafted": size["grafted"], "pruned": size["pruned"]} for size in sizes]
+        """What it found; of sizes that were looked for the smallest within the loss, of each seed that has one."""
+        sizes = self._within_loss(told) if self.asked.searches else told["sizes"]
         return {
             "name": told["name"],
             "metric": told["metric"],
-            "shipped": ships["chosen"],
+            "shipped": told["sizes"][told["shipped"]]["chosen"],
             "baseline": _measurement(told["given"]),
-            "seeds": [{"grafted": _measurement(r["grafted"]), "control": _measurement(r["pruned"])} for r in rows],
-            "chosen": [_measurement(row[size["chosen"]]) for row, size in zip(rows, sizes, strict=True)],
+            "seeds": [
+                {"grafted": _measurement(size["grafted"] or size["pruned"]), "control": _measurement(size["pruned"])}
+                for size in sizes
+            ],
+            "grew": [size["grafted"] is not None for size in sizes],
         }
 
+    def _within_loss(self, told: Mapping[str, Any]) -> list[dict[str, Any]]:
+        least = told["given"]["validation"] - (self.asked.max_loss or 0.0) / 100
+        found: dict[int, dict[str, Any]] = {}
+        for seed, size in zip(told["seeds"], told["sizes"], strict=True):
+            fits = size[size["chosen"]]["validation"] >= least
+            if fits and (seed not in found or size["amount"] < found[seed]["amount"]):
+                found[seed] = size
+        return list(found.values())
 
-def _measurement(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+
+def _measurement(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the table as a measurement's JSON."""
-    return None if row is None else {name: row[name] for name in _MEASURED}
+    return {name: row[name] for name in _MEASURED}

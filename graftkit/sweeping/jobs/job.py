@@ -19,7 +19,10 @@ class Job(Protocol):
         """Model, data, folder and how to train."""
 
     def identity(self) -> dict[str, Any]:
-        """What makes its result, as `Request.identity`; flat but for what that has."""
+        """What makes its result, as `Request.identity`."""
+
+    def check(self) -> None:
+        """Raise RuntimeMissingError where no such run could begin here."""
 
     def begin(self, observer: Observer) -> object:
         """Run it, in a folder where there is nothing."""
@@ -30,6 +33,7 @@ class Job(Protocol):
     def found(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """What a sweep needs of metrics.json, JSON-able: `name`, `metric`, `shipped`, the `baseline` as a measurement.
 
-        And `seeds`: of each the measurements of the network with dendrites (`grafted`, or None) and of the one that
-        learned as much without (`control`, or None); and, if that is not always the grafted one, what each `chosen` is.
+        And `seeds`: of each the measurements of the network that could have dendrites (`grafted`) and of the one that
+        learned as much without (`control`, or None). And `grew`, where sizes do not tell: which seeds grafted; then the
+        control is what the trial is for as much as the network with dendrites is.
         """
