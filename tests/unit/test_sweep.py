@@ -465,7 +465,7 @@ def test_of_sizes_within_a_loss_each_seed_counts_with_its_smallest(shop: Path) -
 
 
 def test_a_compression_that_was_stopped_goes_on(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(record: EpochRecord) -> None:
+    def stop(record: EpochRecord, of: int) -> None:
         if record.epoch == 2:
             raise KeyboardInterrupt
 
