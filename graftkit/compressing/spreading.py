@@ -15,7 +15,9 @@ from graftkit.pruning import Importance, Unit
 
 _COUNTED = ("parameters", "macs", "size")  # a clock would take too many looks
 _TRIAL = 4  # a trial takes one epoch in so many of a step's
-_LOOKS = 4  # for the most even cut, whose rounded widths may cost too much
+# Of the share, for how much each layer keeps: about that much, or as much more as there is; the next where rounded widths
+# cost too much.
+_POWERS = ((1, 1.25, 1.5, 2), (0.5, 0.625, 0.75, 0.875))
 
 
 def spread(
@@ -56,13 +58,15 @@ def spread(
 
 
 def _evener(share: float, cut: Callable[[float], Network]) -> Iterator[Network]:
-    """Cuts in which each layer keeps the share, and as much more as there is: its root, if costs go with the square."""
-    with suppress(PruningError):
-        yield cut(share)
-    for look in range(_LOOKS):
-        with suppress(PruningError):
-            yield cut(share ** (0.5 + 0.5 * look / _LOOKS))
-            return
+    """Cuts in which each layer keeps about the share, and as much more as there is: its root, if costs go with squares.
+
+    Of three channels and seven 0.7 are two and five, and may be too dear; then a little less is kept.
+    """
+    for powers in _POWERS:
+        for power in powers:
+            with suppress(PruningError):
+                yield cut(share**power)
+                break
 
 
 def _distinct(cuts: Iterable[Network]) -> Iterator[Network]:

@@ -24,7 +24,7 @@ from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.shrinking import shrunk
 from graftkit.compressing.sizes import FRONT, Descent, Reached, knee
-from graftkit.compressing.spreading import spread
+from graftkit.compressing.spreading import _evener, spread
 from graftkit.contracts import Data, LoadedModel, Observer, SourceRequest
 from graftkit.core.compressions import CompressionReport, ContestRecord, NetworkRecord, SizeRecord
 from graftkit.core.errors import PlanError, PruningError, RuntimeMissingError, SourceError
@@ -299,6 +299,16 @@ def test_a_cut_is_spread_as_a_short_training_decides() -> None:
         where.trained(one, name, "trial", (1,), 0)
         tried[name] = where.loss(one.model)
     assert tried["chosen"] <= min(tried.values()) + 1e-6, tried
+
+
+def test_where_rounded_widths_are_too_dear_each_layer_keeps_a_little_less() -> None:
+    def cut(least: float) -> float:
+        if least > 0.6:
+            raise PruningError("too dear")
+        return least
+
+    assert list(_evener(0.7, cut)) == [0.7**1.5]  # type: ignore[arg-type, comparison-overlap]
+    assert list(_evener(0.5, cut)) == [0.5, 0.5**0.75]  # type: ignore[arg-type, comparison-overlap]
 
 
 def test_nothing_is_spread_where_nothing_goes_or_a_clock_counts() -> None:
