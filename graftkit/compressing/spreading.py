@@ -15,8 +15,8 @@ from graftkit.pruning import Importance, Unit
 
 _COUNTED = ("parameters", "macs", "size")  # a clock would take too many looks
 _TRIAL = 4  # a trial takes one epoch in so many of a step's
-# Of the share, for how much each layer keeps: about that much, or as much more as there is; the next where rounded widths
-# cost too much.
+# Of the share, for how much each layer keeps: about that much, or as much more as there is; the next of each where
+# rounded widths cost too much.
 _POWERS = ((1, 1.25, 1.5, 2), (0.5, 0.625, 0.75, 0.875))
 
 
