@@ -121,6 +121,10 @@ def plot(lines: list[Row], path: Path) -> None:
             y, error = zip(*(mean_se([line["test"] for line in at]) for at in by_share), strict=True)
             axes.errorbar(x, y, error, fmt="o-", ms=4, lw=1.5, color=colour, label=arm)
         axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title=name)
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in (300, 500, 1000, 2000, 4000, 7000) if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
