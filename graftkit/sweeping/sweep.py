@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,15 +14,15 @@ from graftkit import api, augmenting, sources
 from graftkit.contracts import Observer
 from graftkit.core.atomic import write_text
 from graftkit.core.errors import BusyError, RunError, TrainingError
-from graftkit.core.records import Measurement
 from graftkit.core.search import Space
-from graftkit.core.trials import SweepReport, TrialRecord, mean
+from graftkit.core.trials import SweepReport, TrialRecord
 from graftkit.reopening import input_shape
 from graftkit.reporting import front_svg
 from graftkit.request import identity
 from graftkit.run_folder import METRICS, SOURCE, RunFolder
 from graftkit.sweeping import storage
 from graftkit.sweeping.jobs import Compression, Job
+from graftkit.sweeping.outcomes import completed, weighed
 from graftkit.sweeping.storage import SETTINGS, TROUBLE
 
 if TYPE_CHECKING:
@@ -224,7 +223,7 @@ class _Worker:
         same = (t.user_attrs.get(_FOUND) for t in before if t.user_attrs.get(SETTINGS) == settings)
         try:
             found = next((one for one in same if one), None) or self._trained(settings, self.asked.out / begun.folder)
-            ended = _complete(begun, found)
+            ended = completed(begun, found)
         except (RunError, augmenting.Interrupted):
             raise
         except Exception as error:  # whatever a model or its code may do with these settings
@@ -235,7 +234,7 @@ class _Worker:
             raise _Ended from error
         trial.set_user_attr(_FOUND, found)
         self.observer.on_end(ended, self.report())
-        measured = _weighed(ended, found)
+        measured = weighed(ended, found)
         return measured.validation, float(getattr(measured, self.asked.cost))
 
     def _trained(self, settings: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -282,29 +281,4 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     told = TrialRecord(first, "running", attributes.get(SETTINGS, {}), folder=f"{TRIALS}/{first:04d}")
     if trial.state.name == "FAIL":
         return replace(told, state="failed", trouble=attributes[TROUBLE])
-    return _complete(told, attributes[_FOUND]) if _FOUND in attributes else told
-
-
-def _complete(begun: TrialRecord, found: Mapping[str, Any]) -> TrialRecord:
-    """The trial with what its run found, over all seeds. Raises TrainingError for scores that are no numbers."""
-    given = Measurement(**found["baseline"])
-    grafted = [Measurement(**seed["grafted"]) for seed in found["seeds"]]
-    controls = [Measurement(**seed["control"]) for seed in found["seeds"] if seed["control"]]
-    grew = found.get("grew") or [m.parameters != given.parameters for m in grafted]
-    if not all(math.isfinite(m.validation) for m in (given, *grafted, *controls)):
-        raise TrainingError("a validation score is no number")
-    return replace(
-        begun,
-        state="complete",
-        grafted=mean(grafted) if any(grew) else None,
-        control=mean(controls) if len(controls) == len(grafted) else None,
-        given=mean([given]) if found["trained"] else None,
-        shipped=found["shipped"],
-    )
-
-
-def _weighed(trial: TrialRecord, found: Mapping[str, Any]) -> Measurement:
-    """The network that a trial is for: of a compression the better one, else the one that could have dendrites."""
-    if "grew" in found:
-        return max(filter(None, (trial.grafted, trial.control)), key=lambda measured: measured.validation)
-    return trial.grafted or mean([Measurement(**seed["grafted"]) for seed in found["seeds"]])
+    return completed(told, attributes[_FOUND]) if _FOUND in attributes else told

@@ -307,8 +307,8 @@ def test_where_rounded_widths_are_too_dear_each_layer_keeps_a_little_less() -> N
             raise PruningError("too dear")
         return least
 
-    assert list(_evener(0.7, cut)) == [0.7**1.5]  # type: ignore[arg-type, comparison-overlap]
-    assert list(_evener(0.5, cut)) == [0.5, 0.5**0.75]  # type: ignore[arg-type, comparison-overlap]
+    assert list(_evener(0.7, cut)) == [0.7**1.5]
+    assert list(_evener(0.5, cut)) == [0.5, 0.5**0.75]
 
 
 def test_nothing_is_spread_where_nothing_goes_or_a_clock_counts() -> None:

@@ -33,7 +33,8 @@ from graftkit.core.trials import SweepReport, TrialRecord, mean
 from graftkit.fitting import FolderJournal
 from graftkit.reporting import front_svg, front_table, sweep_words
 from graftkit.sweeping import RECORDS, Compression, Job, Sweep, SweepObserver, storage, sweep
-from graftkit.sweeping.sweep import _complete, _weighed, _Worker
+from graftkit.sweeping.outcomes import completed, weighed
+from graftkit.sweeping.sweep import _Worker
 
 NET = """
 from torch import nn
@@ -439,29 +440,36 @@ def found(shop: Path, sizes: list[dict[str, Any]], seeds: list[int], *line: str)
     job = SWEPT["compress"].job(_parsed(SWEPT["compress"], (*SMALL, *line)).params, shop)
     told = {"name": "n", "metric": "accuracy", "given": row(100, 0.9), "sizes": sizes, "seeds": seeds, "shipped": 0}
     one = {**job.found(told), "trained": True}
-    ended = _complete(TrialRecord(0, "running", {}), one)
-    return ended, _weighed(ended, one)
+    ended = completed(TrialRecord(0, "running", {}), one)
+    return ended, weighed(ended, one)
 
 
 def test_seeds_that_grafted_and_seeds_that_did_not(shop: Path) -> None:
-    trial, weighed = found(shop, [size(0.8, None), size(0.6, 0.7)], [0, 1])
+    trial, best = found(shop, [size(0.8, None), size(0.6, 0.7)], [0, 1])
     assert trial.grafted is not None and trial.control is not None and trial.shipped == "pruned"
     assert trial.grafted.validation == pytest.approx(0.75) and trial.control.validation == pytest.approx(0.7)
-    assert weighed == trial.grafted
-    trial, weighed = found(shop, [size(0.8, 0.7), size(0.6, 0.5)], [0, 1])
+    assert best == trial.grafted
+    trial, best = found(shop, [size(0.8, 0.7), size(0.6, 0.5)], [0, 1])
     assert trial.grafted is not None and trial.grafted.validation == pytest.approx(0.6)
-    assert weighed == trial.control and weighed.validation == pytest.approx(0.7)
-    trial, weighed = found(shop, [size(0.8, None)], [0])
-    assert trial.grafted is None and weighed == trial.control
+    assert best == trial.control and best.validation == pytest.approx(0.7)
+    trial, best = found(shop, [size(0.8, None)], [0])
+    assert trial.grafted is None and best == trial.control
 
 
 def test_of_sizes_within_a_loss_each_seed_counts_with_its_smallest(shop: Path) -> None:
     line = ("--max-loss", "10", "--target", "parameters")
-    sizes = [size(0.89, None, 60), size(0.85, None, 50), size(0.7, None, 30), size(0.88, None, 70), size(0.5, 0.9, 65)]
-    trial, weighed = found(shop, sizes, [0, 0, 0, 1, 1], *line)
-    assert trial.control is not None and trial.control.parameters == round((50 + 65) / 2)
-    assert trial.grafted is not None and trial.grafted.parameters == round((50 + 64) / 2)
-    assert weighed == trial.grafted and weighed.validation == pytest.approx((0.85 + 0.9) / 2)
+    sizes = [
+        size(0.9 - 0.1, None, 40),
+        size(0.89, None, 60),
+        size(0.85, None, 50),
+        size(0.7, None, 30),
+        size(0.88, None, 70),
+        size(0.5, 0.9, 65),
+    ]
+    trial, best = found(shop, sizes, [0, 0, 0, 0, 1, 1], *line)
+    assert trial.control is not None and trial.control.parameters == round((40 + 65) / 2)
+    assert trial.grafted is not None and trial.grafted.parameters == round((40 + 64) / 2)
+    assert best == trial.grafted and best.validation == pytest.approx((0.8 + 0.9) / 2)
 
 
 def test_a_compression_that_was_stopped_goes_on(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,10 @@ class Compression:
         }
 
     def _within_loss(self, told: Mapping[str, Any]) -> list[dict[str, Any]]:
-        least = told["given"]["validation"] - (self.asked.max_loss or 0.0) / 100
+        given, most = told["given"]["validation"], (self.asked.max_loss or 0.0) / 100
         found: dict[int, dict[str, Any]] = {}
         for seed, size in zip(told["seeds"], told["sizes"], strict=True):
-            fits = size[size["chosen"]]["validation"] >= least
+            fits = given - size[size["chosen"]]["validation"] <= most  # as compress itself counts, to the last bit
             if fits and (seed not in found or size["amount"] < found[seed]["amount"]):
                 found[seed] = size
         return list(found.values())
