@@ -90,9 +90,14 @@ class Residual(nn.Module):
         return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + self.aside(x))
 
 
-def resnet18(width: int = 64) -> nn.Module:
-    """[N, 3, 32, 32]: ResNet-18 as it is used for such images: a 3x3 stem, no pool behind it."""
-    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+def resnet18(width: int = 64, *, pooled: bool = False) -> nn.Module:
+    """[N, 3, 32, 32]: ResNet-18 with a 3x3 stem, as it is used for such images.
+
+    Or `pooled`, as He et al. have it: a 7x7 stem of stride 2 and a pool behind, for a fifteenth of the multiply-adds.
+    """
+    kernel = (7, 2, 3) if pooled else (3, 1, 1)
+    layers: list[nn.Module] = [nn.Conv2d(3, width, *kernel, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    layers += [nn.MaxPool2d(3, 2, 1)] if pooled else []
     before = width
     for stage in range(4):
         now = width * 2**stage

@@ -2,7 +2,6 @@
 
 from graftkit.reporting.dendrite_files import dendrite_file_table
 from graftkit.reporting.dot import network_dot
-from graftkit.reporting.front_picture import front_svg
 from graftkit.reporting.fronts import front_table, settings_words, sweep_words
 from graftkit.reporting.gates import gate_table
 from graftkit.reporting.metrics import metrics
@@ -15,7 +14,6 @@ from graftkit.reporting.verdict import verdict
 
 __all__ = [
     "dendrite_file_table",
-    "front_svg",
     "front_table",
     "gate_table",
     "inspection_table",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.pt2_archive._package import load_pt2
 
 from graftkit.contracts import LoadedModel, SourceRequest
 from graftkit.core.errors import SourceError
@@ -20,6 +19,7 @@ from graftkit.sources.archive_safety import check_archive
 from graftkit.sources.files import READER_ERRORS, ZIP_MAGIC, record_sizes, refuse_bomb, sha256_of, zip_members
 from graftkit.sources.pickle_safety import first_line
 
+_Reader = Callable[[IO[bytes]], Any]  # gives what torch calls PT2ArchiveContents
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -33,14 +33,16 @@ class Archive:
         return head.startswith(ZIP_MAGIC) and "archive_format" in zip_members(Path(request.spec))
 
     def load(self, request: SourceRequest) -> LoadedModel:
+        from torch.export.pt2_archive._package import load_pt2  # takes seconds
+
         path = Path(request.spec)
         with path.open("rb") as file:
-            program = _load_trusted(file, path) if request.trust else _load_untrusted(file, path)
+            program = (_load_trusted if request.trust else _load_untrusted)(file, path, load_pt2)
         provenance = {"path": request.spec, "format": self.name, "sha256": sha256_of(path), "trust": request.trust}
         return LoadedModel(program, provenance, path.stem)
 
 
-def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
+def _load_untrusted(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgram:
     members = zip_members(path)
     refuse_bomb(path.stat().st_size, members, where=str(path))
     try:
@@ -49,19 +51,19 @@ def _load_untrusted(file: IO[bytes], path: Path) -> ExportedProgram:
     except READER_ERRORS as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
     with _no_full_unpickling():
-        return _program(file, path)
+        return _program(file, path, read)
 
 
-def _load_trusted(file: IO[bytes], path: Path) -> ExportedProgram:
+def _load_trusted(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgram:
     with importable(path.resolve().parent, Path.cwd()):
-        return _program(file, path)
+        return _program(file, path, read)
 
 
-def _program(file: IO[bytes], path: Path) -> ExportedProgram:
-    """The one program inside. `load_pt2`, because `torch.export.load` reads other formats when this one fails."""
+def _program(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgram:
+    """The one program inside. By `load_pt2`, because `torch.export.load` reads other formats when this one fails."""
     try:
         file.seek(0)
-        programs = load_pt2(file).exported_programs
+        programs: dict[str, ExportedProgram] = read(file).exported_programs
     except Exception as error:  # whatever a foreign file provokes is the file's fault
         raise SourceError(f"{path} cannot be loaded: {first_line(error)}") from error
     if len(programs) != 1:

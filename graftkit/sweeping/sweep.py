@@ -17,7 +17,7 @@ from graftkit.core.errors import BusyError, RunError, TrainingError
 from graftkit.core.search import Space
 from graftkit.core.trials import SweepReport, TrialRecord
 from graftkit.reopening import input_shape
-from graftkit.reporting import front_svg
+from graftkit.reporting.front_picture import front_svg
 from graftkit.request import identity
 from graftkit.run_folder import METRICS, SOURCE, RunFolder
 from graftkit.sweeping import storage

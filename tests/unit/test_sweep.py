@@ -31,7 +31,8 @@ from graftkit.core.records import EpochRecord, Measurement
 from graftkit.core.search import Choice, Range, read_dimension
 from graftkit.core.trials import SweepReport, TrialRecord, mean
 from graftkit.fitting import FolderJournal
-from graftkit.reporting import front_svg, front_table, sweep_words
+from graftkit.reporting import front_table, sweep_words
+from graftkit.reporting.front_picture import front_svg
 from graftkit.sweeping import RECORDS, Compression, Job, Sweep, SweepObserver, storage, sweep
 from graftkit.sweeping.outcomes import completed, weighed
 from graftkit.sweeping.sweep import _Worker
