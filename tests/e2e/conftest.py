@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import command_server
 import pytest
-from e2e_tools import RUNS, Finished, Lane, fill_workshop, run_cli, wanted
+from e2e_tools import RUNS, Finished, Lane, environment, fill_workshop, run_cli, wanted
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "runs(*names): the runs of test_augment that a test looks at")
+    command_server.start(environment())
     config.addinivalue_line("markers", "lines(*names): the command lines of test_commands that a test looks at")
 
 

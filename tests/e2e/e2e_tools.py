@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import command_server
 import numpy as np
 import onnx
 import pytest
@@ -52,10 +52,7 @@ def environment() -> dict[str, str]:
 def run_cli(*args: object, cwd: Path, timeout: float = 240) -> Finished:
     """Run `graftkit` as a user does, its output piped."""
     words = tuple(str(arg) for arg in args)
-    done = subprocess.run(
-        [GRAFTKIT, *words], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
-    )
-    return Finished(words, done.returncode, done.stdout, done.stderr)
+    return Finished(words, *command_server.run(GRAFTKIT, words, cwd, environment(), timeout))
 
 
 class Lane:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from e2e_tools import Lane, run_cli
+from e2e_tools import Lane, run_cli, wanted
 from onnx import numpy_helper
 
 import graftkit as gk
@@ -105,8 +105,9 @@ LINES: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def lines(runs, workshop, request):
-    """What each command line of `LINES` gave."""
-    assert runs["weak"].returncode == 0, runs["weak"]
+    """What each command line of `LINES` gave, begun when all runs have ended."""
+    ended = [runs[name] for name in ("weak", *wanted(request, "run"))]
+    assert ended[0].returncode == 0, ended[0]
     _corrupt(workshop / "weak/model.onnx", workshop / "corrupted.onnx", site="4")
     _change_source(workshop)
     texts = [mark for item in request.session.items for mark in item.iter_markers("lines")]
