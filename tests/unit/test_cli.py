@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import click
 import pytest
 import torch
@@ -150,3 +153,25 @@ def test_piped_output_asks_for_no_steps(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     with Watcher() as observer:
         assert observer.on_step is None
+
+
+def test_a_refusal_does_not_wait_for_what_only_work_needs() -> None:
+    """Of a second or two each, beside the two of torch itself."""
+    heavy = (
+        "lightning",
+        "matplotlib",
+        "onnxslim",
+        "optuna",
+        "sklearn",
+        "torch._dynamo",
+        "torch_pruning",
+        "transformers",
+    )
+    script = (
+        "import sys; from graftkit.cli import main; sys.argv = ['graftkit', 'inspect', 'nowhere.pt']\n"
+        "try: main()\n"
+        f"except SystemExit as ended: print(ended.code, [name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "there is no file nowhere.pt" in done.stderr
+    assert done.stdout.split("\n")[0] == "1 []", done.stdout
