@@ -15,9 +15,9 @@ from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.target import Amount
 from graftkit.core.errors import PruningError
 from graftkit.model import GraftedModel
-from graftkit.pruning import Importance, Unit, Width
+from graftkit.pruning import Importance, Unit, Way, Width
 
-_LEAST = 0.25  # of its units each width keeps in one cut; the next may take more
+FIRST = Way(least=0.25)  # by worth for price, as far as a quarter of each width; the next cut may take more
 _TRIES = 8  # a cost that is measured takes as many looks at most
 _CLOSER = 0.98  # what a look that found too much is followed by, besides the ratio
 
@@ -31,8 +31,7 @@ def shrunk(
     importance: Importance,
     key: str,
     seed: int,
-    *,
-    least: float | None = None,
+    way: Way | None = None,
 ) -> Network:
     """A copy of the network, pruned until it costs no more than a target, not trained since.
 
@@ -44,7 +43,7 @@ def shrunk(
         importance: the measure of channels.
         key: of this cut among those of the run.
         seed: of the rows that are drawn.
-        least: the share of its units that each width keeps; None for a quarter, or less where that is not enough.
+        way: how the cut is spread; None for `FIRST`, or without its `least` where that is not enough.
 
     Raises PruningError where the target cannot be met.
     """
@@ -54,20 +53,20 @@ def shrunk(
         nonlocal model
         worth, own = lab.worths(network, importance, seed), (lab, network, cost, counted, target)
         try:
-            module, widths, model = _cut(*own, worth, _LEAST if least is None else least)
+            module, widths, model = _cut(*own, worth, way or FIRST)
         except PruningError:
-            if least is not None:
+            if way is not None:
                 raise
-            module, widths, model = _cut(*own, worth, 0.0)
+            module, widths, model = _cut(*own, worth, pruning.CHEAPEST)
         return module, widths
 
-    told = "cut" if least is None else f"cut {least:.3f}"
+    told = "cut" if way is None else f"cut {way}"
     module, widths = remembering.module(lab.journal, f"{seed} {key} {told}", network.module, cut)
     return lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs, model=model)
 
 
 def _cut(
-    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, worth: Mapping[str, Tensor], least: float
+    lab: Lab, network: Network, cost: Amount, counted: Unit, target: float, worth: Mapping[str, Tensor], way: Way
 ) -> tuple[nn.Module, tuple[Width, ...], GraftedModel]:
     """A smaller module, the widths that it has left, and its graphs; each look at too much is followed by a closer."""
     example, wanted = lab.data.example(), 0.0
@@ -75,7 +74,7 @@ def _cut(
         module = copy.deepcopy(network.module)
         prices = pruning.prices(module, example, counted)
         wanted = wanted or prices.of(module) * target / cost.given(network.model)
-        widths = pruning.cut(module, example, network.widths, worth, prices, wanted, least=least)
+        widths = pruning.cut(module, example, network.widths, worth, prices, wanted, way)
         model = lab.traced(replace(network.loaded, model=module))
         found = cost.given(model)
         if found <= target:

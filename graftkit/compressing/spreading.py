@@ -1,23 +1,22 @@
-"""How a cut is spread over the layers: by worth for price alone, or more evenly, as a short training decides."""
+"""How a cut is spread over the layers: by worth, for price or alone, or more evenly, as a short training decides."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from graftkit.compressing import remembering
 from graftkit.compressing.lab import Lab, Network
-from graftkit.compressing.shrinking import shrunk
+from graftkit.compressing.shrinking import FIRST, shrunk
 from graftkit.compressing.target import Amount
 from graftkit.core.errors import PruningError
-from graftkit.pruning import Importance, Unit
+from graftkit.pruning import Importance, Unit, Way
 
 _COUNTED = ("parameters", "macs", "size")  # a clock would take too many looks
 _TRIAL = 4  # a trial takes one epoch in so many of a step's
-# Of the share, for how much each layer keeps: about that much, or as much more as there is; the next of each where
-# rounded widths cost too much.
-_POWERS = ((1, 1.25, 1.5, 2), (0.5, 0.625, 0.75, 0.875))
+_POWERS = (1, 1.25, 1.5, 2)  # of the share, where rounded widths cost too much with the one before
 
 
 def spread(
@@ -34,9 +33,9 @@ def spread(
     """A copy of the network that costs no more than a goal, not trained since.
 
     What channels are worth is measured one by one, while a layer can ill do without many at once. So the cut that takes
-    those worth least for their price is tried beside one in which no layer gives more than the share of its units that
-    goes of the cost, and one in which all give alike. Each is trained for a short time, and the one with the least loss
-    on validation rows is taken as it was before.
+    those worth least for their price is tried beside one by worth alone, one in which no layer gives more than the
+    share of its units that goes of the cost, and one in which all give alike. Each is trained for a short time, and the
+    one with the least loss on validation rows is taken as it was before.
 
     Args:
         lab, network, cost, counted, importance, seed: as `shrunk` takes them.
@@ -50,23 +49,23 @@ def spread(
     share = goal / cost.given(network.model)
     if cost.name not in _COUNTED or share >= 1:
         return first
-    cuts = list(_distinct([first, *_evener(share, lambda least: shrunk(*own, importance, key, seed, least=least))]))
+    cuts = list(_distinct([first, *_others(share, lambda way: shrunk(*own, importance, key, seed, way))]))
     if len(cuts) == 1:
         return first
     lab.observer.on_stage(f"trying {len(cuts)} ways to spread that over the layers")
     return cuts[int(remembering.number(lab.journal, f"{seed} {key} spread", lambda: _best(lab, cuts, key, seed)))]
 
 
-def _evener(share: float, cut: Callable[[float], Network]) -> Iterator[Network]:
-    """Cuts in which each layer keeps about the share, and as much more as there is: its root, if costs go with squares.
-
-    Of three channels and seven 0.7 are two and five, and may be too dear; then a little less is kept.
-    """
-    for powers in _POWERS:
-        for power in powers:
-            with suppress(PruningError):
-                yield cut(share**power)
-                break
+def _others(share: float, cut: Callable[[Way], Network]) -> Iterator[Network]:
+    """The cuts beside the first, as far as they can be made."""
+    with suppress(PruningError):
+        yield cut(replace(FIRST, priced=False))
+    for power in _POWERS:
+        with suppress(PruningError):
+            yield cut(Way(least=share**power))
+            break
+    with suppress(PruningError):
+        yield cut(Way(even=True))
 
 
 def _distinct(cuts: Iterable[Network]) -> Iterator[Network]:

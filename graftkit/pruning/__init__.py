@@ -1,6 +1,6 @@
 """Structured pruning of a live module: which widths can shrink, what channels are worth, and how they are taken out."""
 
-from graftkit.pruning.cutting import cut, keep, worths
+from graftkit.pruning.cutting import CHEAPEST, Way, cut, keep, worths
 from graftkit.pruning.finding import widths
 from graftkit.pruning.graph import Channels, library
 from graftkit.pruning.importances import IMPORTANCES, Importance
@@ -9,6 +9,7 @@ from graftkit.pruning.shapes import Shapes, apply, proved, shapes_of
 from graftkit.pruning.widths import Change, Kept, Width
 
 __all__ = [
+    "CHEAPEST",
     "IMPORTANCES",
     "Change",
     "Channels",
@@ -17,6 +18,7 @@ __all__ = [
     "Prices",
     "Shapes",
     "Unit",
+    "Way",
     "Width",
     "apply",
     "cut",

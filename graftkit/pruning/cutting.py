@@ -1,4 +1,4 @@
-"""Takes channels out of a live module until it is as small as asked, those worth least for their price first."""
+"""Takes channels out of a live module until it is as small as asked, by worth for price, by worth, or evenly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,26 @@ from graftkit.pruning.widths import Width
 _SPARE = 0.01  # of the target: less is not worth another look for what still fits
 _REFILLS = 8  # units that come back at most
 _LOOKS = 4  # widths that are tried for each, as prices of grouped layers are but about right
+_HALVINGS = 7  # of the share that all widths keep alike
 _GAP = 0.5  # of what has to go, at most, between two looks at prices, which change as channels go
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a cut is spread over the widths.
+
+    Attributes:
+        least: the share of its units that each width keeps; one unit stays in any case.
+        priced: whether units leave by worth for price, and not by worth alone.
+        even: each width keeps about the same share instead, the largest with which the target is met.
+    """
+
+    least: float = 0.0
+    priced: bool = True
+    even: bool = False
+
+
+CHEAPEST = Way()
 
 
 @dataclass
@@ -57,8 +76,7 @@ def cut(
     worth: Mapping[str, Tensor],
     prices: Prices,
     target: float,
-    *,
-    least: float = 0.0,
+    way: Way = CHEAPEST,
 ) -> tuple[Width, ...]:
     """Take units out of a module, in place, until it costs no more than a target; the widths that are left.
 
@@ -71,15 +89,15 @@ def cut(
         worth: of each unit, by the width's name.
         prices: what is counted.
         target: in the unit of the prices.
-        least: the share of its units that each width keeps; one unit stays in any case.
+        way: how the cut is spread.
 
     Raises PruningError where the target cannot be met, with the smallest that can; the module is as it was.
     """
     left = _Look.at(copied(module), example, widths, worth)
-    floor = {width.name: max(1, round(least * len(width.units))) for width in widths}
+    floor = _floor(widths, _evenest(module, example, widths, worth, prices, target) if way.even else way.least)
     while (gap := prices.of(left.channels.module) - target) > 0:
         left.price(prices)
-        chosen = _cheapest(left.lots, floor, gap)
+        chosen = _cheapest(left.lots, floor, gap, priced=way.priced)
         if not chosen:
             raise PruningError(
                 f"{prices.of(left.channels.module):,.0f} {prices.unit} is the smallest that pruning reaches, and"
@@ -88,7 +106,7 @@ def cut(
         for lot, units in chosen:
             lot.take(left.channels, units)
     for _ in range(_REFILLS):
-        fuller = _fuller(left, module, prices, target)
+        fuller = _fuller(left, module, prices, target, priced=way.priced)
         if fuller is None:
             break
         left = fuller
@@ -130,8 +148,31 @@ class _Look:
                 lot.take(self.channels, gone)
 
 
-def _fuller(left: _Look, module: nn.Module, prices: Prices, target: float) -> _Look | None:
-    """The cut with one unit more, of those that fit the one that is worth most for its price; None where none does."""
+def _floor(widths: Sequence[Width], share: float) -> dict[str, int]:
+    """How many units each width keeps of a share of them."""
+    return {width.name: max(1, round(share * len(width.units))) for width in widths}
+
+
+def _evenest(
+    module: nn.Module,
+    example: Any,
+    widths: Sequence[Width],
+    worth: Mapping[str, Tensor],
+    prices: Prices,
+    target: float,
+) -> float:
+    """The largest share that all widths can keep, as rounded units of them."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        look, floor = _Look.at(copied(module), example, widths, worth), _floor(widths, share)
+        look.keep({name: worth[name].argsort(descending=True)[:count].tolist() for name, count in floor.items()})
+        low, high = (share, high) if prices.of(look.channels.module) <= target else (low, share)
+    return low
+
+
+def _fuller(left: _Look, module: nn.Module, prices: Prices, target: float, *, priced: bool) -> _Look | None:
+    """The cut with one unit more, of those that fit the first in the order of the way; None where none does."""
     spare = target - prices.of(left.channels.module)
     if spare <= _SPARE * target:
         return None
@@ -143,7 +184,7 @@ def _fuller(left: _Look, module: nn.Module, prices: Prices, target: float) -> _L
         ]
         if gone and lot.price <= spare:
             worth, unit = max(gone)
-            offers.append((worth / max(lot.price, 1e-9), lot.width.name, unit))
+            offers.append((_rank(worth, lot.price, priced), lot.width.name, unit))
     for _, name, unit in sorted(offers, reverse=True)[:_LOOKS]:
         fuller = _Look.at(copied(module), left.channels.example, [lot.width for lot in left.lots],
                           {lot.width.name: lot.worth for lot in left.lots})  # fmt: skip
@@ -153,10 +194,16 @@ def _fuller(left: _Look, module: nn.Module, prices: Prices, target: float) -> _L
     return None
 
 
-def _cheapest(lots: Sequence[_Lot], floor: Mapping[str, int], gap: float) -> list[tuple[_Lot, list[int]]]:
-    """The units that are worth least for their price, as many as fill a part of the gap."""
+def _rank(worth: float, price: float, priced: bool) -> float:
+    return worth / max(price, 1e-9) if priced else worth
+
+
+def _cheapest(
+    lots: Sequence[_Lot], floor: Mapping[str, int], gap: float, *, priced: bool
+) -> list[tuple[_Lot, list[int]]]:
+    """The units that are worth least (for their price), as many as fill a part of the gap."""
     offers = sorted(
-        (float(lot.worth[unit]) / max(lot.price, 1e-9), number, unit)
+        (_rank(float(lot.worth[unit]), lot.price, priced), number, unit)
         for number, lot in enumerate(lots)
         for unit in lot.units
     )

@@ -24,7 +24,7 @@ from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.shrinking import shrunk
 from graftkit.compressing.sizes import FRONT, Descent, Reached, knee
-from graftkit.compressing.spreading import _evener, spread
+from graftkit.compressing.spreading import _others, spread
 from graftkit.contracts import Data, LoadedModel, Observer, SourceRequest
 from graftkit.core.compressions import CompressionReport, ContestRecord, NetworkRecord, SizeRecord
 from graftkit.core.errors import PlanError, PruningError, RuntimeMissingError, SourceError
@@ -286,7 +286,7 @@ def test_a_cut_is_spread_as_a_short_training_decides() -> None:
     stages: list[str] = []
     where.observer = Observer(on_stage=stages.append)
     alone = shrunk(where, given, cost, "parameters", goal, first_order, "a", 0)
-    even = shrunk(where, given, cost, "parameters", goal, first_order, "a", 0, least=0.45)
+    even = shrunk(where, given, cost, "parameters", goal, first_order, "a", 0, pruning.Way(least=0.45))
     chosen = spread(where, given, cost, "parameters", goal, first_order, "x", "step", 0)
     assert [len(w.units) for w in alone.widths] != [len(w.units) for w in even.widths]
     assert any("ways to spread that over the layers" in text for text in stages)
@@ -302,13 +302,14 @@ def test_a_cut_is_spread_as_a_short_training_decides() -> None:
 
 
 def test_where_rounded_widths_are_too_dear_each_layer_keeps_a_little_less() -> None:
-    def cut(least: float) -> float:
-        if least > 0.6:
+    def cut(way: pruning.Way) -> pruning.Way:
+        if way.least > 0.6 or not way.priced:
             raise PruningError("too dear")
-        return least
+        return way
 
-    assert list(_evener(0.7, cut)) == [0.7**1.5]
-    assert list(_evener(0.5, cut)) == [0.5, 0.5**0.75]
+    even = pruning.Way(even=True)
+    assert list(_others(0.7, cut)) == [pruning.Way(least=0.7**1.5), even]
+    assert list(_others(0.5, cut)) == [pruning.Way(least=0.5), even]
 
 
 def test_nothing_is_spread_where_nothing_goes_or_a_clock_counts() -> None:

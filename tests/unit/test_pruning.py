@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graftkit.core.errors import PruningError, RunError
-from graftkit.pruning import IMPORTANCES, Channels, Shapes, apply, cut, prices, proved, shapes_of, widths, worths
+from graftkit.pruning import IMPORTANCES, Channels, Shapes, Way, apply, cut, prices, proved, shapes_of, widths, worths
 
 
 class Residual(nn.Module):
@@ -163,6 +163,27 @@ def test_what_still_fits_comes_back() -> None:
     with pytest.raises(PruningError, match="is the smallest that pruning reaches"):
         cut(net, example, left, {"0": torch.ones(4), "2": torch.ones(2)}, prices(net, example, "parameters"), 20.0)
     assert net[2].weight.shape == (2, 4)  # as it was
+
+
+def test_a_cut_may_go_by_worth_alone_or_leave_each_layer_alike() -> None:
+    """Twelve units that are cheap, and five that are dear; with a share of 0.71 there are nine and four, and 285."""
+    net = seeded(lambda: nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 40)))
+    example = torch.randn(2, 4)
+    found, _ = widths(net, example)
+    worth = {"0": torch.linspace(1, 2, 12), "2": torch.linspace(3, 4, 5)}  # by worth the first's, by price the second's
+
+    def kept(way: Way, target: float) -> tuple[int, ...]:
+        small = copy.deepcopy(net)
+        left = cut(small, example, found, worth, prices(small, example, "parameters"), target, way)
+        assert prices(small, example, "parameters").of(small) <= target
+        return tuple(len(width.units) for width in left)
+
+    assert kept(Way(), 285.0) == (12, 3) and kept(Way(priced=False), 285.0) == (4, 5)
+    assert kept(Way(even=True), 285.0) == (9, 4) and kept(Way(even=True), 284.0) == (8, 4)
+    assert kept(Way(even=True), 365.0) == (12, 5)  # all of it fits
+    assert kept(Way(least=0.7), 285.0) == (9, 4)
+    with pytest.raises(PruningError, match="303 parameters is the smallest"):
+        kept(Way(least=0.9), 285.0)
 
 
 @given(
