@@ -88,7 +88,8 @@ front: data .venv/.installed-test
 	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md \
 		--plot docs/$@.svg
 half: data .venv/.installed-test
-	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --cifar $(DATA)/cifar10_part.npz \
+		--nets transformer 'resnet18, pooled' --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 robustness: data
 	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
