@@ -73,7 +73,6 @@ def bench(
     from graftkit.cli.progress import Watcher
     from graftkit.core.atomic import write_text
     from graftkit.core.errors import RunError
-    from graftkit.reporting.bench_picture import bench_svg
     from graftkit.reporting.benches import bench_table
 
     meter = Meter() if energy else None
@@ -96,6 +95,8 @@ def bench(
             on_stage=observer.on_stage,
         )
     if plot is not None:
+        from graftkit.reporting.bench_picture import bench_svg  # matplotlib takes a second to import
+
         write_text(plot, bench_svg(report))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))

@@ -31,7 +31,7 @@ def shrunk(
     importance: Importance,
     key: str,
     seed: int,
-    way: Way | None = None,
+    way: Way = FIRST,
 ) -> Network:
     """A copy of the network, pruned until it costs no more than a target, not trained since.
 
@@ -43,7 +43,7 @@ def shrunk(
         importance: the measure of channels.
         key: of this cut among those of the run.
         seed: of the rows that are drawn.
-        way: how the cut is spread; None for `FIRST`, or without its `least` where that is not enough.
+        way: how the cut is spread; where a quarter of each width is too much, as in `FIRST`, less is kept.
 
     Raises PruningError where the target cannot be met.
     """
@@ -53,14 +53,14 @@ def shrunk(
         nonlocal model
         worth, own = lab.worths(network, importance, seed), (lab, network, cost, counted, target)
         try:
-            module, widths, model = _cut(*own, worth, way or FIRST)
+            module, widths, model = _cut(*own, worth, way)
         except PruningError:
-            if way is not None:
+            if way.even or way.least != FIRST.least:
                 raise
-            module, widths, model = _cut(*own, worth, pruning.CHEAPEST)
+            module, widths, model = _cut(*own, worth, replace(way, least=0.0))
         return module, widths
 
-    told = "cut" if way is None else f"cut {way}"
+    told = f"cut {'evenly' if way.even else f'{way.least:.3f}'}{'' if way.priced else ' by worth'}"
     module, widths = remembering.module(lab.journal, f"{seed} {key} {told}", network.module, cut)
     return lab.network(replace(network.loaded, model=module), widths, epochs=network.epochs, model=model)
 

@@ -53,7 +53,7 @@ def spread(
     if len(cuts) == 1:
         return first
     lab.observer.on_stage(f"trying {len(cuts)} ways to spread that over the layers")
-    return cuts[int(remembering.number(lab.journal, f"{seed} {key} spread", lambda: _best(lab, cuts, key, seed)))]
+    return cuts[int(remembering.number(lab.journal, f"{seed} {key} chosen way", lambda: _best(lab, cuts, key, seed)))]
 
 
 def _others(share: float, cut: Callable[[Way], Network]) -> Iterator[Network]:
@@ -81,9 +81,10 @@ def _distinct(cuts: Iterable[Network]) -> Iterator[Network]:
 def _best(lab: Lab, cuts: Sequence[Network], key: str, seed: int) -> int:
     """Which loses least on validation rows after a short training; all are as they were before."""
     losses = []
-    for number, cut in enumerate(cuts):
+    for cut in cuts:
         before = cut.model.snapshot()
-        lab.trained(cut, f"{key} way {number}", "trial", (max(1, lab.settings.epochs // _TRIAL),), seed)
+        shape = "-".join(str(len(width.units)) for width in cut.widths)
+        lab.trained(cut, f"{key} as {shape}", "trial", (max(1, lab.settings.epochs // _TRIAL),), seed)
         losses.append(lab.loss(cut.model))
         cut.model.restore(before)
     return min(range(len(cuts)), key=lambda number: (math.isnan(losses[number]), losses[number]))

@@ -22,7 +22,6 @@ from graftkit.evaluating.few import Study
 from graftkit.evaluating.networks import Opened, opened
 from graftkit.fitting import FolderJournal
 from graftkit.planning import parameter_limit
-from graftkit.reporting.evaluation_picture import evaluation_svg
 from graftkit.request import Request
 from graftkit.run_folder import EVALUATION, EVALUATION_PICTURE, REQUEST, RunFolder
 
@@ -76,6 +75,8 @@ def evaluate(asked: Asked, observer: Observer, *, trust: bool = False, allow: tu
 
 def _written(folder: RunFolder, report: EvaluationReport) -> EvaluationReport:
     """The report with what an earlier one found of what it lacks, once both files are there."""
+    from graftkit.reporting.evaluation_picture import evaluation_svg  # matplotlib takes a second to import
+
     report = report.with_what_is_missing(_earlier(folder) or report)
     folder.write_json(EVALUATION, report.to_json())
     folder.write_text(EVALUATION_PICTURE, evaluation_svg(report))

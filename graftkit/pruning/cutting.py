@@ -30,7 +30,7 @@ class Way:
     Attributes:
         least: the share of its units that each width keeps; one unit stays in any case.
         priced: whether units leave by worth for price, and not by worth alone.
-        even: each width keeps about the same share instead, the largest with which the target is met.
+        even: each width keeps at least the same share, the largest that meets the target, whatever `least` says.
     """
 
     least: float = 0.0
@@ -80,7 +80,8 @@ def cut(
 ) -> tuple[Width, ...]:
     """Take units out of a module, in place, until it costs no more than a target; the widths that are left.
 
-    What leaves last may be dear, and leave room; then units come back that are worth most for their price and fit.
+    What leaves last may be dear, and leave room; then units come back that fit, those first that are worth most (for
+    their price).
 
     Args:
         module: with the widths as they are.
@@ -94,7 +95,7 @@ def cut(
     Raises PruningError where the target cannot be met, with the smallest that can; the module is as it was.
     """
     left = _Look.at(copied(module), example, widths, worth)
-    floor = _floor(widths, _evenest(module, example, widths, worth, prices, target) if way.even else way.least)
+    floor = _floor(widths, _evenest(module, example, widths, prices, target) if way.even else way.least)
     while (gap := prices.of(left.channels.module) - target) > 0:
         left.price(prices)
         chosen = _cheapest(left.lots, floor, gap, priced=way.priced)
@@ -153,21 +154,13 @@ def _floor(widths: Sequence[Width], share: float) -> dict[str, int]:
     return {width.name: max(1, round(share * len(width.units))) for width in widths}
 
 
-def _evenest(
-    module: nn.Module,
-    example: Any,
-    widths: Sequence[Width],
-    worth: Mapping[str, Tensor],
-    prices: Prices,
-    target: float,
-) -> float:
+def _evenest(module: nn.Module, example: Any, widths: Sequence[Width], prices: Prices, target: float) -> float:
     """The largest share that all widths can keep, as rounded units of them."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
-        share = (low + high) / 2
-        look, floor = _Look.at(copied(module), example, widths, worth), _floor(widths, share)
-        look.keep({name: worth[name].argsort(descending=True)[:count].tolist() for name, count in floor.items()})
-        low, high = (share, high) if prices.of(look.channels.module) <= target else (low, share)
+        share, tried = (low + high) / 2, copied(module)
+        keep(tried, example, widths, {name: range(count) for name, count in _floor(widths, share).items()})
+        low, high = (share, high) if prices.of(tried) <= target else (low, share)
     return low
 
 

@@ -33,16 +33,22 @@ class Archive:
         return head.startswith(ZIP_MAGIC) and "archive_format" in zip_members(Path(request.spec))
 
     def load(self, request: SourceRequest) -> LoadedModel:
-        from torch.export.pt2_archive._package import load_pt2  # takes seconds
-
         path = Path(request.spec)
         with path.open("rb") as file:
-            program = (_load_trusted if request.trust else _load_untrusted)(file, path, load_pt2)
+            if not request.trust:
+                _check(file, path)
+            # It takes seconds to import, and may not be looked for in a user's folder.
+            from torch.export.pt2_archive._package import load_pt2
+
+            own = importable(path.resolve().parent, Path.cwd()) if request.trust else _no_full_unpickling()
+            with own:
+                program = _program(file, path, load_pt2)
         provenance = {"path": request.spec, "format": self.name, "sha256": sha256_of(path), "trust": request.trust}
         return LoadedModel(program, provenance, path.stem)
 
 
-def _load_untrusted(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgram:
+def _check(file: IO[bytes], path: Path) -> None:
+    """Refuse what would run code or fill the memory. Raises SourceError."""
     members = zip_members(path)
     refuse_bomb(path.stat().st_size, members, where=str(path))
     try:
@@ -50,13 +56,6 @@ def _load_untrusted(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgr
         check_archive(reader, record_sizes(reader, members), str(path))
     except READER_ERRORS as error:
         raise SourceError(f"{path} is damaged; copy or download it again") from error
-    with _no_full_unpickling():
-        return _program(file, path, read)
-
-
-def _load_trusted(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgram:
-    with importable(path.resolve().parent, Path.cwd()):
-        return _program(file, path, read)
 
 
 def _program(file: IO[bytes], path: Path, read: _Reader) -> ExportedProgram:

@@ -17,7 +17,6 @@ from graftkit.core.errors import BusyError, RunError, TrainingError
 from graftkit.core.search import Space
 from graftkit.core.trials import SweepReport, TrialRecord
 from graftkit.reopening import input_shape
-from graftkit.reporting.front_picture import front_svg
 from graftkit.request import identity
 from graftkit.run_folder import METRICS, SOURCE, RunFolder
 from graftkit.sweeping import storage
@@ -184,6 +183,8 @@ class _Worker:
             return
         write_text(self.asked.out / RECORDS, json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
         if any(report.points(grafted=grafted) for grafted in (True, False)):
+            from graftkit.reporting.front_picture import front_svg  # matplotlib takes a second to import
+
             write_text(self.asked.out / FRONT, front_svg(report) + "\n")
         self.written = report
 

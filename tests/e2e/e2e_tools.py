@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -11,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import command_server
 import numpy as np
 import onnx
 import pytest
 import torch
+from command_server import CommandServer
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
@@ -49,10 +51,21 @@ def environment() -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k not in dropped}, "OMP_NUM_THREADS": "1"}
 
 
-def run_cli(*args: object, cwd: Path, timeout: float = 240) -> Finished:
-    """Run `graftkit` as a user does, its output piped."""
+@functools.cache
+def command_server() -> CommandServer:
+    """Begun by the fixture `commands`, before any thread asks."""
+    return CommandServer(environment())
+
+
+def run_cli(*args: object, cwd: Path, timeout: float = 240, forked: bool = True) -> Finished:
+    """Run `graftkit` as a user does, its output in files; in a process of its own if it may not be `forked`."""
     words = tuple(str(arg) for arg in args)
-    return Finished(words, *command_server.run(GRAFTKIT, words, cwd, environment(), timeout))
+    if forked:
+        return Finished(words, *command_server().run(GRAFTKIT, words, cwd, environment(), timeout))
+    done = subprocess.run(
+        [GRAFTKIT, *words], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+    return Finished(words, done.returncode, done.stdout, done.stderr)
 
 
 class Lane:

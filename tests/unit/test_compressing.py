@@ -303,13 +303,45 @@ def test_a_cut_is_spread_as_a_short_training_decides() -> None:
 
 def test_where_rounded_widths_are_too_dear_each_layer_keeps_a_little_less() -> None:
     def cut(way: pruning.Way) -> pruning.Way:
-        if way.least > 0.6 or not way.priced:
+        if way.least > 0.6:
             raise PruningError("too dear")
         return way
 
-    even = pruning.Way(even=True)
-    assert list(_others(0.7, cut)) == [pruning.Way(least=0.7**1.5), even]
-    assert list(_others(0.5, cut)) == [pruning.Way(least=0.5), even]
+    worth, even = pruning.Way(least=0.25, priced=False), pruning.Way(even=True)
+    assert list(_others(0.7, cut)) == [worth, pruning.Way(least=0.7**1.5), even]
+    assert list(_others(0.5, cut)) == [worth, pruning.Way(least=0.5), even]
+
+
+def test_less_than_a_quarter_is_cut_by_worth_too() -> None:
+    where, cost = lab(), COSTS["parameters"]()
+    given, first_order = narrow(where), pruning.IMPORTANCES.find("first-order")
+    ways = pruning.Way(least=0.25), pruning.Way(least=0.25, priced=False)
+    goal = 0.1 * given.measured.parameters
+    cuts = [shrunk(where, given, cost, "parameters", goal, first_order, "a", 0, way) for way in ways]
+    assert all(cut.measured.parameters <= goal for cut in cuts)
+
+
+def test_each_way_to_cut_is_remembered_by_itself(tmp_path: Path) -> None:
+    cost, first_order = COSTS["parameters"](), pruning.IMPORTANCES.find("first-order")
+    ways = (
+        pruning.Way(least=0.25),
+        pruning.Way(least=0.25, priced=False),
+        pruning.Way(least=0.45),
+        pruning.Way(even=True),
+    )
+    where = lab()
+    given = narrow(where)
+    goal = 0.3 * given.measured.parameters
+
+    def cuts(journal: Journal) -> list[tuple[int, ...]]:
+        where.journal = journal
+        made = [shrunk(where, given, cost, "parameters", goal, first_order, "a", 0, way) for way in ways]
+        return [tuple(len(width.units) for width in one.widths) for one in made]
+
+    plain = cuts(Journal())
+    assert len(set(plain)) > 1
+    folder = FolderJournal(tmp_path / "progress", lambda line: pytest.fail(line))
+    assert cuts(folder) == plain and cuts(folder) == plain
 
 
 def test_nothing_is_spread_where_nothing_goes_or_a_clock_counts() -> None:

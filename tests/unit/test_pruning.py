@@ -180,10 +180,25 @@ def test_a_cut_may_go_by_worth_alone_or_leave_each_layer_alike() -> None:
 
     assert kept(Way(), 285.0) == (12, 3) and kept(Way(priced=False), 285.0) == (4, 5)
     assert kept(Way(even=True), 285.0) == (9, 4) and kept(Way(even=True), 284.0) == (8, 4)
-    assert kept(Way(even=True), 365.0) == (12, 5)  # all of it fits
+    assert kept(Way(even=True), 364.0) == (11, 5)
     assert kept(Way(least=0.7), 285.0) == (9, 4)
     with pytest.raises(PruningError, match="303 parameters is the smallest"):
         kept(Way(least=0.9), 285.0)
+
+
+def test_by_worth_alone_units_come_back_by_worth_too() -> None:
+    """Room is left for a unit of the first, worth 2.9 and dear, or for one of the second, worth 2.8 and cheap."""
+    layers = (nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 20))
+    net = seeded(lambda: nn.Sequential(*layers))
+    example = torch.randn(2, 2)
+    found, _ = widths(net, example)
+    worth = {
+        "0": torch.tensor([2.9, 1.3, 7.2, 7.3]),
+        "2": torch.tensor([7.7, 2.8, 3.9]),
+        "4": torch.tensor([2.3, 5.1, 3.0]),
+    }
+    left = cut(net, example, found, worth, prices(net, example, "parameters"), 63.0, Way(priced=False))  # of 119
+    assert [len(width.units) for width in left] == [3, 2, 1]
 
 
 @given(
