@@ -1,7 +1,7 @@
 """Half the multiply-adds: a ResNet-18 on 32x32 images and a transformer of four layers on spoken digits, compressed.
 
 Runs what is not yet in --raw, a line a network, and writes the table from what is there. The ResNet wants a GPU; with
-the stem that it has for large images ("resnet18, pooled") and 10,000 images a core takes an hour and a half a seed.
+the stem that it has for large images ("resnet18, pooled") and 10,000 images a core takes about two hours a seed.
 """
 
 from __future__ import annotations
