@@ -55,7 +55,7 @@ def shrunk(
         try:
             module, widths, model = _cut(*own, worth, way)
         except PruningError:
-            if way.even or way.least != FIRST.least:
+            if way.least != FIRST.least:
                 raise
             module, widths, model = _cut(*own, worth, replace(way, least=0.0))
         return module, widths
