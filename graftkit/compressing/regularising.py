@@ -35,7 +35,7 @@ def chosen_recipe(lab: Lab, asked: Asked, given: Network, target: Target, amount
         own = replace(recipe, weight_decay=times * recipe.weight_decay, sparsity=sparsity)
         lab.settings = replace(settings, recipe=own)
         smaller = shrunk(lab, given, target.cost, target.counted, share * amount, importance, f"recipe {number}", seed)
-        tried = lab.trained(smaller, f"recipe {number}", "trial", (settings.epochs,), seed)
+        tried = lab.trained(smaller, f"recipe {number}", "short trial", (settings.epochs,), seed)
         scores.append((tried.measured.validation, -number, own))
     lab.settings = settings
     return max(scores, key=lambda one: one[:2])[2]

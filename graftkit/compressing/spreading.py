@@ -84,7 +84,7 @@ def _best(lab: Lab, cuts: Sequence[Network], key: str, seed: int) -> int:
     for cut in cuts:
         before = cut.model.snapshot()
         shape = "-".join(str(len(width.units)) for width in cut.widths)
-        lab.trained(cut, f"{key} as {shape}", "trial", (max(1, lab.settings.epochs // _TRIAL),), seed)
+        lab.trained(cut, f"{key} as {shape}", "short trial", (max(1, lab.settings.epochs // _TRIAL),), seed)
         losses.append(lab.loss(cut.model))
         cut.model.restore(before)
     return min(range(len(cuts)), key=lambda number: (math.isnan(losses[number]), losses[number]))
