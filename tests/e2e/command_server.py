@@ -130,7 +130,8 @@ def become(request: Mapping[str, Any]) -> None:
 def main() -> None:
     """Import, then answer."""
     for name in PRELOADED:
-        import_module(name)
+        with suppress(ModuleNotFoundError):  # an extra that is not installed
+            import_module(name)
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
         become(request)
