@@ -128,10 +128,15 @@ def become(request: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Import, then answer."""
+    """Import, write one file, which imports more, then answer."""
     for name in PRELOADED:
         with suppress(ModuleNotFoundError):  # an extra that is not installed
             import_module(name)
+    with suppress(ModuleNotFoundError):
+        import_module("tqdm").tqdm.monitor_interval = 0  # no thread of its own: this process is forked
+    torch, api = sys.modules["torch"], sys.modules["graftkit.api"]
+    with torch.random.fork_rng():
+        api.to_onnx(api.graft(api.trace(torch.nn.ReLU(), torch.zeros(2, 1))))
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
         become(request)

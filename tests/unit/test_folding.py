@@ -16,6 +16,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.onnx._internal.exporter import _registration
 
 from graftkit import api, folding, surgery, tracing
 from graftkit.core.errors import ExportError, MismatchError
@@ -160,6 +161,17 @@ def test_the_opset_asked_is_the_opset_written(small: GraftedModel, opset: int) -
 def test_other_opsets_are_refused(model: GraftedModel, opset: int) -> None:
     with pytest.raises(ExportError, match=f"opset {opset} is not offered; choose 17 to 25"):
         api.to_onnx(model, opset=opset)
+
+
+def test_what_the_exporter_can_write_is_listed_once_and_nothing_of_it_stays_changed(
+    small: GraftedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = _registration.onnxscript_apis
+    before, listed = api.to_onnx(small), exporter.get_torchlib_ops
+    calls: list[int] = []
+    monkeypatch.setattr(exporter._module, "get_torchlib_ops", lambda: calls.append(1) or listed())
+    assert api.to_onnx(small) == api.to_onnx(small) == before and calls == [1]
+    assert "get_torchlib_ops" not in vars(exporter)
 
 
 def test_a_dendrite_at_zero_costs_nothing_in_the_file() -> None:
