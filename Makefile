@@ -60,9 +60,9 @@ WORKERS ?= 2
 FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
 ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
-bench: speech voices cifar mnist digits compress adapt worse pruning front half robustness ## rerun the comparisons of docs/frontier.md and more (days)
+bench: speech voices cifar mnist digits compress adapt worse pruning front half floor robustness ## rerun the comparisons of docs/frontier.md and more (days)
 
-.PHONY: speech voices cifar mnist digits compress adapt worse pruning front half robustness data
+.PHONY: speech voices cifar mnist digits compress adapt worse pruning front half floor robustness data
 speech: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
 voices: data
@@ -90,6 +90,8 @@ front: data .venv/.installed-test
 half: data .venv/.installed-test
 	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --cifar $(DATA)/cifar10_part.npz \
 		--nets transformer 'resnet18, pooled' --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+floor: data
+	$(BIN)/python -W ignore benchmarks/$@.py > runs/bench/$@.md
 robustness: data
 	$(BIN)/python -W ignore benchmarks/$@.py --fsdd $(DATA)/fsdd.npz --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 

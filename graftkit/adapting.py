@@ -30,7 +30,7 @@ def save_run(run: Path, out: Path, *, trust: bool = False, allow: tuple[str, ...
         raise RunError(f"{run} is not a run's folder")
     folder = RunFolder(run)
     if not folder.read_plan().grafts:
-        raise RunError(f"{run} ships the model as it was given, without dendrites, so there are none to save")
+        raise RunError(f"{run} ships a model without dendrites, so there are none to save")
     model, _, _ = reopening.open_given(run, trust=trust, allow=allow)
     given, before = base_sha256(model), _base(model)
     reopening.put_back(model, run)

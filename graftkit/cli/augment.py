@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from graftkit.cli import options, processes
+from graftkit.cli.numbers import Number
 from graftkit.cli.stopping import stopping
 
 
@@ -36,14 +37,14 @@ from graftkit.cli.stopping import stopping
               help="Spend so much where it is worth most, as a trial of a quarter of --epochs says: parameters=+10%,"
               " macs=+5%, size=+4KB or latency=+50us.")  # fmt: skip
 @click.option("--max-parameters", metavar="LIMIT", help="Cap on growth: +20% or a number.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True,
+@click.option("--learning-rate", type=Number(0, min_open=True), default=3e-3, show_default=True,
               help="The full one of your own recipe.")  # fmt: skip
-@click.option("--shrink", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+@click.option("--shrink", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
               help="Multiply the network's weights by this before each phase, so that it learns anew: 0.3 where you"
               " have all the rows it was trained on, and epochs enough.")  # fmt: skip
 @options.batch_size
 @options.loss
-@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+@click.option("--label-smoothing", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
               help="Share of each label that goes to all classes alike; for cross_entropy.")  # fmt: skip
 @options.metric
 @click.option("--control/--no-control", default=True, help="Also spend the same epochs on the ungrafted model.")

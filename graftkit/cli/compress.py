@@ -10,6 +10,7 @@ import click
 
 from graftkit.cli import options, processes
 from graftkit.cli.augment import default_folder
+from graftkit.cli.numbers import Number
 from graftkit.cli.stopping import stopping
 
 _AFTER_SIGTERM = "if training had begun, `compress --resume RUN` goes on with it"
@@ -22,22 +23,22 @@ _AFTER_SIGTERM = "if training had begun, `compress --resume RUN` goes on with it
 @click.option("--keep", metavar="SHARE", help="Share of the parameters to keep, as 40%.  [default: 40%]")
 @click.option("--target", metavar="WHAT=SIZE",
               help="How small, instead: parameters=16430, macs=50%, size=60KB, latency=200us, memory=1MB.")  # fmt: skip
-@click.option("--max-loss", type=click.FloatRange(0), metavar="POINTS",
+@click.option("--max-loss", type=Number(0), metavar="POINTS",
               help="Find the smallest model that loses no more on validation (hundredths for R2).")  # fmt: skip
 @click.option("--front", is_flag=True, help="The whole curve: ten sizes, 100% to 5%, a file each; the knee ships.")
 @click.option("--steps", type=click.IntRange(1), default=4, show_default=True,
               help="Steps down to the target, each followed by training.")  # fmt: skip
 @click.option("--importance", type=click.Choice(["first-order", "taylor", "magnitude"]), default="first-order",
               show_default=True, help="What channels are worth.")  # fmt: skip
-@click.option("--distil", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True,
+@click.option("--distil", type=Number(0, 1, max_open=True), default=0.5, show_default=True,
               help="Share of the loss that is made of the given model's answers.")  # fmt: skip
-@click.option("--sparsity", type=click.FloatRange(0), metavar="WEIGHT",
+@click.option("--sparsity", type=Number(0), metavar="WEIGHT",
               help="L1 on scales and strengths.  [default: chosen on validation, with the weight decay]")  # fmt: skip
 @click.option("--dendrites/--no-dendrites", default=True, help="Let dendrites compete with channels.")
 @click.option("--scratch/--no-scratch", default=True,
               help="Also train a plain network of the same shape from scratch, for as long.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs of each step.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True)
+@click.option("--learning-rate", type=Number(0, min_open=True), default=3e-3, show_default=True)
 @options.batch_size
 @options.loss
 @options.metric

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftkit.cli import apart, options
+from graftkit.cli.numbers import Number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
               "  [default: fp32]")  # fmt: skip
 @click.option("--gate", is_flag=True, help="Dendrites run only for rows of whose class the network is unsure without"
               " them; written where that is measured to save time.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0), default=0.005, show_default=True,
+@click.option("--tolerance", type=Number(0), default=0.005, show_default=True,
               help="How much of the validation metric a --precision or --gate may cost, in its own unit (0.005 of"
               " accuracy is half a point); of a metric below zero, a loss with a minus, a share.")  # fmt: skip
 @options.opset

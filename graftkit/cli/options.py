@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from graftkit.cli.numbers import Number
+
 if TYPE_CHECKING:
     from graftkit.contracts import SourceRequest
 
@@ -91,7 +93,7 @@ metric: Decorator = click.option(
 )
 margin: Decorator = click.option(
     "--margin",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=1.0,
     show_default=True,
     help="Ship dendrites where they gain more than so many standard errors on validation.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graftkit.cli import options
+from graftkit.cli.numbers import Number
 
 if TYPE_CHECKING:
     from graftkit.core.runtime_checks import RuntimeCheck
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
               help="onnxruntime, reference (onnx's own evaluator), openvino, tract, mnn, ncnn, node,"
               " browser (onnxruntime-web in both), or all that are installed."
               " Repeatable.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0),
+@click.option("--tolerance", type=Number(0),
               help="How much of the validation metric a file of `export --precision` or `--gate` may cost, as there."
               "  [default: what the file says, up to 0.005]")  # fmt: skip
 @options.trust

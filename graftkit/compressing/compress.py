@@ -23,6 +23,7 @@ from graftkit.compressing.table import benched
 from graftkit.compressing.target import Target, parse_target
 from graftkit.contracts import Observer
 from graftkit.core.compressions import GIVEN, GRAFTED, PRUNED, SCRATCH, CompressionReport, NetworkRecord, SizeRecord
+from graftkit.core.errors import PruningError
 from graftkit.core.records import Inspection
 from graftkit.fitting import FolderJournal
 from graftkit.model import GraftedModel
@@ -38,7 +39,7 @@ def compress(asked: Asked, observer: Observer) -> CompressionReport:
     """Make a model smaller, and write it into a run's folder with its file, its table and its report.
 
     Raises:
-        PruningError: the target cannot be met, or nothing of the model can be pruned; then nothing ships.
+        PruningError: the target cannot be met, or nothing of the model can be pruned; then no folder is left.
         GraftkitError: before anything was trained, the folder is as it was; afterwards `resume` goes on from there.
         Interrupted: the user stopped it.
     """
@@ -48,9 +49,9 @@ def compress(asked: Asked, observer: Observer) -> CompressionReport:
         try:
             folder.write_json(REQUEST, asked.to_json())
             return _run(asked, folder, observer)
-        except BaseException:
-            if not folder.worth_keeping:
-                folder.give_up()
+        except BaseException as error:
+            if isinstance(error, PruningError) or not folder.worth_keeping:
+                folder.give_up()  # what cannot be met cannot be met when it goes on, either
             raise
 
 
@@ -67,7 +68,11 @@ def resume(
             return None
         if others := other_versions(told):
             observer.on_warning(f"{others}: the result may differ from that of a run without a break")
-        return _run(asked, folder, observer)
+        try:
+            return _run(asked, folder, observer)
+        except PruningError:
+            folder.give_up()
+            raise
 
 
 def _run(asked: Asked, folder: RunFolder, observer: Observer) -> CompressionReport:

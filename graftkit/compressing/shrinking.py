@@ -80,7 +80,13 @@ def _cut(
         if found <= target:
             return module, widths, model
         wanted = min(wanted, prices.of(module)) * max(0.5, target / found) * _CLOSER
-    raise PruningError(f"{found:,.0f} {cost.unit} is the smallest that was found, and {target:,.0f} were asked for")
+    raise PruningError(
+        f"{_amount(found)} {cost.unit} is the smallest that was found, and {_amount(target)} were asked for"
+    )
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def smallest(lab: Lab, network: Network, counted: Unit) -> Network:
@@ -101,6 +107,6 @@ def check_reachable(cost: Amount, least: Network, target: float) -> None:
     found = cost.given(least.model)
     if found > target:
         raise PruningError(
-            f"{found:,.0f} {cost.unit} is the smallest that pruning reaches, with one channel left of each layer, and"
-            f" {target:,.0f} were asked for"
+            f"{_amount(found)} {cost.unit} is the smallest that pruning reaches, with one channel left of each layer,"
+            f" and {_amount(target)} were asked for"
         )

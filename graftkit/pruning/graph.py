@@ -83,7 +83,20 @@ class Channels:
         try:
             return self._graph.get_pruning_group(layer, take, list(channels))
         except Exception as error:  # torch-pruning's own limits come as any error
-            raise PruningError(f"torch-pruning does not follow its channels: {_line(error)}") from error
+            # faults of its own say nothing of the module
+            own = isinstance(error, LookupError | TypeError | AttributeError)
+            reason = (own and self._unknown()) or _line(error)
+            raise PruningError(f"torch-pruning does not follow its channels: {reason}") from error
+
+    def _unknown(self) -> str:
+        """Which layers with weights it does not know, "" where it knows all."""
+        known = self._graph.module2node
+        others = [
+            f"{path} ({type(layer).__name__})"
+            for path, layer in self.module.named_modules()
+            if layer not in known and any(True for _ in layer.parameters(recurse=False))
+        ]
+        return f"it does not know {', '.join(others[:3])}" if others else ""
 
     def makers(self, group: Any) -> list[str]:
         """Layers whose outputs are in a group."""

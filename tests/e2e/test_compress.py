@@ -17,6 +17,7 @@ from e2e_tools import GRAFTKIT, SAMPLES, environment, run_cli
 import graftkit as gk
 
 QUICK = ("--epochs", "2", "--steps", "2", "--sparsity", "0")
+UNTRAINED = ("--epochs", "1", "--learning-rate", "1e-9", "--sparsity", "0", "--no-dendrites", "--no-scratch")
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,9 @@ def test_the_smallest_within_a_loss(folder: Path) -> None:
         (("mlp.pt", "--target", "parameters=1M"), 1, "would be no smaller"),
         (("mlp.pt", "--target", "weight=3"), 1, "unknown target"),
         (("mlp.pt", "--target", "macs=+10%"), 1, "a target is what is left"),
-        (("gru.pt", "--trust"), 1, "nothing of gru can be pruned"),
+        (("gru.pt", "--trust"), 1, "its channels: it does not know gru (GRU))"),
+        (("mlp.pt", "--max-loss", "nan"), 2, "'nan' is not a finite number"),
+        (("cnn.pt", "--max-loss", "0", *UNTRAINED), 1, "no smaller model within 0 points was found; the nearest had"),
         (("graph.onnx",), 1, "give the module"),
         (("mlp.pt", "--keep", "40%", "--target", "macs=50%"), 2, "give one"),
         (("mlp.pt", "--front", "--keep", "40%"), 2, "looks for sizes itself"),
@@ -206,7 +209,7 @@ def test_what_cannot_be_done_is_one_line(folder: Path, words: tuple[str, ...], c
     graph = folder / "graph.onnx"
     if "graph.onnx" in words and not graph.exists():
         graph.write_bytes((folder / "small" / "model.onnx").read_bytes())
-    given = [SAMPLES / word if word in ("mlp.pt", "gru.pt") else word for word in words]
+    given = [SAMPLES / word if word in ("mlp.pt", "cnn.pt", "gru.pt") else word for word in words]
     out = () if "--resume" in words or not words else ("--out", "refused")
     done = run_cli("compress", *given, *out, cwd=folder)
     assert done.returncode == code and said in done.last, done

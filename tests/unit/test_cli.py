@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftkit.cli import options
+from graftkit.cli import COMMANDS, cli, options
 from graftkit.cli.augment import _stem
 from graftkit.cli.example import example_of, shapes
 from graftkit.cli.progress import Watcher
@@ -118,6 +118,18 @@ def test_the_shared_options_make_a_request() -> None:
 def test_options_without_a_value_are_wrong_usage(words: tuple[str, ...]) -> None:
     with pytest.raises(click.UsageError):
         asked("net.pt", *words)
+
+
+def test_no_option_takes_nan_for_a_number() -> None:
+    found = {}
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option.type, click.FloatRange | click.types.FloatParamType):
+                result = CliRunner().invoke(cli, [name, option.opts[0], "nan"])
+                found[name, option.opts[0]] = result.exit_code, "'nan' is not a finite number" in result.output
+    assert len(found) > 10 and set(found.values()) == {(2, True)}, found
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from torch.utils.data import TensorDataset
 
 import graftkit as gk
 from graftkit import pruning, surgery, training
-from graftkit.compressing import Asked, compress, kept, parse_target, remembering
+from graftkit.augmenting import Interrupted
+from graftkit.compressing import Asked, compress, kept, parse_target, remembering, resume
 from graftkit.compressing.contest import contest
 from graftkit.compressing.lab import Lab, Network
 from graftkit.compressing.shrinking import shrunk
@@ -35,6 +36,8 @@ from graftkit.reporting.compressions import compression_html, compression_verdic
 from graftkit.request import Request
 from graftkit.training import Recipe, Teacher
 from graftkit.training.scales import scales
+
+SAMPLES = Path(__file__).parents[2] / "sample_models"
 
 
 class Net(nn.Module):
@@ -386,6 +389,25 @@ def test_the_smallest_within_a_loss_is_the_best_of_those_alike() -> None:
     assert descent.best_within(found) == 2
     with pytest.raises(PruningError, match=r"the nearest had 100 parameters and lost 20.00"):
         descent.best_within(found[3:])
+
+
+def test_what_cannot_be_met_leaves_no_folder_when_it_went_on_either(tmp_path: Path) -> None:
+    quick = Settings(epochs=1, batch_size=16, recipe=Recipe(learning_rate=1e-9), cycles=1)
+    request = Request(SourceRequest(str(SAMPLES / "cnn.pt")), "digits", tmp_path / "run", settings=quick)
+    asked = Asked(request, "parameters=100%", max_loss=0.0, sparsity=0.0, dendrites=False, scratch=False)
+    stages: list[str] = []
+
+    def stop(stage: str) -> None:
+        stages.append(stage)
+        if sum(stage.startswith("pruning to") for stage in stages) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        compress(asked, Observer(on_stage=stop))
+    assert (tmp_path / "run" / "checkpoint").is_dir()
+    with pytest.raises(PruningError, match="no smaller model within 0 points was found"):
+        resume(tmp_path / "run", Observer())
+    assert not list(tmp_path.iterdir())
 
 
 # ── what is told ─────────────────────────────────────────────────────────────────────────────────
