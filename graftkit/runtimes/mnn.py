@@ -15,8 +15,8 @@ from graftkit.runtimes.interpreters import Interpreter
 class Mnn:
     """MNN on the CPU in full precision; the file is converted when it is opened.
 
-    It overwrites an output that another node reads, takes GELU for its approximation by tanh, and knows whole numbers
-    of 32 bits alone.
+    It overwrites an output that another node reads, takes GELU for its approximation by tanh and any constant behind a
+    norm for its weights, and knows whole numbers of 32 bits alone.
     """
 
     name: ClassVar[str] = "mnn"

@@ -365,9 +365,8 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
 
 
 def test_every_rewrite_has_a_place_where_it_applies() -> None:
-    assert {name for name, _, _ in APPLIES.values()} | {"zero_state", "zero_padding", "neurons", "lstm_outputs"} == set(
-        REWRITES
-    )
+    elsewhere = {"zero_state", "zero_padding", "neurons", "lstm_outputs", "norms"}
+    assert {name for name, _, _ in APPLIES.values()} | elsewhere == set(REWRITES)
 
 
 @pytest.mark.parametrize("case", APPLIES)
@@ -1020,6 +1019,76 @@ def test_a_row_that_is_masked_throughout_by_large_numbers_is_as_torch_has_it() -
     inputs = -np.abs(numbers(1, 3, 5, 5))
     for model in (before, after):
         np.testing.assert_allclose(outputs_of(model, inputs)[0].sum(-1), 1, atol=1e-6)
+
+
+# ── norms that MNN would take for others ─────────────────────────────────────────────────────────
+
+
+def spelled_norm(
+    axes: Sequence[int], weight: np.ndarray, shift: np.ndarray, *, by: str = "Div", last: str = "Mul"
+) -> onnx.ModelProto:
+    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * weight + shift, [n, 3, 5, 5]."""
+    quotient = [node("Div", ["c", "s"], "q")]
+    if by != "Div":
+        inverse = node("Reciprocal", ["s"], "r") if by == "Reciprocal" else node("Div", ["one", "s"], "r")
+        quotient = [inverse, node("Mul", ["c", "r"], "q")]
+    nodes = [
+        node("ReduceMean", ["x", "axes"], "m"), node("Sub", ["x", "m"], "c"), node("Mul", ["c", "c"], "p"),
+        node("ReduceMean", ["p", "axes"], "v"), node("Add", ["v", "epsilon"], "a"), node("Sqrt", ["a"], "s"),
+        *quotient, node(last, ["q", "weight"], "w"), node("Add", ["w", "shift"], "y"),
+    ]  # fmt: skip
+    constants = {"axes": np.array(axes), "epsilon": np.float32(1e-3), "weight": weight, "shift": shift}
+    return model_of(nodes, constants | ({"one": np.float32(1)} if by == "One" else {}))
+
+
+UNUSUAL = {
+    "one factor": ([-1], np.array(0.5, np.float32), numbers(5)),
+    "one factor in a row": ([-1], numbers(1), numbers(5)),
+    "a factor a row": ([-1], numbers(5, 1), numbers(5)),
+    "a factor everywhere": ([-1], numbers(3, 5, 5), numbers(5)),
+    "a shift a row": ([-1], numbers(5), numbers(5, 1)),
+    "a factor along another axis": ([2], numbers(5), numbers(5)),
+    "a factor along one of the axes": ([2, 3], numbers(5), numbers(5)),
+    "a factor with an axis of its own": ([-1], numbers(1, 1, 1, 1, 5), numbers(5)),
+    "axes apart": ([1, 3], numbers(3, 1, 5), numbers(3, 1, 5)),
+    "axes backwards": ([2, 1], numbers(3, 5, 1), numbers(3, 5, 1)),
+}
+USUAL = {
+    "a factor a place": ([-1], numbers(5), numbers(5)),
+    "with axes of one": ([3], numbers(1, 1, 5), numbers(1, 5)),
+    "over two axes": ([2, 3], numbers(5, 5), numbers(5, 5)),
+    "over channels": ([1], numbers(3, 1, 1), numbers(3, 1, 1)),
+    "a shift of another size": ([-1], numbers(5), np.array(0.5, np.float32)),
+}
+
+
+@pytest.mark.parametrize("last", ["Mul", "Div"])
+@pytest.mark.parametrize("by", ["Div", "Reciprocal", "One"])
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_a_norm_that_mnn_takes_for_another_is_written_anew(case: str, by: str, last: str) -> None:
+    before = spelled_norm(*UNUSUAL[case], by=by, last=last)
+    after, changed = rewritten(before, "norms")
+    assert changed == 1 and rewritten(after, "norms")[1] == 0
+    inputs = numbers(2, 3, 5, 5)
+    np.testing.assert_array_equal(outputs_of(after, inputs)[0], outputs_of(before, inputs)[0])
+
+
+@pytest.mark.parametrize("by", ["Div", "Reciprocal", "One"])
+@pytest.mark.parametrize("case", USUAL)
+def test_a_norm_of_the_usual_form_is_left_to_the_runtimes(case: str, by: str) -> None:
+    before = spelled_norm(*USUAL[case], by=by)
+    after, changed = rewritten(before, "norms")
+    assert changed == 0 and operators(after) == operators(before)
+
+
+def test_a_norm_over_a_free_size_is_written_anew() -> None:
+    nodes = [
+        node("Mul", ["x", "x"], "p"), node("ReduceMean", ["p", "axes"], "v"), node("Add", ["v", "epsilon"], "a"),
+        node("Sqrt", ["a"], "s"), node("Div", ["x", "s"], "q"), node("Mul", ["q", "weight"], "y"),
+    ]  # fmt: skip
+    constants = {"axes": np.array([1]), "epsilon": np.float32(1e-3), "weight": numbers(4)}
+    assert rewritten(model_of(nodes, constants, shape=("n", "length")), "norms")[1] == 1
+    assert rewritten(model_of(nodes, constants, shape=("n", 4)), "norms")[1] == 0
 
 
 # ── zeros around what a maximum is taken of ──────────────────────────────────────────────────────

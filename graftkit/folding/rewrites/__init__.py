@@ -16,6 +16,7 @@ from graftkit.folding.rewrites.idle import drop_idle
 from graftkit.folding.rewrites.known_sizes import write_sizes
 from graftkit.folding.rewrites.lstm_outputs import name_lstm_outputs
 from graftkit.folding.rewrites.neurons import drop_neurons
+from graftkit.folding.rewrites.norms import spell_norms
 from graftkit.folding.rewrites.scale import fold_scale
 from graftkit.folding.rewrites.shared import share_equal
 from graftkit.folding.rewrites.silent import drop_silent
@@ -42,6 +43,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "neurons": drop_neurons,
     "empty_rows": drop_empty_rows,
     "gelu": spell_gelu,
+    "norms": spell_norms,
     "lstm_outputs": name_lstm_outputs,
     "zero_padding": keep_zero_padding,
 }
