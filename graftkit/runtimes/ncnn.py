@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from graftkit.core.errors import ExportError
+from graftkit.core.errors import ExportError, shown
 from graftkit.runtimes.channel import Elsewhere, opened
 from graftkit.runtimes.described import Described, Value, described
 from graftkit.runtimes.interpreters import Interpreter
 from graftkit.runtimes.pnnx import spelled
+from graftkit.runtimes.ports import first_line
 
 
 @dataclass(frozen=True)
@@ -95,4 +96,7 @@ def _of_one_row(file: Described, batch: str | None) -> Described:
                 f"ncnn does not load the file: {value.text()} has free sizes besides the rows, which it has to be given"
                 " fixed (--dynamic batch)"
             )
-    return replace(one, content=spelled(one.content))
+    try:
+        return replace(one, content=spelled(one.content))
+    except Exception as error:  # a file that holds less than it says
+        raise ExportError(f"ncnn does not load the file: {shown(first_line(error))}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx
+from onnx import helper
 
 from graftkit.runtimes.pnnx.known import Known
 
@@ -13,9 +14,12 @@ def give_width(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
     if shape is None or len(shape) != 3:
         return []
     result = node.output[0]
-    axis = known.listed(f"{result}.width", [2])
-    wide = onnx.helper.make_node("Unsqueeze", [node.input[0], axis], [f"{result}.wide"])
+    sizes = known.listed(f"{result}.wider", [*shape[:2], 1, shape[2]])
     norm = onnx.NodeProto()
     norm.CopyFrom(node)
-    norm.input[0], norm.output[0] = wide.output[0], f"{result}.normed"
-    return [wide, norm, onnx.helper.make_node("Squeeze", [norm.output[0], axis], [result])]
+    norm.input[0], norm.output[0] = f"{result}.wide", f"{result}.normed"
+    return [
+        helper.make_node("Reshape", [node.input[0], sizes], [norm.input[0]]),  # an Unsqueeze has two forms, by opset
+        norm,
+        helper.make_node("Reshape", [norm.output[0], known.listed(f"{result}.narrow", shape)], [result]),
+    ]
