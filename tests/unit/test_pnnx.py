@@ -161,6 +161,18 @@ def test_other_forms_say_the_same(form: str) -> None:
         np.testing.assert_allclose(said("onnxruntime", other, row), right, rtol=1e-5, atol=1e-6)
 
 
+def test_a_size_that_onnx_does_not_infer_is_no_axis_of_one() -> None:
+    content = reducing("ReduceMean", (1, 3), 1)
+    proto = onnx.load_model_from_string(content)
+    proto.graph.node[0].CopyFrom(helper.make_node("NonZero", ["x"], ["z"]))  # [2, as many as there are]
+    proto.graph.node.insert(1, helper.make_node("Cast", ["z"], ["r"], to=TensorProto.FLOAT))
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    other = spelled(proto.SerializeToString())
+    assert [node.op_type for node in onnx.load_model_from_string(other).graph.node].count("Unsqueeze") == 1
+    rows = positive(1, 3)
+    np.testing.assert_array_equal(said("onnxruntime", other, rows), [[0], [1]])
+
+
 def test_five_axes_are_left_where_the_third_is_not_the_outermost() -> None:
     content = heads(1, third=3)
     assert spelled(content) == content

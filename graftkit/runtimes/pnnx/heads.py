@@ -53,7 +53,7 @@ def _heads(turned: str, known: Known) -> _Heads | None:
         return None
     order = next((tuple(option.ints) for option in turn.attribute if option.name == "perm"), ())
     split = known.shapes[view.output[0]]
-    return _Heads(view.input[0], split, order) if len(split) == len(order) == 5 else None
+    return _Heads(view.input[0], split, order) if len(split) == len(order) == 5 and all(split) else None
 
 
 def _taken(node: onnx.NodeProto, known: Known) -> tuple[str, int, int] | None:
@@ -80,4 +80,4 @@ def _squeezed(cut: onnx.NodeProto | None, axis: int, known: Known) -> tuple[str,
 
 def _part(whole: str, axis: int, index: int, known: Known) -> tuple[str, int, int] | None:
     shape = known.shapes.get(whole)
-    return (whole, axis % len(shape), index % shape[axis]) if shape else None
+    return (whole, axis % len(shape), index % shape[axis]) if shape and shape[axis] else None

@@ -17,7 +17,7 @@ class Known:
     """Facts by the names of values.
 
     Attributes:
-        shapes: where all sizes are known.
+        shapes: a size that is not known is zero.
         constants: initializers, and what Constant nodes hold.
         makers: the node that makes a value.
         lists: constants that new nodes read.
@@ -58,6 +58,5 @@ class Known:
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape:
-    """Empty where a size is not known; a value without axes has none to speak of, either."""
-    sizes = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-    return sizes if all(sizes) else ()
+    """Empty where it is not known; a value without axes has none to speak of, either."""
+    return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)

@@ -11,7 +11,7 @@ from graftkit.runtimes.pnnx.known import Known
 def give_width(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
     """[rows, channels, length] as [rows, channels, 1, length], and back."""
     shape = known.shapes.get(node.input[0]) if node.op_type == "InstanceNormalization" else None
-    if shape is None or len(shape) != 3:
+    if shape is None or len(shape) != 3 or not all(shape):
         return []
     result = node.output[0]
     sizes = known.listed(f"{result}.wider", [*shape[:2], 1, shape[2]])
