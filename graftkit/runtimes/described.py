@@ -54,8 +54,15 @@ class Described:
         return [np.ascontiguousarray(given[value.name]).reshape(given[value.name].shape) for value in self.inputs]
 
     def typed(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs in the types of the file, of which some runtimes know fewer, without further axes of one element."""
-        return [_as(value, array) for value, array in zip(self.outputs, outputs, strict=True)]
+        """Outputs in the types of the file, of which some runtimes know fewer, without further axes of one element.
+
+        Raises MismatchError where one has not the shape that the file gives it.
+        """
+        found = [_as(value, array) for value, array in zip(self.outputs, outputs, strict=True)]
+        for value, array in zip(self.outputs, found, strict=True):
+            if not _has_shape(value, array):
+                raise MismatchError(f"{self.runtime} gives {shapes({value.name: array})} for {value.text()}")
+        return found
 
     def free(self) -> list[str | None]:
         """The free sizes, each once."""
@@ -121,6 +128,13 @@ def _fits(value: Value, array: np.ndarray, sizes: dict[str, int]) -> bool:
         if isinstance(wanted, int) and wanted != found:
             return False
     return True
+
+
+def _has_shape(value: Value, array: np.ndarray) -> bool:
+    """Whether its rank is the file's, and the sizes that are fixed there."""
+    pairs = zip(value.shape or (), array.shape, strict=False)
+    same = all(size == found for size, found in pairs if isinstance(size, int))
+    return value.shape is None or (len(value.shape) == array.ndim and same)
 
 
 def _as(value: Value, array: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from graftkit.core.errors import ExportError
+from graftkit.core.errors import ExportError, shown
 from graftkit.runtimes.channel import Elsewhere, opened
-from graftkit.runtimes.described import Described, Size, Value, described
+from graftkit.runtimes.described import Described, Value, described
 from graftkit.runtimes.interpreters import Interpreter
+from graftkit.runtimes.pnnx import spelled
+from graftkit.runtimes.ports import first_line
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Ncnn:
         try:
             file = described(model, self.name)
             batch = _batch(file)
-            one = replace(file, inputs=tuple(_fixed(value, batch) for value in file.inputs))
+            one = _of_one_row(file, batch)
         except Exception:
             worker.close()
             raise
@@ -85,13 +87,16 @@ def _has(value: Value, batch: str) -> bool:
     return bool(value.shape) and value.shape is not None and value.shape[0] == batch
 
 
-def _fixed(value: Value, batch: str | None) -> Value:
-    """The same for one row. Raises ExportError where another size is free."""
-    shape: tuple[Size, ...] = tuple(1 if size == batch else size for size in value.shape or ())
-    free = [size for size in shape if not isinstance(size, int)]
-    if free or value.shape is None:
-        raise ExportError(
-            f"ncnn does not load the file: {value.text()} has free sizes besides the rows, which it has to be given"
-            " fixed (--dynamic batch)"
-        )
-    return replace(value, shape=shape)
+def _of_one_row(file: Described, batch: str | None) -> Described:
+    """The file for one row, as pnnx reads it. Raises ExportError where another size is free."""
+    one = file if batch is None else file.at({batch: 1})
+    for value in one.inputs:
+        if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+            raise ExportError(
+                f"ncnn does not load the file: {value.text()} has free sizes besides the rows, which it has to be given"
+                " fixed (--dynamic batch)"
+            )
+    try:
+        return replace(one, content=spelled(one.content))
+    except Exception as error:  # a file that holds less than it says
+        raise ExportError(f"ncnn does not load the file: {shown(first_line(error))}") from error

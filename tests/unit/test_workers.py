@@ -40,6 +40,8 @@ def load(model, asked):
         if first == 14: print("nothing\nCannot do it: error 7"); raise ValueError("vague")
         if first == 15: print("the end is near", flush=True); os.kill(os.getpid(), signal.SIGKILL)
         if first == 16: time.sleep(600)
+        if first == 18: return {{"y": arrays["x"][..., 0]}}
+        if first == 19: return {{"y": arrays["x"][:, :1]}}
         if first == 17: os.write(1, b"talking"); print("talking")
         return {{"y": arrays["x"] * 2}}
     return run
@@ -116,6 +118,12 @@ def test_what_goes_wrong_is_told_and_it_goes_on(tmp_path: Path, first: float, wh
     with pytest.raises(MismatchError, match=rf"^double fails on x \[1, 2\]: {why}$"):
         double(of(first))
     np.testing.assert_array_equal(double(of(3))[0], [[6, 4]])
+
+
+@pytest.mark.parametrize(("first", "shape"), [(18, r"\[1\]"), (19, r"\[1, 1\]")])
+def test_an_output_of_another_shape_is_no_answer(tmp_path: Path, first: float, shape: str) -> None:
+    with pytest.raises(MismatchError, match=rf"^double gives y {shape} for y \[n, 2\] of float32$"):
+        session(tmp_path)(of(first))
 
 
 def test_a_worker_that_dies_is_told_and_is_no_zombie(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ from serving import Run, serve
 _SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "int16": "i16",
           "int8": "i8", "uint8": "u8"}  # fmt: skip
 _NARROW = {"int64": "int32", "float64": "float32", "bool": "int32"}  # ncnn has the second alone
+
+# Said of an axis of size one that is reduced along with another: it goes, as it has to.
+_HARMLESS = "along batch axis is not supported yet"
 
 
 def _version() -> str:
@@ -57,13 +61,25 @@ def _convert(model: Path, inputs: list[Mapping[str, Any]]) -> dict[str, int]:
         raise ImportError("pnnx is not there")
     shapes = ",".join(f"[{','.join(map(str, value['shape']))}]{_SHORT[value['dtype']]}" for value in inputs)
     program = Path(spec.origin).with_name("pnnx")
-    done = subprocess.run([program, model, f"inputshape={shapes}", "fp16=0"], check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run([program, model, f"inputshape={shapes}", "fp16=0"], check=False, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    said = done.stdout.decode(errors="replace").splitlines()
+    sys.stderr.writelines(f"{line}\n" for line in said if _HARMLESS not in line)
     if done.returncode or not Path("model.ncnn.param").is_file():
         raise ValueError(f"pnnx does not convert it (exit code {done.returncode})")
+    _reduces(Path("model.ncnn.param").read_text())
     told = Path("model_ncnn.py").read_text()
     into = re.findall(r'ex\.input\("(in\d+)".*batch_index=(\d+)', told)
     out = re.findall(r"from_numpy\((out\d+)\.numpy\(batch_index=(\d+)", told)
     return {name: int(axis) for name, axis in (*into, *out)}
+
+
+def _reduces(layers: str) -> None:
+    """Raises ValueError where pnnx wrote a reduction over no axes at all: ncnn gives its input back."""
+    for line in layers.splitlines():
+        kind, name, *rest = [*line.split(), "", ""]
+        if kind == "Reduction" and {"1=0", "-23303=0"} <= set(rest):
+            raise ValueError(f"pnnx lost the axis of a reduction, of which it makes {name}")
 
 
 def _wanted(kind: str, names: list[str]) -> list[str]:

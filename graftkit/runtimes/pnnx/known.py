@@ -1,0 +1,62 @@
+"""What is known of a file whose sizes are fixed: shapes, constants, what makes a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Facts by the names of values.
+
+    Attributes:
+        shapes: a size that is not known is zero.
+        constants: initializers, and what Constant nodes hold.
+        makers: the node that makes a value.
+        lists: constants that new nodes read.
+    """
+
+    shapes: Mapping[str, Shape]
+    constants: Mapping[str, onnx.TensorProto]
+    makers: Mapping[str, onnx.NodeProto]
+    lists: list[onnx.TensorProto] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, proto: onnx.ModelProto) -> Known:
+        """What a model says, and what onnx infers."""
+        graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+        shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        constants |= {node.output[0]: option.t for node in graph.node if node.op_type == "Constant"
+                      for option in node.attribute if option.name == "value"}  # fmt: skip
+        makers = {name: node for node in graph.node for name in node.output}
+        return cls({name: shape for name, shape in shapes.items() if shape}, constants, makers)
+
+    def numbers(self, node: onnx.NodeProto, place: int) -> list[int] | None:
+        """The whole numbers of a constant input, None where it is another."""
+        tensor = self.constants.get(node.input[place]) if place < len(node.input) else None
+        if tensor is None or tensor.data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
+            return None
+        return [int(number) for number in np.ravel(numpy_helper.to_array(tensor))]
+
+    def listed(self, name: str, numbers: Sequence[int]) -> str:
+        """The name of a constant list that new nodes can read."""
+        self.lists.append(helper.make_tensor(name, onnx.TensorProto.INT64, [len(numbers)], numbers))
+        return name
+
+    def maker(self, name: str, operator: str) -> onnx.NodeProto | None:
+        """The node that makes a value, where it is of that kind."""
+        node = self.makers.get(name)
+        return node if node is not None and node.op_type == operator else None
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape:
+    """Empty where it is not known; a value without axes has none to speak of, either."""
+    return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
