@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ def write(suite: str, found: Found, out: Path | None, plot: Path | None) -> None
     # where an arm has fewer epochs of its own, because it began half way, all choose from as many as that one
     last = min(arm.settled for runs in complete.values() for arm in runs.values())
     complete = {row: {seed: _ending(arm, last) for seed, arm in runs.items()} for row, runs in complete.items()}
-    tables = (part(complete) for part in (_table, _together, _anew, _fronts))
+    tables = (part(complete) for part in (_table, _together, _anew, _fronts, _same_size))
     text = "\n\n".join(markdown(heads, rows) for heads, rows in tables if rows)
     print(text)
     if out:
@@ -127,6 +128,26 @@ def _fronts(found: Found) -> tuple[Sequence[str], list[list[str]]]:
     return ("parameters at most", "best plain net", "best with dendrites", "dendrites − plain"), rows
 
 
+def _same_size(found: Found) -> tuple[Sequence[str], list[list[str]]]:
+    """Dendrites against plain nets of their size: a line over log parameters between the two that are next to it."""
+    plain = {_size(runs): row for row, runs in found.items() if _way(row) == "plain"}
+    rows = []
+    for row in (row for row in found if _way(row) in GRAFTED):
+        size = _size(found[row])
+        low, high = (max((n for n in plain if n <= size), default=0), min((n for n in plain if n > size), default=0))
+        if not (low and high):
+            continue
+        part = math.log(size / low) / math.log(high / low)
+        seeds = sorted(set(found[row]) & set(found[plain[low]]) & set(found[plain[high]]))
+        if not seeds:
+            continue
+        ours, smaller, larger = (_numbers(found[name], 1, seeds) for name in (row, plain[low], plain[high]))
+        gains = [a - (1 - part) * b - part * c for a, b, c in zip(ours, smaller, larger, strict=True)]
+        rows.append([row, f"{size:,}", f"{plain[low]} ({low:,}), {plain[high]} ({high:,})", str(len(seeds)),
+                     shown(gains, sign=True)])  # fmt: skip
+    return ("at equal size", "parameters", "on the line between", "runs", "test − plain"), rows
+
+
 def _plot(suite: str, found: Found, path: Path) -> None:
     import matplotlib
 
@@ -146,9 +167,7 @@ def _plot(suite: str, found: Found, path: Path) -> None:
     _front(axes.step, found, GRAFTED, colours[GRAFTED[0]], "with dendrites")
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", title=suite)
     low, high = axes.get_xlim()
-    ticks = [
-        t for t in (300, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 9000, 12000, 16000) if low <= t <= high
-    ]
+    ticks = [t for t in (300, 500, 750, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12000, 20000) if low <= t <= high]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)

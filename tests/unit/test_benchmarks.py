@@ -65,6 +65,20 @@ def test_fronts_are_chosen_by_validation_within_the_size(load):
     assert report.best_within(found, report.GRAFTED, 110) is None
 
 
+def test_dendrites_stand_against_a_plain_net_of_their_very_size(load):
+    report, arm = load("_frontier_report"), load("_arms").Arm
+
+    def runs(parameters: int, *tests: float) -> dict[int, object]:
+        return {seed: arm(parameters, (0.5,), (test,)) for seed, test in enumerate(tests)}
+
+    found = {
+        "plain 1-1": runs(100, 0.5, 0.6), "plain 2-2": runs(400, 0.7, 0.8), "plain 3-3": runs(500, 0.1, 0.1),
+        "from the start 1-1": runs(200, 0.7, 0.8, 0.9), "grafted 4-4": runs(600, 0.9), "continued 1-1": runs(150, 0.1),
+    }  # fmt: skip
+    _, rows = report._same_size(found)  # half way between 100 and 400 by logarithm
+    assert rows == [["from the start 1-1", "200", "plain 1-1 (100), plain 2-2 (400)", "2", "+10.00 ± 0.00"]]
+
+
 def test_recordings_become_frames_of_bands(load):
     data = load("get_data")
     tone = np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
