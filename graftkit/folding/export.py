@@ -206,7 +206,7 @@ def _operators_known() -> Iterator[None]:
 
     That is almost half of the time in which a small model is written.
     """
-    given: Any = _registration.onnxscript_apis  # looks a name up in onnxscript unless it has the name itself
+    given: Any = vars(_registration)["onnxscript_apis"]  # looks a name up in onnxscript unless it has it itself
     given.get_torchlib_ops = partial(_listed, given.get_torchlib_ops)
     try:
         yield
