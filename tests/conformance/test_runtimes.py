@@ -27,9 +27,6 @@ OVERWRITES = {"mnn"}
 # Runtimes that take any constant behind a norm for its weights.
 MISTAKES_NORMS = {"mnn"}
 
-# Runtimes in which a norm's mean disappears, in all forms (pnnx guesses which axis is the batch).
-LOSES_MEANS = {"ncnn"}
-
 # Runtimes that have no operator of those a gate is made of.
 NO_GATE = {"ncnn"}
 
@@ -176,8 +173,6 @@ NORMS = {
 
 def normed(model: onnx.ModelProto, name: str, case: str) -> None:
     """Run the norm, and compare."""
-    if name in LOSES_MEANS:
-        pytest.skip(f"{name} loses the mean of norms of all forms")
     factor, axes = NORMS[case]
     inputs = np.random.RandomState(0).randn(2, 3, 6, 4).astype(np.float32)
     (found,) = RUNTIMES[name].open(model.SerializeToString(), threads=1)({"x0": inputs})
