@@ -56,6 +56,7 @@ def main(epochs: int = 30) -> Path | None:
         print(f"{grower.best:.4f} with {len(grower.plan.grafts)} dendrites: {grower.stopped}")
     found = grower.export("own_loop.onnx", rows=rows) if first else None
     if world > 1:
+        distributed.barrier()  # who leaves while gloo still ends an exchange is aborted
         distributed.destroy_process_group()
     return found
 
