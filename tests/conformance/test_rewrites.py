@@ -71,7 +71,7 @@ def rewritten(model: onnx.ModelProto, name: str) -> tuple[onnx.ModelProto, int]:
 
 
 def assert_same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    dims = [value.dim_value for value in before.graph.input[0].type.tensor_type.shape.dim][1:]
+    dims = [value.dim_value or 6 for value in before.graph.input[0].type.tensor_type.shape.dim][1:]  # where free, six
     for rows in (1, 2, 7):
         inputs = numbers(rows, *dims, seed=rows, low=-2, high=2)
         for expected, found in zip(outputs_of(before, inputs), outputs_of(after, inputs), strict=True):
@@ -158,6 +158,16 @@ def joined_directions(*, behind: str = "t", count: str = "2", last: str = "3") -
     ]
 
 
+def resized(behind: str = "x", **settings: object) -> Nodes:
+    """As the exporter resizes images: the rows' number, which it copies, and a height and width."""
+    return [
+        node("Shape", [behind], "rows", start=0, end=2),
+        node("Concat", ["rows", "plane"], "wanted", axis=0),
+        node("Resize", ["x", "", "", "wanted"], "y", mode="linear", **settings),
+    ]
+
+
+PLANE = {"plane": np.array([10, 7])}
 PLACES = {str(place): np.array([place]) for place in range(5)} | {"row": np.array([-1])}
 MEAN = {"axes": np.array([2, 3])}
 
@@ -325,6 +335,13 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     ),
     "sizes of one direction": (
         "known_sizes", model_of(joined_directions(), PLACES, shape=("n", 1, 7, 4)), "Reshape",
+    ),
+    "sizes of a resize": ("resizes", model_of(resized(), PLANE), "Shape"),
+    "sizes of a resize to corners": (
+        "resizes", model_of(resized(coordinate_transformation_mode="align_corners"), PLANE), "Concat",
+    ),
+    "sizes of a resize that are not whole times as many": (
+        "resizes", model_of(resized(), {"plane": np.array([3, 4])}), "Concat",
     ),
     "a mean and a reshape": (
         "flat_mean", model_of(pooled(node("Reshape", ["m", "flat"], "y")), CONV | MEAN | {"flat": np.array([-1, 4])}),
@@ -663,6 +680,13 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     ),
     "sizes of another tensor": (
         "known_sizes", model_of(joined_directions(behind="x"), PLACES, shape=("n", 2, 7, 4)),
+    ),
+    "a resize whose own height is free": ("resizes", model_of(resized(), PLANE, shape=("n", 3, "h", 5))),
+    "a resize whose factor rounds to another size": (
+        "resizes", model_of(resized(), {"plane": np.array([13, 5])}, shape=("n", 3, 11, 5)),
+    ),
+    "a resize that keeps what is long": (
+        "resizes", model_of(resized(keep_aspect_ratio_policy="not_larger"), PLANE),
     ),
     "a product of two sizes that are free": (
         "known_sizes", model_of(joined_directions(), PLACES, shape=("n", "d", 7, "u")),

@@ -11,6 +11,7 @@ import onnx
 import onnx.external_data_helper
 import onnx_graphsurgeon as gs
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
@@ -194,6 +195,45 @@ def test_the_norms_that_are_written_anew_need_it(name: str, case: str, request: 
     if name in MISTAKES_NORMS:
         request.applymarker(pytest.mark.xfail(strict=True, reason=f"{name} takes it for another norm"))
     normed(scaled_norm(*NORMS[case]), name, case)
+
+
+def resized() -> tuple[onnx.ModelProto, np.ndarray, np.ndarray]:
+    """Images of any number, made twice as high and wide as the exporter writes it; rows, and what becomes of them."""
+    nodes = [
+        helper.make_node("Mul", ["x0", "two"], ["d"]),
+        helper.make_node("Shape", ["d"], ["kept"], start=0, end=2),
+        helper.make_node("Concat", ["kept", "plane"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["d", "", "", "sizes"], ["y"], mode="linear"),
+    ]
+    shapes = {"x0": ("n", 2, 3, 4), "y": ("n", 2, 6, 8)}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    constants = {"two": np.float32(2), "plane": np.array([6, 8])}
+    kept = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "resized", ends[:1], ends[1:], kept)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    rows = np.random.RandomState(0).randn(3, 2, 3, 4).astype(np.float32)
+    right = torch.nn.functional.interpolate(2 * torch.from_numpy(rows), size=(6, 8), mode="bilinear").numpy()
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True), rows, right
+
+
+def test_it_resizes_any_number_of_rows(name: str) -> None:
+    model, rows, right = resized()
+    graph = gs.import_onnx(model)
+    assert REWRITES["resizes"](graph) == 1
+    model = gs.export_onnx(graph.cleanup())
+    model.ir_version = 10
+    run = RUNTIMES[name].open(model.SerializeToString(), threads=1)
+    for count in (1, 3):
+        np.testing.assert_allclose(run({"x0": rows[:count]})[0], right[:count], rtol=1e-5, atol=1e-5)
+
+
+def test_a_resize_that_is_written_anew_needs_it() -> None:
+    if why := missing("tract"):
+        pytest.skip(why)
+    model, rows, _ = resized()
+    run = RUNTIMES["tract"].open(model.SerializeToString())
+    with pytest.raises(MismatchError, match=r"Resize: Undetermined symbol in expression: n$"):
+        run({"x0": rows})
 
 
 def test_it_times_runs_and_is_closed_twice(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -149,6 +150,42 @@ def test_it_says_the_same(data: st.DataObject) -> None:
         assert len(numbers["y.pair"]) == 2
 
 
+def largest(operator: str, sizes: Sizes, axes: Sequence[int], keepdims: int) -> bytes:
+    """The largest or smallest of the rectified x over some axes."""
+    nodes = [helper.make_node("Tanh", ["x"], ["r"]),
+             helper.make_node(operator, ["r", "axes"], ["y"], keepdims=keepdims)]  # fmt: skip
+    gone = {axis % len(sizes) for axis in axes}
+    left = tuple(1 if at in gone else size for at, size in enumerate(sizes) if keepdims or at not in gone)
+    return made(nodes, (sizes, left), {"axes": np.array(axes, np.int64)})
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_pool_says_what_is_largest(data: st.DataObject) -> None:
+    sizes = (1, *data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    axes = data.draw(st.lists(st.integers(1, len(sizes) - 1), min_size=1, unique=True))
+    axes = [axis - len(sizes) * data.draw(st.booleans()) for axis in axes]
+    content = largest(data.draw(st.sampled_from(["ReduceMax", "ReduceMin"])), sizes, axes, data.draw(st.booleans()))
+    other = spelled(content)
+    proto = onnx.load_model_from_string(other)
+    onnx.checker.check_model(proto, full_check=True)
+    assert "GlobalMaxPool" in [node.op_type for node in proto.graph.node]
+    rows = np.random.RandomState(0).randn(*sizes).astype(np.float32)
+    np.testing.assert_array_equal(said("onnxruntime", other, rows), said("onnxruntime", content, rows))
+
+
+@pytest.mark.usefixtures("ncnn")
+@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(
+    ("sizes", "axes"), [(("n", 3, 5), [1]), (("n", 3, 5), [-1]), (("n", 3, 5, 4), [2, 3]), (("n", 6), [1])]
+)
+def test_ncnn_finds_what_is_largest(operator: str, sizes: Sizes, axes: Sequence[int], keepdims: int) -> None:
+    content = largest(operator, sizes, axes, keepdims)
+    rows = np.random.RandomState(0).randn(2, *(size for size in sizes[1:] if isinstance(size, int))).astype(np.float32)
+    np.testing.assert_allclose(said("ncnn", content, rows), said("onnxruntime", content, rows), rtol=1e-5)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_other_forms_say_the_same(form: str) -> None:
     make, rows = FORMS[form]
@@ -190,8 +227,9 @@ def test_a_file_that_holds_less_than_it_says_is_refused() -> None:
 def test_what_it_need_not_change_stays_as_it_is() -> None:
     content = embedding(1, axis=None)
     assert spelled(content) == content
-    content = reducing("ReduceMax", (1, 3), 1)
-    assert spelled(content) == content
+    for sizes, axis in (((2, 3), 1), ((1, 3), 0)):  # two rows; over the rows
+        content = reducing("ReduceMax", sizes, axis)
+        assert spelled(content) == content
     content = reducing("ReduceMean", (2, 3, 4, 5), 1)  # neither an axis of size one, nor room for it
     assert spelled(content) == content
 

@@ -17,6 +17,7 @@ from graftkit.folding.rewrites.known_sizes import write_sizes
 from graftkit.folding.rewrites.lstm_outputs import name_lstm_outputs
 from graftkit.folding.rewrites.neurons import drop_neurons
 from graftkit.folding.rewrites.norms import spell_norms
+from graftkit.folding.rewrites.resizes import write_factors
 from graftkit.folding.rewrites.scale import fold_scale
 from graftkit.folding.rewrites.shared import share_equal
 from graftkit.folding.rewrites.silent import drop_silent
@@ -37,6 +38,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "shared": share_equal,
     "turns": merge_turns,
     "known_sizes": write_sizes,
+    "resizes": write_factors,
     "flat_mean": flatten_mean,
     "zero_state": drop_zero_state,
     "idle": drop_idle,

@@ -9,6 +9,7 @@ import onnx
 from graftkit.runtimes.pnnx.embeddings import name_no_axis
 from graftkit.runtimes.pnnx.heads import cut_first
 from graftkit.runtimes.pnnx.known import Known
+from graftkit.runtimes.pnnx.maxima import pool_maxima
 from graftkit.runtimes.pnnx.norms import give_width
 from graftkit.runtimes.pnnx.reductions import reduce_two
 
@@ -16,6 +17,7 @@ Spelling = Callable[[onnx.NodeProto, Known], list[onnx.NodeProto]]  # what stand
 
 SPELLINGS: Mapping[str, Spelling] = {
     "reductions": reduce_two,
+    "maxima": pool_maxima,
     "embeddings": name_no_axis,
     "norms": give_width,
     "heads": cut_first,

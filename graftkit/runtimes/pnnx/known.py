@@ -18,12 +18,14 @@ class Known:
 
     Attributes:
         shapes: a size that is not known is zero.
+        kinds: of what numbers a value is, as in onnx.TensorProto.
         constants: initializers, and what Constant nodes hold.
         makers: the node that makes a value.
         lists: constants that new nodes read.
     """
 
     shapes: Mapping[str, Shape]
+    kinds: Mapping[str, int]
     constants: Mapping[str, onnx.TensorProto]
     makers: Mapping[str, onnx.NodeProto]
     lists: list[onnx.TensorProto] = field(default_factory=list)
@@ -32,12 +34,14 @@ class Known:
     def of(cls, proto: onnx.ModelProto) -> Known:
         """What a model says, and what onnx infers."""
         graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-        shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+        values = (*graph.input, *graph.value_info, *graph.output)
+        shapes = {value.name: _shape(value) for value in values}
+        kinds = {value.name: value.type.tensor_type.elem_type for value in values}
         constants = {tensor.name: tensor for tensor in graph.initializer}
         constants |= {node.output[0]: option.t for node in graph.node if node.op_type == "Constant"
                       for option in node.attribute if option.name == "value"}  # fmt: skip
         makers = {name: node for node in graph.node for name in node.output}
-        return cls({name: shape for name, shape in shapes.items() if shape}, constants, makers)
+        return cls({name: shape for name, shape in shapes.items() if shape}, kinds, constants, makers)
 
     def numbers(self, node: onnx.NodeProto, place: int) -> list[int] | None:
         """The whole numbers of a constant input, None where it is another."""

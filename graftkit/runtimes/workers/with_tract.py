@@ -27,7 +27,10 @@ def _load(model: Path, asked: Mapping[str, Any]) -> Run:
     names = [value["name"] for value in asked["inputs"]]
 
     def run(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = plan.run([arrays[name] for name in names])
+        try:
+            found = plan.run([arrays[name] for name in names])
+        except tract.TractError as error:
+            raise ValueError(_caused(str(error))) from None
         return {name: value.to_numpy() for name, value in zip(asked["outputs"], found, strict=True)}
 
     return run
