@@ -32,8 +32,8 @@ def write_factors(graph: gs.Graph) -> int:
 
 def _plain(node: gs.Node) -> bool:
     """Whether nothing but the sizes says how it is resized."""
-    stretched = node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
-    return stretched and node.attrs.get("coordinate_transformation_mode") != "tf_crop_and_resize"
+    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    return not cropped and bool(node.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch")
 
 
 def _factors(node: gs.Node, sizes: Sequence[int | Dim] | None) -> list[float] | None:
