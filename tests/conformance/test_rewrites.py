@@ -167,6 +167,36 @@ def resized(behind: str = "x", **settings: object) -> Nodes:
     ]
 
 
+def looked_up(
+    *, first: str = "0", step: str = "1", counted: str = "tokens", g: Sequence[int | str] = ("n", 1, 1, 7)
+) -> onnx.ModelProto:
+    """As transformers looks up a mask, [n, tokens], as [n, 1, 1, tokens]: by the numbers of rows and of tokens."""
+    nodes = [
+        node("Shape", ["x"], "shape", start=0, end=1),
+        node("Squeeze", ["shape"], "count"),
+        node("Range", [first, "count", step], "rows"),
+        node("Unsqueeze", ["rows", "three"], "row"),
+        node("Max", ["row", counted], "all"),
+        node("Shape", ["all"], "places"),
+        node("Expand", ["row", "places"], "every_row"),
+        node("Expand", [counted, "places"], "every_token"),
+        node("Unsqueeze", ["every_row", "last"], "r"),
+        node("Unsqueeze", ["every_token", "last"], "t"),
+        node("Concat", ["r", "t"], "where", axis=-1),
+        node("GatherND", ["x", "where"], "g"),
+        node("Abs", ["g"], "y"),
+    ]
+    constants = {"0": np.array(0), "1": np.array(1), "2": np.array(2), "three": np.array([1, 2, 3]),
+                 "last": np.array([-1]),
+                 "tokens": np.arange(7).reshape(1, 1, 1, 7), "backwards": np.arange(7)[::-1].reshape(1, 1, 1, 7).copy(),
+                 "some": np.arange(5).reshape(1, 1, 1, 5)}  # fmt: skip
+    model = model_of(nodes, constants, shape=("n", 7))
+    (place,) = (place for place, value in enumerate(model.graph.value_info) if value.name == "g")
+    del model.graph.value_info[place]  # whose sizes onnx does not infer
+    model.graph.value_info.append(helper.make_tensor_value_info("g", TensorProto.FLOAT, g))
+    return model
+
+
 PLANE = {"plane": np.array([10, 7])}
 PLACES = {str(place): np.array([place]) for place in range(5)} | {"row": np.array([-1])}
 MEAN = {"axes": np.array([2, 3])}
@@ -336,6 +366,7 @@ APPLIES: dict[str, tuple[str, onnx.ModelProto, str]] = {
     "sizes of one direction": (
         "known_sizes", model_of(joined_directions(), PLACES, shape=("n", 1, 7, 4)), "Reshape",
     ),
+    "a mask that is looked up": ("own_places", looked_up(), "GatherND"),
     "sizes of a resize": ("resizes", model_of(resized(), PLANE), "Shape"),
     "sizes of a resize to corners": (
         "resizes", model_of(resized(coordinate_transformation_mode="align_corners"), PLANE), "Concat",
@@ -681,6 +712,10 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     "sizes of another tensor": (
         "known_sizes", model_of(joined_directions(behind="x"), PLACES, shape=("n", 2, 7, 4)),
     ),
+    "tokens that are looked up backwards": ("own_places", looked_up(counted="backwards")),
+    "some tokens that are looked up": ("own_places", looked_up(counted="some", g=("n", 1, 1, 5))),
+    "rows from the second on": ("own_places", looked_up(first="1", g=("m", 1, 1, 7))),
+    "every second row": ("own_places", looked_up(step="2", g=("m", 1, 1, 7))),
     "a resize whose own height is free": ("resizes", model_of(resized(), PLANE, shape=("n", 3, "h", 5))),
     "a resize whose factor rounds to another size": (
         "resizes", model_of(resized(), {"plane": np.array([13, 5])}, shape=("n", 3, 11, 5)),

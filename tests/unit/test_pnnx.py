@@ -111,10 +111,31 @@ def heads(rows: int | str, *, gather: bool = False, third: int = 2) -> bytes:
     return made(nodes, ((rows, 5, 6), (rows, 5, 8)), constants)
 
 
+def mask(rows: int | str, *, low: float = float(np.finfo(np.float32).min), also: str = "") -> bytes:
+    """What is added to attention's scores where one token sees another: not itself, but what the mask leaves out."""
+    constants = {"own": ~np.eye(5, dtype=bool)[None], "one": np.array([1]), "two": np.array([2]),
+                 "bias": positive(1, 5, 5), "low": np.float32(low)}  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["x"], ["m"], to=TensorProto.BOOL),
+        helper.make_node("Unsqueeze", ["m", "one"], ["row"]),
+        helper.make_node("Unsqueeze", ["m", "two"], ["column"]),
+        helper.make_node("Not", ["column"], ["out"]),
+        helper.make_node("And", ["own", "row"], ["seen"]),
+        helper.make_node("Or", ["seen", "out"], ["either"]),
+        helper.make_node("Where", ["either", "bias", "low"], ["y"]),
+    ]
+    if also:
+        nodes[-1].output[0] = "w"
+        nodes.append(helper.make_node("Cast", [also], ["c"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Add", ["w", "c"], ["y"]))
+    return made(nodes, ((rows, 5), (rows, 5, 5)), constants, TensorProto.INT64)
+
+
 TOKENS = np.array([[0, 6, 2, 9, 5], [1, 3, 8, 0, 6]])
 FORMS = {
     "embedding": (embedding, TOKENS),
     "norm": (norm, np.random.RandomState(4).randn(2, 3, 6).astype(np.float32)),
+    "mask": (mask, TOKENS),
     "heads": (heads, np.random.RandomState(5).randn(2, 5, 6).astype(np.float32)),
     "heads by Gather": (partial(heads, gather=True), np.random.RandomState(6).randn(2, 5, 6).astype(np.float32)),
 }
@@ -145,7 +166,7 @@ def test_it_says_the_same(data: st.DataObject) -> None:
     onnx.checker.check_model(onnx.load_model_from_string(other), full_check=True)
     rows = positive(*sizes)
     np.testing.assert_allclose(said("onnxruntime", other, rows), said("onnxruntime", content, rows), rtol=1e-6)
-    numbers = {t.name: list(t.int64_data) for t in onnx.load_model_from_string(other).graph.initializer}
+    numbers = {t.name: numpy_helper.to_array(t) for t in onnx.load_model_from_string(other).graph.initializer}
     if len(sizes) < 4 or sorted(sizes[:axis] + sizes[axis + 1 or len(sizes) :])[0] == 1:
         assert len(numbers["y.pair"]) == 2
 
@@ -213,6 +234,14 @@ def test_a_size_that_onnx_does_not_infer_is_no_axis_of_one() -> None:
 def test_five_axes_are_left_where_the_third_is_not_the_outermost() -> None:
     content = heads(1, third=3)
     assert spelled(content) == content
+
+
+@pytest.mark.parametrize(
+    "left", [mask(1, low=-np.inf), mask(1, also="m"), mask(1, also="either"), mask(1, also="column"), mask("n")]
+)
+def test_masks_are_left_that_something_else_reads_or_that_are_infinite(left: bytes) -> None:
+    onnx.checker.check_model(onnx.load_model_from_string(left), full_check=True)
+    assert spelled(left) == left
 
 
 @pytest.mark.usefixtures("ncnn")

@@ -17,6 +17,7 @@ from graftkit.folding.rewrites.known_sizes import write_sizes
 from graftkit.folding.rewrites.lstm_outputs import name_lstm_outputs
 from graftkit.folding.rewrites.neurons import drop_neurons
 from graftkit.folding.rewrites.norms import spell_norms
+from graftkit.folding.rewrites.own_places import keep_places
 from graftkit.folding.rewrites.resizes import write_factors
 from graftkit.folding.rewrites.scale import fold_scale
 from graftkit.folding.rewrites.shared import share_equal
@@ -36,6 +37,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "scale": fold_scale,
     "gate": share_gate,
     "shared": share_equal,
+    "own_places": keep_places,
     "turns": merge_turns,
     "known_sizes": write_sizes,
     "resizes": write_factors,

@@ -9,6 +9,7 @@ import onnx
 from graftkit.runtimes.pnnx.embeddings import name_no_axis
 from graftkit.runtimes.pnnx.heads import cut_first
 from graftkit.runtimes.pnnx.known import Known
+from graftkit.runtimes.pnnx.masks import number_masks
 from graftkit.runtimes.pnnx.maxima import pool_maxima
 from graftkit.runtimes.pnnx.norms import give_width
 from graftkit.runtimes.pnnx.reductions import reduce_two
@@ -18,6 +19,7 @@ Spelling = Callable[[onnx.NodeProto, Known], list[onnx.NodeProto]]  # what stand
 SPELLINGS: Mapping[str, Spelling] = {
     "reductions": reduce_two,
     "maxima": pool_maxima,
+    "masks": number_masks,
     "embeddings": name_no_axis,
     "norms": give_width,
     "heads": cut_first,
@@ -31,7 +33,9 @@ def spelled(content: bytes) -> bytes:
     nodes = [new for node in proto.graph.node for new in _spelled(node, known)]
     if nodes == list(proto.graph.node):
         return content
-    del proto.graph.node[:]
+    kept = [value for value in proto.graph.value_info if value.name not in known.truths]  # the others are numbers now
+    del proto.graph.node[:], proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(known.lists)
     return bytes(proto.SerializeToString())

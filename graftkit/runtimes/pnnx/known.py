@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
+
+from graftkit.runtimes.pnnx.truths import truths_of
 
 Shape = tuple[int, ...]
 
@@ -21,6 +23,7 @@ class Known:
         kinds: of what numbers a value is, as in onnx.TensorProto.
         constants: initializers, and what Constant nodes hold.
         makers: the node that makes a value.
+        truths: truth values that can be numbers.
         lists: constants that new nodes read.
     """
 
@@ -28,6 +31,7 @@ class Known:
     kinds: Mapping[str, int]
     constants: Mapping[str, onnx.TensorProto]
     makers: Mapping[str, onnx.NodeProto]
+    truths: frozenset[str]
     lists: list[onnx.TensorProto] = field(default_factory=list)
 
     @classmethod
@@ -41,7 +45,9 @@ class Known:
         constants |= {node.output[0]: option.t for node in graph.node if node.op_type == "Constant"
                       for option in node.attribute if option.name == "value"}  # fmt: skip
         makers = {name: node for node in graph.node for name in node.output}
-        return cls({name: shape for name, shape in shapes.items() if shape}, kinds, constants, makers)
+        whole = {name: kind for name, kind in kinds.items() if shapes[name] and all(shapes[name])}
+        truths = truths_of(graph, whole, constants)
+        return cls({name: shape for name, shape in shapes.items() if shape}, kinds, constants, makers, truths)
 
     def numbers(self, node: onnx.NodeProto, place: int) -> list[int] | None:
         """The whole numbers of a constant input, None where it is another."""
@@ -52,7 +58,11 @@ class Known:
 
     def listed(self, name: str, numbers: Sequence[int]) -> str:
         """The name of a constant list that new nodes can read."""
-        self.lists.append(helper.make_tensor(name, onnx.TensorProto.INT64, [len(numbers)], numbers))
+        return self.held(np.array(numbers, np.int64), name)
+
+    def held(self, numbers: np.ndarray, name: str) -> str:
+        """The name of a constant that new nodes can read."""
+        self.lists.append(numpy_helper.from_array(numbers, name))
         return name
 
     def maker(self, name: str, operator: str) -> onnx.NodeProto | None:
