@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from graftkit.runtimes.described import Described
 from graftkit.runtimes.ports import shapes
 
 _KEPT = 4  # sessions: each is a process that holds the weights
+_UNKNOWN = "ndetermined"  # what the runtime says where it has to know a size
+
+Answer = TypeVar("Answer")
 
 
 class Sized:
@@ -32,7 +36,7 @@ class Sized:
                     self._session({rows: 1})
                 except ExportError:
                     raise error from None
-            case sizes if None in sizes or "ndetermined" not in str(error):
+            case sizes if None in sizes or _UNKNOWN not in str(error):
                 raise error
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -59,3 +63,38 @@ class Sized:
                 self.known.pop(next(iter(self.known))).close()
             self.known[key] = self.open_at(self.file.at(sizes))
         return self.known[key]
+
+
+class UntilSized:
+    """A session with free sizes, till it turns out in a run that the runtime has to know them; sessions by size, then.
+
+    Args:
+        session: of the file as it is.
+        open_at: opens a file whose sizes are fixed.
+    """
+
+    def __init__(self, session: Session, file: Described, open_at: Callable[[Described], Session]):
+        self.session, self.file, self.open_at = session, file, open_at
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return self._asked(lambda session: session(inputs))
+
+    def seconds(self, inputs: Mapping[str, np.ndarray], times: int) -> list[float]:
+        return self._asked(lambda session: session.seconds(inputs, times))
+
+    def close(self) -> None:
+        self.session.close()
+
+    def _asked(self, ask: Callable[[Session], Answer]) -> Answer:
+        try:
+            return ask(self.session)
+        except MismatchError as error:
+            if isinstance(self.session, Sized) or _UNKNOWN not in str(error):
+                raise
+            try:
+                sized = Sized(self.file, self.open_at, ExportError(str(error)))
+            except ExportError:
+                raise error from None
+        self.session.close()
+        self.session = sized
+        return ask(sized)

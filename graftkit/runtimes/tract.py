@@ -11,14 +11,15 @@ from graftkit.core.errors import ExportError
 from graftkit.runtimes.channel import Elsewhere, opened
 from graftkit.runtimes.described import Described, described
 from graftkit.runtimes.interpreters import Interpreter
-from graftkit.runtimes.sized import Sized
+from graftkit.runtimes.sized import Sized, UntilSized
 
 
 @dataclass(frozen=True)
 class Tract:
     """tract's optimised plan on the CPU; it has one thread, whatever is asked for.
 
-    Of some operators it has to know all sizes: then a file with free ones is planned anew for each that it is given.
+    Of some operators it has to know all sizes: then a file with free ones is planned anew for each that it is given. Of
+    some it says so when it is run.
     """
 
     name: ClassVar[str] = "tract"
@@ -32,11 +33,12 @@ class Tract:
     def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
         file = described(model, self.name)
         try:
-            return self._opened(file)
+            session = self._opened(file)
         except ExportError as error:
             if not file.free():
                 raise
             return Sized(file, self._opened, error)
+        return UntilSized(session, file, self._opened) if file.free() else session
 
     def _opened(self, file: Described) -> Elsewhere:
         worker, _ = self.interpreter.start()

@@ -227,13 +227,17 @@ def test_it_resizes_any_number_of_rows(name: str) -> None:
         np.testing.assert_allclose(run({"x0": rows[:count]})[0], right[:count], rtol=1e-5, atol=1e-5)
 
 
-def test_a_resize_that_is_written_anew_needs_it() -> None:
+def test_tract_plans_anew_what_fails_for_a_free_size_when_it_is_run() -> None:
     if why := missing("tract"):
         pytest.skip(why)
-    model, rows, _ = resized()
-    run = RUNTIMES["tract"].open(model.SerializeToString())
-    with pytest.raises(MismatchError, match=r"Resize: Undetermined symbol in expression: n$"):
-        run({"x0": rows})
+    model, rows, right = resized()
+    session = RUNTIMES["tract"].open(model.SerializeToString())
+    for count in (1, 3):
+        np.testing.assert_allclose(session({"x0": rows[:count]})[0], right[:count], rtol=1e-5, atol=1e-5)
+    assert len(session.seconds({"x0": rows}, 2)) == 2
+    with pytest.raises(MismatchError, match="the file takes"):
+        session({"x0": rows[:, :1]})
+    session.close()
 
 
 def test_it_times_runs_and_is_closed_twice(name: str) -> None:

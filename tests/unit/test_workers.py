@@ -21,7 +21,8 @@ import graftkit
 from graftkit.core.errors import ExportError, MismatchError, RuntimeMissingError
 from graftkit.runtimes import RUNTIMES
 from graftkit.runtimes.channel import Elsewhere, Lost, opened
-from graftkit.runtimes.described import described
+from graftkit.runtimes.described import Described, described
+from graftkit.runtimes.sized import UntilSized
 from graftkit.runtimes.worker import Worker
 from graftkit.runtimes.workers import frames
 
@@ -223,3 +224,24 @@ def test_a_python_that_is_none_or_lacks_the_package_is_told(monkeypatch: pytest.
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RuntimeMissingError, match=r"pip install 'graftkit\[mnn\]', or set GRAFTKIT_MNN_PYTHON"):
         RUNTIMES["mnn"].open(onnx.ModelProto().SerializeToString())
+
+
+@pytest.mark.parametrize("why", ["Undetermined symbol in expression: n", "unlucky"])
+def test_what_fails_in_a_run_for_another_reason_than_a_free_size_is_told_as_it_is(why: str) -> None:
+    class Failing:
+        def __call__(self, inputs: object) -> list[np.ndarray]:
+            raise MismatchError(why)
+
+        def seconds(self, inputs: object, times: int) -> list[float]:
+            raise MismatchError(why)
+
+        def close(self) -> None:
+            raise AssertionError("it is used still")
+
+    def refused(file: Described) -> Failing:
+        raise ExportError("not with this size, either")
+
+    session = UntilSized(Failing(), described(file(), "small"), refused)
+    for ask in (lambda: session({"x": np.zeros((1, 2))}), lambda: session.seconds({"x": np.zeros((1, 2))}, 1)):
+        with pytest.raises(MismatchError, match=f"^{why}$"):
+            ask()
