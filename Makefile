@@ -34,7 +34,7 @@ soak: .venv/.installed-test ## kill runs at 50 random moments, and workers of ru
 FOREIGN = GRAFTKIT_MNN_PYTHON=$(CURDIR)/.venv-mnn/bin/python GRAFTKIT_NCNN_PYTHON=$(CURDIR)/.venv-ncnn/bin/python \
 	GRAFTKIT_ONNXRUNTIME_WEB=$(CURDIR)/.node/node_modules/onnxruntime-web
 
-runtimes: .venv/.installed-zoo .venv-mnn/.installed .venv-ncnn/.installed .node/.installed ## run files in all runtimes, and write docs/runtimes.md (an hour; needs node and chromium)
+runtimes: .venv/.installed-zoo .venv-mnn/.installed .venv-ncnn/.installed .node/.installed ## run files in all runtimes, and write docs/runtimes.md (half an hour; needs node and chromium)
 	$(FOREIGN) GRAFTKIT_ALL_RUNTIMES=1 $(BIN)/pytest tests/conformance/test_runtimes.py tests/unit/test_workers.py tests/unit/test_web.py tests/unit/test_gate_runtimes.py
 	$(FOREIGN) $(BIN)/python -W ignore benchmarks/runtimes.py --raw runs/bench/runtimes.jsonl --write docs/runtimes.md
 
