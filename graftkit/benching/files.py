@@ -73,11 +73,12 @@ def of_run(path: Path, folder: Path, *, trust: bool, allow: tuple[str, ...]) -> 
         pair for p, x in zip(ports, model.traced.inputs, strict=True) for pair in zip(p.shape, x.shape, strict=True)
     ]
     sizes = {name: size for name, size in pairs if isinstance(name, str)}
-    given = read_file(export(model, where / "given.onnx"), f"{path}: given")
-    if (path / SHAPES).is_file():
+    pruned = (path / SHAPES).is_file()
+    given = read_file(export(model, where / "given.onnx"), f"{path}: {'given' if pruned else 'given = control'}")
+    if pruned:
         model, _, _ = open_given(path, trust=trust, allow=allow)
     put_back(model, path)
-    plain = "pruned" if (path / SHAPES).is_file() else "shipped as given"
+    plain = "pruned" if pruned else "shipped as given"
     name = "grafted" if model.plan.grafts else plain
     shipped = read_file(export(model, where / "shipped.onnx"), f"{path}: {name}")
     return replace(given, sizes=sizes), replace(shipped, sizes=sizes)

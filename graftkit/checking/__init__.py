@@ -1,6 +1,6 @@
 """Compares an ONNX file with the trained model it was written from."""
 
-from graftkit.checking.compare import TIES, TOLERANCE, Batch, Differences, array, compare, feed
+from graftkit.checking.compare import TIES, TOLERANCE, Batch, Differences, array, compare, differences, feed
 from graftkit.checking.locate import first_difference
 from graftkit.checking.probes import BATCHES, random_like
 
@@ -12,6 +12,7 @@ __all__ = [
     "Differences",
     "array",
     "compare",
+    "differences",
     "feed",
     "first_difference",
     "random_like",

@@ -25,23 +25,30 @@ class Differences:
 
     The scale of an output's column (dimension 1) is its largest |expected|, but at least a hundredth of the largest
     of all columns: one that hardly speaks is not measured by its rounding errors.
+
+    Attributes:
+        wrong: why the difference is infinite, empty where it is not.
     """
 
     outputs: dict[int, _Floats | _Wholes] = field(default_factory=dict)
-    broken: bool = False
+    wrong: str = ""
 
     def add(self, given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
         """Take in one batch's outputs."""
-        self.broken |= len(given) != len(expected)
+        if len(given) != len(expected):
+            self.wrong = self.wrong or f"{len(given)} outputs in place of {len(expected)}"
         for index, (ours, theirs) in enumerate(zip(given, expected, strict=False)):
             if ours.shape != theirs.shape:
-                self.broken = True
+                self.wrong = self.wrong or f"outputs of shape {list(ours.shape)} in place of {list(theirs.shape)}"
                 return
-            self.outputs.setdefault(index, _Wholes() if theirs.dtype.kind in "biu" else _Floats()).add(ours, theirs)
+            output = self.outputs.setdefault(index, _Wholes() if theirs.dtype.kind in "biu" else _Floats())
+            output.add(ours, theirs)
+            if math.isinf(output.worst()):
+                self.wrong = self.wrong or "outputs that are infinite or no numbers in other places"
 
     def worst(self) -> float:
         """The largest difference relative to its scale; infinite where shapes differ or a value is not a number."""
-        return math.inf if self.broken else max((output.worst() for output in self.outputs.values()), default=0.0)
+        return math.inf if self.wrong else max((output.worst() for output in self.outputs.values()), default=0.0)
 
 
 @dataclass
@@ -87,7 +94,12 @@ class _Wholes:
 
 
 def compare(run: Run, forward: Forward, names: Sequence[str], batches: Iterable[Batch]) -> float:
-    """The largest |runtime - model| / scale over all batches and outputs.
+    """The largest of `differences`."""
+    return differences(run, forward, names, batches).worst()
+
+
+def differences(run: Run, forward: Forward, names: Sequence[str], batches: Iterable[Batch]) -> Differences:
+    """|runtime - model| / scale over all batches and outputs.
 
     Infinite where the number of outputs or a shape differs, or a value is not a number; infinities have to agree.
     Of outputs that are whole numbers or truth values, the share that differs, where that is more than `TIES`.
@@ -98,13 +110,13 @@ def compare(run: Run, forward: Forward, names: Sequence[str], batches: Iterable[
         names: what the file calls the inputs.
         batches: inputs in order, each tensor [rows, ...].
     """
-    differences = Differences()
+    found = Differences()
     for batch in batches:
         with torch.no_grad():
             expected = forward(batch)
         given = run(feed(names, batch))
-        differences.add(given, [array(value) for value in expected])
-    return differences.worst()
+        found.add(given, [array(value) for value in expected])
+    return found
 
 
 def feed(names: Sequence[str], batch: Batch) -> dict[str, np.ndarray]:

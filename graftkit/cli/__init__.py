@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 from typing import Any
@@ -50,6 +51,12 @@ class LazyGroup(click.Group):
         except GraftkitError as error:
             click.echo(f"{processes.name()}: {' '.join(str(error).split())}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:  # a full disk, or what nobody thought of
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly where nobody reads on
+            where = f" ({error.filename})" if error.filename else ""
+            click.echo(f"{processes.name()}: {error.strerror or error}{where}", err=True)
+            ctx.exit(1)
         except Terminated as ended:
             click.echo(f"{processes.name()}: ended by SIGTERM; {ended}", err=True)
             ctx.exit(EXIT_CODE)

@@ -27,6 +27,8 @@ def check_together(context: click.Context, given: Mapping[str, Any]) -> None:
         _check_base(context, given)
     if given["layout"] != "auto" and not given["gate"] and (given["runtime"] or given["threads"]):
         raise click.UsageError("--runtime and --threads say where --layout auto and --gate measure; pass one, too")
+    if "tolerance" in said and not given["gate"] and given["precision"] is None:
+        raise click.UsageError("--tolerance says how much --precision or --gate may cost; pass one, too")
     if given["gate"] and given["precision"] is not None:
         raise click.UsageError("--gate is for files in fp32; leave out either --gate or --precision")
 

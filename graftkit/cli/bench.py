@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graftkit.cli import options
+from graftkit.cli.paths import NewFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +44,7 @@ def _sizes(context: click.Context, option: click.Parameter, given: tuple[str, ..
               help="Turns that each file takes; more tell smaller differences.")  # fmt: skip
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Measure peak memory, too.")
 @click.option("--energy", is_flag=True, help="Read energy where the machine can tell (extra energy).")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw an SVG file.")
+@click.option("--plot", type=NewFile(".svg"), help="Draw an SVG file, in place of one that is there.")
 @options.trust
 @options.allow
 @options.as_json

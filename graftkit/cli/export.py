@@ -12,6 +12,7 @@ import click
 
 from graftkit.cli import apart, options
 from graftkit.cli.numbers import Number
+from graftkit.cli.paths import NewFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path),
+@click.option("--out", type=NewFile(),
               help="The file to write.  [default: RUN/model.onnx, or RUN/model-PRECISION.onnx, RUN/model-gate.onnx,"
               " RUN/dendrites.safetensors]")  # fmt: skip
 @click.option("--dendrites-only", is_flag=True, help="Write the dendrites of a run with --freeze-base alone, as a small"

@@ -10,6 +10,7 @@ import click
 
 from graftkit.cli import options
 from graftkit.cli.example import example_of, shapes
+from graftkit.cli.paths import NewFile
 
 
 @click.command()
@@ -17,7 +18,7 @@ from graftkit.cli.example import example_of, shapes
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "dot", "svg"]), default="table", show_default=True
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
+@click.option("--out", type=NewFile(), help="Write to a file instead of stdout.")
 @click.option("--input", "inputs", multiple=True, metavar="[NAME:]SHAPE[:DTYPE]",
               help="Shape of one row that a model file is traced with, as 3,32,32 or ids:128:int64. Repeatable, for"
               " several inputs.")  # fmt: skip
@@ -37,6 +38,8 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, value: bool, 
     form = "json" if as_json else form
     if value and form == "dot":
         raise click.UsageError("--value has no dot form; choose table, json or svg")
+    if out is not None and out.exists() and Path(what).exists() and out.samefile(what):
+        raise click.UsageError(f"--out would replace {what} itself")
     with options.stdout_kept():
         found = _values(Path(what)) if value else _dendrites(Path(what), form) or _found(what, **given)
     if form == "table" and out is None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from graftkit.cli import options
+from graftkit.cli.paths import NewFile
 
 
 @click.command()
 @click.argument("deployed", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("-o", "--out", type=NewFile(), required=True, help="The file to write.")
 @options.trust
 @options.allow
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")

@@ -11,6 +11,7 @@ import onnx
 
 from graftkit.core.errors import ExportError, shown
 from graftkit.core.signature import Port, Signature
+from graftkit.folding.order import in_order
 from graftkit.folding.written import LARGE, is_apart
 
 PREFIX = "graftkit."
@@ -78,14 +79,33 @@ def _outline(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """An ONNX file as a proto, checked, with large weights left beside it. Raises ExportError."""
+    """An ONNX file as a proto, checked, with large weights left beside it. Raises ExportError.
+
+    Runtimes take two things that the standard forbids, and that tools write: nodes that stand before what they read,
+    which are put in order, and outputs of which no number of axes is told.
+    """
     try:
         proto = onnx.load(str(path), load_external_data=False)
-        onnx.checker.check_model(str(path))
+        try:
+            onnx.checker.check_model(str(path))
+        except onnx.checker.ValidationError:
+            if not in_order(proto.graph):
+                raise
+            onnx.checker.check_model(_with_shapes(proto))
     except Exception as error:  # protobuf, onnx and the file system each have their own
-        first = (str(error).splitlines() or ["no reason given"])[0]
+        first = " ".join(str(error).split()) or "no reason given"
         raise ExportError(f"{path} is not a readable ONNX file: {shown(first, 200)}") from None
     return proto
+
+
+def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose outputs all have a shape, for the checker, which asks for one."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for value in copy.graph.output:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
+    return copy
 
 
 def read_description(model: onnx.ModelProto) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import onnx
 from graftkit.core.errors import SourceError
 from graftkit.core.records import EdgeRecord, Inspection, SiteRecord
 
+_QUANTIZING = ("QuantizeLinear", "DequantizeLinear")  # whose scales and zero points are no parameters
 _OPERATORS = {"Conv": "conv", "ConvTranspose": "conv_transpose", "Gemm": "linear", "MatMul": "linear"}
 
 
@@ -98,13 +99,14 @@ def _with_gate(model: onnx.ModelProto, gate: Any, found: Inspection) -> Inspecti
 def _plain(model: onnx.ModelProto, name: str) -> Inspection:
     counted = _counted(model, name)
     graph = counted.graph
+    scales = {given for node in counted.nodes if node.op_type in _QUANTIZING for given in node.input[1:]}
     return Inspection(
         name=name,
         format="onnx",
         sites=tuple(counted.sites.values()),
         skipped=(),
         edges=_edges(graph, {i: site.site for i, site in counted.sites.items() if i < len(graph.node)}),
-        parameters=sum(prod(tensor.dims) for inner in _graphs(graph) for tensor in inner.initializer),
+        parameters=sum(prod(t.dims) for inner in _graphs(graph) for t in inner.initializer if t.name not in scales),
         macs=counted.macs(max),
         notes=(
             "not written by graftkit: sites are its Conv, Gemm and MatMul nodes with constant weights",

@@ -9,19 +9,22 @@ from typing import ClassVar
 
 import numpy as np
 
+from graftkit.contracts import Session
 from graftkit.core.errors import ExportError, shown
 from graftkit.runtimes.channel import Elsewhere, opened
 from graftkit.runtimes.described import Described, Value, described
 from graftkit.runtimes.interpreters import Interpreter
 from graftkit.runtimes.pnnx import spelled
 from graftkit.runtimes.ports import first_line
+from graftkit.runtimes.sized import Sized
 
 
 @dataclass(frozen=True)
 class Ncnn:
     """ncnn on the CPU in full precision; pnnx converts the file when it is opened.
 
-    It has no batch: rows are run one after another. All other sizes have to be fixed in the file.
+    It has no batch: rows are run one after another. Where other sizes are free, the file is converted for each it is
+    given.
     """
 
     name: ClassVar[str] = "ncnn"
@@ -32,11 +35,17 @@ class Ncnn:
         worker.close()
         return version
 
-    def open(self, model: bytes | Path, *, threads: int | None = None) -> Rows | Elsewhere:
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
+        file = described(model, self.name)
+        batch, free = _batch(file), file.free()
+        if None in free or not set(free) - {batch}:
+            return self._opened(file, batch, threads)
+        self.version()  # whether it is there at all
+        return Sized(file, lambda fixed: self._opened(fixed, batch, threads), batch)
+
+    def _opened(self, file: Described, batch: str | None, threads: int | None) -> Rows | Elsewhere:
         worker, _ = self.interpreter.start()
         try:
-            file = described(model, self.name)
-            batch = _batch(file)
             one = _of_one_row(file, batch)
         except Exception:
             worker.close()
@@ -93,8 +102,8 @@ def _of_one_row(file: Described, batch: str | None) -> Described:
     for value in one.inputs:
         if value.shape is None or not all(isinstance(size, int) for size in value.shape):
             raise ExportError(
-                f"ncnn does not load the file: {value.text()} has free sizes besides the rows, which it has to be given"
-                " fixed (--dynamic batch)"
+                f"ncnn does not load the file: {value.text()} has free sizes without a name besides the rows; it has to"
+                " know them"
             )
     try:
         return replace(one, content=spelled(one.content))

@@ -23,21 +23,30 @@ class Sized:
 
     Args:
         open_at: opens a file whose sizes are fixed.
-        error: why it is not opened with free sizes. It is raised where the number of rows is the only free size and
-            one row is not opened, either; with others, what the runtime makes of them shows when it is run.
+        free: a size that stays free.
     """
 
-    def __init__(self, file: Described, open_at: Callable[[Described], Session], error: ExportError):
-        self.file, self.open_at = file, open_at
+    def __init__(self, file: Described, open_at: Callable[[Described], Session], free: str | None = None):
+        self.file, self.open_at, self.free = file, open_at, free
         self.known: dict[tuple[tuple[str, int], ...], Session] = {}
+
+    @classmethod
+    def after(cls, error: ExportError, file: Described, open_at: Callable[[Described], Session]) -> Sized:
+        """For a file that is not opened with free sizes.
+
+        Raises the error where the number of rows is the only free size and one row is not opened, either; with others,
+        what the runtime makes of them shows when it is run.
+        """
+        found = cls(file, open_at)
         match file.free():
             case [str(rows)]:
                 try:
-                    self._session({rows: 1})
+                    found._session({rows: 1})
                 except ExportError:
                     raise error from None
             case sizes if None in sizes or _UNKNOWN not in str(error):
                 raise error
+        return found
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return self._of(inputs)(inputs)
@@ -52,7 +61,8 @@ class Sized:
     def _of(self, inputs: Mapping[str, np.ndarray]) -> Session:
         self.file.check(inputs)
         try:
-            return self._session(self.file.sizes(inputs))
+            sizes = self.file.sizes(inputs).items()
+            return self._session({name: size for name, size in sizes if name != self.free})
         except ExportError as error:
             raise MismatchError(f"{self.file.runtime} fails on {shapes(inputs)}: {error}") from error
 
@@ -92,7 +102,7 @@ class UntilSized:
             if isinstance(self.session, Sized) or _UNKNOWN not in str(error):
                 raise
             try:
-                sized = Sized(self.file, self.open_at, ExportError(str(error)))
+                sized = Sized.after(ExportError(str(error)), self.file, self.open_at)
             except ExportError:
                 raise error from None
         self.session.close()

@@ -37,7 +37,7 @@ class Tract:
         except ExportError as error:
             if not file.free():
                 raise
-            return Sized(file, self._opened, error)
+            return Sized.after(error, file, self._opened)
         return UntilSized(session, file, self._opened) if file.free() else session
 
     def _opened(self, file: Described) -> Elsewhere:

@@ -76,7 +76,8 @@ class Worker:
         code = self.process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         said = self.said.read_text(errors="replace")
-        last = why_of(said) or next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "")
+        lines = (line.strip() for line in reversed(said.split("\n")))
+        last = why_of(said) or next((line for line in lines if line and "success" not in line.lower()), "")
         return f"its process ended ({how}){': ' if last else ''}{last}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from graftkit.runtimes import RUNTIMES
 from graftkit.shipping.fixed_rows import any_rows
 from graftkit.shipping.judging import Expected, expected_of
 from graftkit.shipping.probes import Probe
-from graftkit.shipping.verifying import Comparison, Differs, comparison, metric_of, questions
+from graftkit.shipping.verifying import Comparison, Differs, comparison, metric_of, questions, rounding_of
 
 Found = TypeVar("Found")
 
@@ -57,10 +58,12 @@ def check_runtimes(
     found = [RUNTIMES.find(name) for name in runtimes]
     with questions(file, model, rows, tolerance) as (opened, asked):
         expected = expected_of(opened, model, rows, metric, metric_tolerance)
+        free = expected is not None and expected.promise.threshold is None
+        most = rounding_of(opened, model, asked) if free else sys.float_info.max
         for runtime in found:
             on_stage(f"verifying in {runtime.name}")
             exact = comparison(opened, model, runtime, tolerance)
-            yield _Check(opened, model, rows, metric, exact, expected).of(asked)
+            yield _Check(opened, model, rows, metric, exact, expected, most).of(asked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,7 @@ class _Check:
     metric: Metric | None
     exact: Comparison
     expected: Expected | None
+    most: float  # the largest difference of a file that computes something else
 
     @property
     def runtime(self) -> Runtime:
@@ -90,7 +94,8 @@ class _Check:
 
     def _measured(self, session: Session, asked: Sequence[Probe]) -> dict[str, Any]:
         difference, wrong = _tried(lambda: self._compared().worst(asked, session))
-        metric, failed = _tried(lambda: self._metric(session))
+        alike = not (isinstance(wrong, Differs) and math.isinf(wrong.found))  # else there is nothing to score
+        metric, failed = _tried(lambda: self._metric(session)) if alike else (None, None)
         latency, slow = _tried(lambda: self._latency(session, asked))
         _, lost = _tried(lambda: self._judge(session, asked, metric))
         errors = [error for error in (wrong, failed, slow, lost) if error is not None]
@@ -103,10 +108,10 @@ class _Check:
         }
 
     def _compared(self) -> Comparison:
-        """With the trained model itself, from which a file that computes something else may differ by any number."""
+        """With the trained model itself, from which a file that computes something else may differ."""
         if self.expected is None:
             return self.exact
-        return Comparison(self.opened, self.model, self.runtime, sys.float_info.max)
+        return Comparison(self.opened, self.model, self.runtime, self.most)
 
     def _judge(self, session: Session, asked: Sequence[Probe], metric: float | None) -> None:
         if self.expected is None:

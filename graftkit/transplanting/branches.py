@@ -96,7 +96,8 @@ def branches_of(model: GraftedModel, wanted: Sequence[Wanted], *, opset: int) ->
     signature = Signature(tuple(port for own in ports for port in own), tuple(joined), joined[0].name)
     asked = min(max(opset, folding.OPSETS.start), folding.OPSETS.stop - 1)
     try:
-        inputs = tuple(tensor for each in wanted for tensor in each.read)
+        # One site at two places reads one example; two inputs that are the same tensor the exporter takes for one.
+        inputs = tuple(tensor.clone() for each in wanted for tensor in each.read)
         found = folding.fold(folding.to_onnx(graph, inputs, opset=asked, signature=signature), (), ()).whole()
         whole = (found if opset == asked else _older(found, opset)).graph
     except ExportError as error:

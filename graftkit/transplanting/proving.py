@@ -166,12 +166,12 @@ def one_of(
 
 def outputs_inside(model: onnx.ModelProto, feeds: Sequence[Point], batches: Sequence[Batch]) -> list[list[Point]]:
     """For each output of the given model the tensors of the file that have its numbers; none where there are none."""
-    reached = {point.tensor for point in feeds if point.what != GIVEN}
+    fed, reached = {p.tensor for p in feeds}, {p.tensor for p in feeds if p.what != GIVEN}
     targets = []
     for node in model.graph.node:
         if node.domain in ("", "ai.onnx") and reached.intersection(read_by(node)):
             reached.update(node.output)
-            targets += [name for name in node.output if name]
+            targets += [name for name in node.output if name and name not in fed]
     try:
         part = cut(model, [point.tensor for point in feeds], targets)
         values = _values(part, feeds, batches)

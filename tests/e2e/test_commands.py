@@ -393,7 +393,7 @@ def test_files_side_by_side(lines, workshop):
     table, told = good(lines, "bench", "bench json")
     rows = table.splitlines()
     assert rows[0].split() == ["file", "parameters", "multiply-adds", "a", "row", "nodes", "bytes"]
-    assert [row.split("  ")[0] for row in rows[1:4]] == ["weak: given", "weak: grafted", "weak/model.onnx"]
+    assert [row.split("  ")[0] for row in rows[1:4]] == ["weak: given = control", "weak: grafted", "weak/model.onnx"]
     assert sum(row.startswith(("onnxruntime 1.", "reference 1.")) for row in rows) == 2
     picture = ElementTree.parse(workshop / "bench.svg").getroot()
     assert "weak: grafted" in "".join(picture.itertext())

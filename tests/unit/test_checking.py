@@ -173,14 +173,14 @@ def sentences(rows: int = 9) -> Data:
 
 def test_what_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = tokens(), []
-    original = checking.compare
+    original = checking.differences
 
-    def spy(run: object, forward: object, names: Sequence[str], batches: list[checking.Batch]) -> float:
+    def spy(run: object, forward: object, names: Sequence[str], batches: list[checking.Batch]) -> checking.Differences:
         seen.extend(batches)
         assert names == ("ids", "mask")
         return original(run, forward, names, batches)
 
-    monkeypatch.setattr(checking, "compare", spy)
+    monkeypatch.setattr(checking, "differences", spy)
     shipping.verify(api.to_onnx(model), model, sentences())
     shapes = [tuple(ids.shape) for ids, _ in seen]
     assert all(ids.shape == mask.shape for ids, mask in seen)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from graftkit.cli import COMMANDS, cli, options
 from graftkit.cli.augment import _stem
 from graftkit.cli.example import example_of, shapes
+from graftkit.cli.paths import NewFile
 from graftkit.cli.progress import Watcher
 from graftkit.contracts import SourceRequest
 from graftkit.core.records import EpochRecord, StepRecord
@@ -130,6 +134,45 @@ def test_no_option_takes_nan_for_a_number() -> None:
                 result = CliRunner().invoke(cli, [name, option.opts[0], "nan"])
                 found[name, option.opts[0]] = result.exit_code, "'nan' is not a finite number" in result.output
     assert len(found) > 10 and set(found.values()) == {(2, True)}, found
+
+
+def test_a_file_to_write_has_a_name_and_is_no_folder(tmp_path: Path) -> None:
+    found = {}
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option.type, NewFile):
+                for word, why in (("", "'' names no file"), (".", "'.' names no file"), (str(tmp_path), "")):
+                    result = CliRunner().invoke(cli, [name, "model.onnx", option.opts[0], word])
+                    found[name, word] = result.exit_code, why in result.output
+    assert len(found) == 12 and set(found.values()) == {(2, True)}, found
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("bench", "a.onnx", "--plot", "a.onnx"), "'a.onnx' does not end in .svg"),
+        (("inspect", "{model}", "--out", "{model}"), "would replace {model} itself"),
+        (("export", "run", "--tolerance", "0.1"), "--tolerance says how much --precision or --gate may cost"),
+    ],
+)
+def test_nothing_is_lost_by_a_slip(words: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_text("mine")
+    result = CliRunner().invoke(cli, [word.format(model=model) for word in words])
+    assert result.exit_code == 2 and why.format(model=model) in result.output.replace("\n", " ")
+    assert model.read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_is_told_in_a_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(number, os.strerror(number), "model.onnx")
+
+    monkeypatch.setattr(options, "started", full)
+    result = CliRunner().invoke(cli, ["inspect", "model.onnx"])
+    assert (result.exit_code, result.stderr) == (1, f"graftkit: {os.strerror(number)} (model.onnx)\n")
 
 
 @pytest.mark.parametrize(

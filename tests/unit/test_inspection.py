@@ -181,3 +181,4 @@ def test_weights_in_smaller_numbers_are_weights() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     found = inspection.inspect_onnx(model, {}, name="small")
     assert found.macs == 4 * 3 + 3 * 2 and len(found.sites) == 2
+    assert found.parameters == 4 * 3 + 3 * 2  # a scale is none

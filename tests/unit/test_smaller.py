@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -15,8 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import graftkit as gk
 from graftkit import shipping, training
-from graftkit.contracts import Data
-from graftkit.core.errors import DataError, ExportError, MismatchError
+from graftkit.contracts import Data, Session
+from graftkit.core.errors import DataError, ExportError, MismatchError, RuntimeMissingError
+from graftkit.core.table import Table
 from graftkit.folding import open_onnx
 from graftkit.precisions import PRECISIONS
 from graftkit.runtimes import RUNTIMES
@@ -137,6 +141,50 @@ def test_int4_gives_no_name_twice() -> None:
     (found,) = RUNTIMES["onnxruntime"].open(form.model.SerializeToString())({"x": x})
     right = x @ weight.T + bias + x
     assert 0 < np.abs(found - right).max() / right.max() < 0.05
+
+
+@dataclass(frozen=True)
+class Odd:
+    """onnxruntime, but for outputs that are so much larger."""
+
+    factor: float
+    name: ClassVar[str] = "odd"
+
+    def version(self) -> str:
+        return "1"
+
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
+        session = RUNTIMES["onnxruntime"].open(model, threads=threads)
+
+        class Larger:
+            seconds, close = session.seconds, session.close
+
+            def __call__(_, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+                return [self.factor * output for output in session(inputs)]
+
+        return Larger()
+
+
+@pytest.mark.parametrize("factor", [1.01, 1.5, math.nan])
+def test_a_runtime_is_right_in_smaller_numbers_where_it_is_about_as_far_off_as_onnxruntime(
+    factor: float, model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = gk.export(model, tmp_path / "a.onnx", rows=data(), precision="int8", metric=negative_mse, tolerance=1.0)
+    more = Table("runtime", {**RUNTIMES, "odd": Odd(factor)}, RuntimeMissingError)
+    for module in ("verifying", "runtime_checks"):
+        monkeypatch.setattr(f"graftkit.shipping.{module}.RUNTIMES", more)
+    how = {"metric_tolerance": 1e9}
+    plain, odd = shipping.check_runtimes(path, model, data(), negative_mse, ["onnxruntime", "odd"], **how)
+    assert plain.trouble is None and plain.difference is not None and 1e-4 < plain.difference < 0.1
+    if factor == 1.01:
+        assert odd.trouble is None
+        assert set(gk.verify(path, model, data(), runtimes=("odd",), metric=negative_mse, **how)) == {"odd"}
+        return
+    wrong = "odd gives outputs that " + ("differ by" if factor == 1.5 else "are infinite or no numbers")
+    assert odd.trouble is not None and odd.trouble.startswith(wrong)
+    assert (odd.metric is None) == math.isnan(factor)
+    with pytest.raises(MismatchError, match=f"^{wrong}"):
+        gk.verify(path, model, data(), runtimes=("onnxruntime", "odd"), metric=negative_mse, **how)
 
 
 class FourRows(nn.Module):

@@ -127,6 +127,42 @@ def test_files_of_other_tools(net: Run, export: str, tmp_path: Path) -> None:
     assert done.matched == 4 and done.sites == ("stem.0", "body.0", "head") and done.added > 10
 
 
+class Twice(nn.Module):
+    """One model for two views of an image, as networks that compare or that vote have it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + self.net(x.flip(-1))
+
+
+@pytest.mark.parametrize("export", [legacy, modern])
+def test_a_model_that_the_file_has_twice_receives_dendrites_at_both(net: Run, export: Made, tmp_path: Path) -> None:
+    done = moved(net, export(Twice(net.module).eval(), first(net)), tmp_path)
+    assert done.proved == "sites" and done.parity < 1e-5 and done.matched == 8
+    x = net.rows[:9]
+    wanted = net.expected(x) + net.expected(np.ascontiguousarray(x[..., ::-1]))
+    np.testing.assert_allclose(said(done.path, x)[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_whose_nodes_are_in_no_order_and_whose_output_has_no_shape(net: Run, tmp_path: Path) -> None:
+    """onnxruntime runs it, and tools write such."""
+    made = legacy(net.module, first(net))
+    nodes = list(made.graph.node)[::-1]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    done = moved(net, made, tmp_path)
+    np.testing.assert_allclose(said(done.path, net.rows)[0], net.expected(net.rows), rtol=1e-4, atol=1e-5)
+    made = legacy(net.module, first(net))
+    made.graph.node[0].input[0] = made.graph.node[0].output[0]  # which waits for itself
+    (tmp_path / "waits").mkdir()
+    told = refused(net, made, tmp_path / "waits")
+    assert "is not a readable ONNX file" in told and "topologically sorted" in told and "\n" not in told
+
+
 def test_a_file_with_a_fixed_number_of_rows(net: Run, tmp_path: Path) -> None:
     check(net, legacy(net.module, first(net, 1), fixed=True), tmp_path, rows=1)
 

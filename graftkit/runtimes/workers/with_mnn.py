@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from serving import Run, serve
 
+_VOLUME = 5  # axes of a batch of volumes: a network that reads one of another size ends the process
 _NARROW = {"int64": "int32", "float64": "float32", "bool": "int32"}  # MNN has the second alone
 
 
@@ -29,14 +30,24 @@ def _load(model: Path, asked: Mapping[str, Any]) -> Run:
     if not Path("model.mnn").is_file():
         raise ValueError("it is not converted")
     names = [value["name"] for value in asked["inputs"]]
-    network = MNN.nn.load_module_from_file(
-        "model.mnn", names, asked["outputs"], backend=expr.Backend.CPU, precision_mode=expr.PrecisionMode.High,
-        memory_mode=expr.MemoryMode.High, thread_num=asked["threads"] or 4,
-    )  # fmt: skip
-    if network is None:
-        raise ValueError("it is converted, but not loaded")
+
+    def load() -> Any:
+        loaded = MNN.nn.load_module_from_file(
+            "model.mnn", names, asked["outputs"], backend=expr.Backend.CPU, precision_mode=expr.PrecisionMode.High,
+            memory_mode=expr.MemoryMode.High, thread_num=asked["threads"] or 4,
+        )  # fmt: skip
+        if loaded is None:
+            raise ValueError("it is converted, but not loaded")
+        return loaded
+
+    network, seen = load(), None
 
     def run(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal network, seen
+        shapes = [arrays[name].shape for name in names]
+        if seen not in (None, shapes) and max(map(len, shapes)) >= _VOLUME:
+            network = load()
+        seen = shapes
         found = network.forward([_variable(arrays[name]) for name in names])
         if len(found) != len(asked["outputs"]):
             raise ValueError("it gives no outputs")
