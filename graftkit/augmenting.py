@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,7 +13,9 @@ from graftkit import api, inspection, preflight, ranks, sources, surgery
 from graftkit.contracts import Data, LoadedModel, Metric, Observer
 from graftkit.core.errors import CaptureError, GraftkitError, TrainingError
 from graftkit.core.records import RunReport
+from graftkit.core.values import Spending
 from graftkit.fitting import FitResult, FolderJournal, fit_model
+from graftkit.folding import numbers_in, read_onnx
 from graftkit.model import GraftedModel, TracedModel
 from graftkit.planning import parameter_limit
 from graftkit.reopening import input_shape
@@ -252,14 +254,27 @@ def _ship(
     shipped = ship(
         model, folder.model, rows, opset=request.opset, layout=request.layout, facts=own, metric=metric, on_stage=tell
     )
-    for line in shipped.notes:
+    notes = (*shipped.notes, *_beyond(report.spending, folder.model))
+    for line in notes:
         observer.on_warning(line)
     return replace(
         report,
         parity=shipped.parity,
         runtime_metric={} if shipped.metric is None else {"onnxruntime": shipped.metric},
-        warnings=(*report.warnings, *shipped.notes),
+        warnings=(*report.warnings, *notes),
     )
+
+
+def _beyond(spending: Spending | None, file: Path) -> Iterator[str]:
+    """What a budget in parameters, which counts what is trained, does not say of the file."""
+    if spending is None or spending.cost != "parameters":
+        return
+    held, most = numbers_in(read_onnx(file)), round(spending.given + spending.allowance)
+    if held > most:
+        yield (
+            f"the file holds {held:,} numbers where the budget allows {most:,} parameters: dendrites of some neurons"
+            " are written with zeros for the others; --budget size= bounds the file"
+        )
 
 
 def _keep(folder: RunFolder, model: GraftedModel) -> None:

@@ -35,6 +35,10 @@ class Graft:
     neurons: tuple[int, ...] | None = None
     mask: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.join not in ("activation", "call"):
+            raise PlanError(f"graft at {self.site!r}: join must be 'activation' or 'call', not {self.join!r}")
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form; the inverse of `from_json`."""
         return {
@@ -52,7 +56,7 @@ class Graft:
         """Read what `to_json` wrote. Raises PlanError for anything else."""
         try:
             neurons = value["neurons"]
-            graft = Graft(
+            return Graft(
                 site=str(value["site"]),
                 kind=str(value["kind"]),
                 options=tuple(sorted(value["options"].items())),
@@ -63,9 +67,6 @@ class Graft:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise PlanError(f"not a graft: {str(value)[:120]} ({error!r})") from None
-        if graft.join not in ("activation", "call"):
-            raise PlanError(f"graft at {graft.site!r}: join must be 'activation' or 'call', not {graft.join!r}")
-        return graft
 
 
 @dataclass(frozen=True, slots=True)

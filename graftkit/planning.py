@@ -130,7 +130,10 @@ def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: b
     if refusal := kind.refuses(site):
         return refusal
     if kind.name == Context.name and site.is_sequence and not (named and asked):
-        return "context would show a causal model its future (name site and kind, --sites and --dendrites, if wanted)"
+        return (
+            "over a sequence context would show a causal model its future, and this one may be causal (name site and"
+            " kind, --sites and --dendrites, if it is not)"
+        )
     if site.is_linear and site.feeds_output and not named and not rule.freeze:
         return "it gives the model's output (name it with --sites to graft it all the same)"
     return None

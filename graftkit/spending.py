@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from graftkit.training import Worth
 
 _LEAST = 1e-3  # of the allowance: what costs less, as a clock may say, counts as so much
 _FREE = 1e-9
+_TRIES, _ABOUT = 8, 1.5  # how often more is tried, and how much more than is left it may seem to cost
 _EACH = 16  # up to so many neurons every number of them is an offer; of more, some numbers
 
 
@@ -44,13 +45,15 @@ class _Lot:
     prices: list[float]
 
     def offer(self) -> Offer:
-        """What may be bought: as many neurons as pay."""
+        """What may be bought: as many neurons as pay. Where some cost more than all do, as in bytes, all are served."""
         steps = [n for n in self.counts if n <= len(self.order)]
         worth = (0.0, *(sum(self.sure[neuron] for neuron in self.order[:n]) for n in steps))
-        return Offer(worth, (0.0, *self.prices[: len(steps)]))
+        return Offer(worth, (0.0, *(min(price, self.prices[-1]) for price in self.prices[: len(steps)])))
 
     def neurons(self, step: int) -> tuple[int, ...]:
-        """Those that are bought with a step of the offer."""
+        """Those that are served with a step of the offer."""
+        if step and self.prices[step - 1] > self.prices[-1]:
+            return tuple(range(len(self.sure)))
         return tuple(sorted(self.order[: (0, *self.counts)[step]]))
 
     def graft(self, step: int) -> Graft:
@@ -71,7 +74,8 @@ def spend(
     """The grafts that a budget is best spent on, and how that was found.
 
     A neuron counts with what `surely` leaves of its dendrite's worth; where nothing is left, it is not bought. What is
-    bought is priced once more all together, and halved from the least worth for its price on until it fits.
+    bought is priced once more all together, and halved from the least worth for its price on until it fits; then more
+    is tried while there is something left, as what was priced among all that was tried may cost less without them.
 
     Args:
         model: the model as given, nothing of the trial grafted.
@@ -83,12 +87,24 @@ def spend(
     allowance = budget.allowance(given)
     lots = _lots(model, worths, budget, least=_LEAST * allowance)
     offers = [lot.offer() for lot in lots]
-    taken, spent = choose(offers, allowance), 0.0
+    taken, spent, refused = choose(offers, allowance), 0.0, set[tuple[int, int]]()
     while grafts := tuple(lot.graft(step) for lot, step in zip(lots, taken, strict=True) if step):
         spent = budget.cost.added(model, grafts)
         if spent <= allowance:
             break
         taken, spent = _with_less(offers, taken), 0.0
+    for _ in range(_TRIES):
+        more = _with_more(offers, taken, allowance - spent, refused)
+        if more is None:
+            break
+        number, step = more
+        other = [*taken[:number], step, *taken[number + 1 :]]
+        wanted = tuple(lot.graft(step) for lot, step in zip(lots, other, strict=True) if step)
+        cost = budget.cost.added(model, wanted)
+        if cost <= allowance:
+            grafts, taken, spent = wanted, other, cost
+        else:
+            refused.add(more)
     steps = zip(lots, offers, taken, strict=True)
     values = tuple(lot.record(step, offer.price[step]) for lot, offer, step in steps)
     return grafts, Spending(budget.cost.name, budget.cost.unit, given, allowance, spent, epochs, values)
@@ -160,6 +176,19 @@ def _with_less(offers: Sequence[Offer], taken: Sequence[int]) -> list[int]:
     bought = [number for number, step in enumerate(taken) if step]
     least = min(bought, key=lambda n: offers[n].worth[taken[n]] / max(offers[n].price[taken[n]], _FREE))
     return [step // 2 if number == least else step for number, step in enumerate(taken)]
+
+
+def _with_more(
+    offers: Sequence[Offer], taken: Sequence[int], left: float, refused: Set[tuple[int, int]]
+) -> tuple[int, int] | None:
+    """The offer and its further step that add most worth for their price and may fit; None where none does."""
+    found: list[tuple[float, int, int]] = []
+    for number, (offer, now) in enumerate(zip(offers, taken, strict=True)):
+        for step in range(now + 1, len(offer.worth)):
+            worth, price = offer.worth[step] - offer.worth[now], offer.price[step] - offer.price[now]
+            if worth > 0 and price <= _ABOUT * left and (number, step) not in refused:
+                found.append((worth / max(price, _FREE), number, step))
+    return max(found)[1:] if found else None
 
 
 def _counts(neurons: int) -> list[int]:

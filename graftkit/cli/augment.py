@@ -170,8 +170,11 @@ def _rule(given: dict[str, Any]) -> str:
     if given["freeze_base"]:
         rule = _with(rule, "freeze", "true", same=("true", "yes", "1"), flag="--freeze-base")
     if given["cache_memory"] is not None:
+        from graftkit.core.sizes import byte_count
+
         if rule.partition(":")[0] != "correlation":
             raise click.UsageError("--cache-memory is for --rule correlation; no other rule keeps anything")
+        byte_count(given["cache_memory"])  # nothing else may stand behind it
         rule = _with(rule, "memory", given["cache_memory"], same=(given["cache_memory"],), flag="--cache-memory")
     return rule
 

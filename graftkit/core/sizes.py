@@ -16,7 +16,7 @@ def byte_count(text: str) -> int:
     """The bytes that `1GB` or `512MiB` are. Raises PlanError."""
     digits = text.strip().rstrip("BKMGkib")
     try:
-        count = float(digits) * UNITS[text.strip()[len(digits) :].strip()]
+        count = float(digits.replace("_", "x")) * UNITS[text.strip()[len(digits) :].strip()]
     except (ValueError, KeyError):
         count = math.nan
     if not (math.isfinite(count) and count >= 0):

@@ -39,13 +39,17 @@ class Budget:
 
 def parse_budget(text: str) -> Budget:
     """A budget from `parameters=+10%`, or `macs=+200k`, `size=+4KB`, `latency=+50us`. Raises PlanError."""
+    if text.count("=") > 1:
+        raise PlanError(f"--budget {text!r}: a budget is in one of {', '.join(COSTS)}; write one alone")
     name, equals, rest = text.partition("=")
     if not equals:
         raise PlanError(f"--budget {text!r}: write WHAT=+HOW MUCH, as in parameters=+10% or latency=+50us")
     cost = COSTS.find(name.strip())()
     number = rest.strip().removeprefix("+")
     if not rest.strip().startswith("+"):
-        raise PlanError(f"--budget {text!r}: a budget is what may be added; write {name}=+{number or '10%'}")
+        number = number.lstrip("-")
+        example = number if any(digit in number for digit in "123456789") else "10%"
+        raise PlanError(f"--budget {text!r}: a budget is what may be added; write {name}=+{example}")
     where = f"--budget {text!r}"
     found = amounts.share(number, where)
     if found is not None:

@@ -15,6 +15,7 @@ def share(text: str, where: str) -> float | None:
 
 def amount(text: str, units: Mapping[str, float], name: str, where: str) -> float:
     """A number with one of the units of the cost called `name`. Raises PlanError."""
+    text = text.replace("\N{MICRO SIGN}", "u").replace("\N{GREEK SMALL LETTER MU}", "u")
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     unit = text[len(digits) :]
     if unit not in units:

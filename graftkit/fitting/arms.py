@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from graftkit import ranks, surgery, training
 from graftkit.contracts import Criterion, Data, Metric, Observer
-from graftkit.core.errors import DataError
+from graftkit.core.errors import DataError, TrainingError
 from graftkit.core.records import EpochRecord, Measurement, PhaseRecord
 from graftkit.dendrites import build_dendrite
 from graftkit.fitting.journal import Journal
@@ -57,6 +58,12 @@ class Settings:
     device: str = "cpu"
     precision: str = "32-true"
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "cycles": 1, "batch_size": 1, "seeds": 1, "margin": 0}
+        for name, bound in least.items():
+            if not bound <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it has to be {bound} or more")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from graftkit.folding.gated import ALL, gated
 from graftkit.folding.layouts import BRANCHES, LAYOUTS, arrange
 from graftkit.folding.names import mark_sites, rename, restore_scopes, scopes_of
 from graftkit.folding.ports import graphs_of
-from graftkit.folding.reading import PREFIX, OnnxFile, open_onnx, read_description, read_onnx
+from graftkit.folding.reading import PREFIX, OnnxFile, numbers_in, open_onnx, read_description, read_onnx
 from graftkit.folding.rewrites import REWRITES
 from graftkit.folding.storing import data_files, is_data_file, staged
 from graftkit.folding.written import LARGE, ONE_FILE, Written
@@ -39,6 +39,7 @@ __all__ = [
     "gated",
     "graphs_of",
     "is_data_file",
+    "numbers_in",
     "open_onnx",
     "read_description",
     "read_onnx",

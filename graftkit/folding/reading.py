@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         first = " ".join(str(error).split()) or "no reason given"
         raise ExportError(f"{path} is not a readable ONNX file: {shown(first, 200)}") from None
     return proto
+
+
+def numbers_in(model: onnx.ModelProto) -> int:
+    """How many weights a file holds: what is whole, such as sizes and places, is none."""
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return sum(prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in kinds)
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:

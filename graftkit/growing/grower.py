@@ -101,6 +101,9 @@ class Grower:
         self._sign = 1.0 if mode == "max" else -1.0
         users = UsersOptimizer(optimizer, _listed(lr_scheduler))
         whole = model if isinstance(model, Grown) else growable(model, example_inputs, output=output, dynamic=dynamic)
+        given = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not given & {id(p) for p in whole.parameters()}:
+            raise TrainingError("the optimizer has no parameter of this model; make it of model.parameters()")
         grafted, rule = whole.grafted, Gradient()
         plan, _ = plan_cycle(
             grafted.traced, dendrites=_texts(dendrites), sites=_texts(sites), rule=rule, join=join, mask=mask

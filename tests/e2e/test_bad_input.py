@@ -144,6 +144,7 @@ def test_a_budget_is_spent_in_one_cycle(workshop):
         (("--cache-memory", "1GB"), 2, "--cache-memory is for --rule correlation"),
         (("--rule", "correlation:memory=1MB", "--cache-memory", "1GB"), 2, "--cache-memory contradicts --rule"),
         (("--rule", "correlation", "--cache-memory", "lots"), 1, "'lots' is no amount of memory; write it as 500MB"),
+        (("--rule", "correlation", "--cache-memory", "1GB,pool=1"), 1, "'1GB,pool=1' is no amount of memory"),
         (("--rule", "correlation:false_positives=often"), 1, "false_positives must be a number, not 'often'"),
         (("--rule", "correlation:false_positives=0"), 1, "false_positives must be 0.01 to 0.5, not 0.0"),
     ],

@@ -87,6 +87,12 @@ def pets(tmp_path: Path) -> Path:
 # ── splits ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_values_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=np.eye(6, dtype=np.float32), y_train=np.full(6, 0.5, np.float32))
+    with pytest.raises(DataError, match="holds the same values in all of 6 rows; there is nothing to tell apart"):
+        load_data(str(tmp_path / "a.npz"))
+
+
 @given(
     labels=st.lists(st.integers(0, 6), min_size=4, max_size=200), seed=st.integers(0, 2**40), share=st.floats(0.1, 0.5)
 )

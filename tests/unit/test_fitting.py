@@ -226,6 +226,21 @@ def test_divergence_gives_back_what_was_given(model: GraftedModel) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("epochs", 0), ("cycles", 0), ("batch_size", 0), ("seeds", 0), ("margin", -1.0), ("margin", float("nan")),
+     ("learning_rate", -1.0), ("learning_rate", float("nan")), ("shrink", 1.5)],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(model: GraftedModel, setting: str, value: float) -> None:
+    with pytest.raises(TrainingError, match=f"^{setting} is {value}; it has to be "):
+        fit(model, **{setting: value})
+
+
+def test_a_join_that_there_is_not_is_refused(model: GraftedModel) -> None:
+    with pytest.raises(PlanError, match="join must be 'activation' or 'call', not 'x'"):
+        api.make_plan(model.traced, join="x")
+
+
 def test_rows_that_do_not_fit_are_refused_before_training(model: GraftedModel) -> None:
     with pytest.raises(DataError, match="the labels name 5 classes"):
         fit(model, replace(DATA, classes=5))

@@ -250,6 +250,11 @@ def test_dendrites_in_place_of_others_count_as_growth() -> None:
     assert [growing.step(score).grew for score in (0.5, 0.4, 0.4, 0.4)] == [True, True, True, False]
 
 
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    with pytest.raises(TrainingError, match="the optimizer has no parameter of this model"):
+        grower(net(), torch.optim.SGD(net().parameters(), lr=0.1))
+
+
 def test_an_optimizer_of_one_group_is_refused() -> None:
     model = net()
     with pytest.raises(TrainingError, match="LBFGS takes one group"):
@@ -526,7 +531,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.2), nn.ReLU(), nn.Linear(6, 2))
     with pytest.raises(TrainingError, match="not those of the checkpoint"):
         grower(model, torch.optim.AdamW(model.parameters())).resume(tmp_path)
-    assert grower(net(), torch.optim.AdamW(model.parameters())).resume(tmp_path / "nowhere") == 0
+    model = net()
+    assert grower(model, torch.optim.AdamW(model.parameters())).resume(tmp_path / "nowhere") == 0
 
 
 def test_what_has_ended_stays_ended(tmp_path: Path) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from graftkit import surgery, tracing
+from graftkit import api, augmenting, surgery, tracing
 from graftkit.core.errors import PlanError
 from graftkit.core.values import Spending
 from graftkit.costs import COSTS, parse_budget
 from graftkit.dendrites import build_dendrite
+from graftkit.folding import numbers_in, read_onnx
 from graftkit.model import GraftedModel
-from graftkit.plan import Graft
+from graftkit.plan import Graft, GraftPlan
 from graftkit.spending import Offer, choose, spend, surely
 from graftkit.training import Worth
 
@@ -30,6 +34,7 @@ from graftkit.training import Worth
         ("size=+1MiB", 7, 2**20),
         ("latency=+0.5ms", 7, 500),
         ("latency=+25%", 80, 20),
+        ("latency=+50\N{MICRO SIGN}s", 7, 50),
         (" macs = +3 ", 7, 3),
     ],
 )
@@ -50,6 +55,9 @@ def test_a_budget_is_what_may_be_added(text: str, given_amount: float, allowance
         ("latency=+5", "latency has the units us, ms, s"),
         ("size=+", "'' is no positive number"),
         ("macs=", "write macs=\\+10%"),
+        ("parameters=-5%", "write parameters=\\+5%$"),
+        ("parameters=0", "write parameters=\\+10%$"),
+        ("parameters=+10%,macs=+5%", "one of parameters, macs, size, latency; write one alone"),
     ],
 )
 def test_what_is_no_budget_is_refused(text: str, why: str) -> None:
@@ -185,6 +193,55 @@ def test_nothing_is_bought_where_nothing_pays_or_fits(model: GraftedModel) -> No
     assert spend(model, worths(model, {0: [0.03] * 6}), parse_budget("parameters=+50%"), epochs=3)[0] == ()
     grafts, spent = spend(model, worths(model, {0: [5.0] * 6}), parse_budget("parameters=+3"), epochs=3)
     assert grafts == () and spent.spent == 0 and not any(value.kept for value in spent.values)
+
+
+def test_what_costs_less_without_those_that_are_not_bought_is_bought(model: GraftedModel) -> None:
+    """Behind another dendrite it has a weight more for it, which nobody needs where that one pays nothing."""
+    price = COSTS.find("parameters")().added(model, [Graft("0", "full", neurons=(1,))])
+    found = worths(model, {1: [-0.2, 5.0, -0.1]})
+    grafts, spent = spend(model, found, parse_budget(f"parameters=+{price:.0f}"), epochs=3)
+    assert [(g.site, g.kind, g.neurons) for g in grafts] == [("0", "full", (1,))]
+    assert spent.values[1].price > 6 * price and spent.spent == spent.allowance == price
+    assert spend(model, found, parse_budget(f"parameters=+{price - 1:.0f}"), epochs=3)[0] == ()
+
+
+def test_what_is_left_is_spent_on_more_of_the_same(model: GraftedModel) -> None:
+    price = COSTS.find("parameters")().added(model, [Graft("0", "full", neurons=(1, 3, 4))])
+    found = worths(model, {1: [-0.2, 5.0, -0.1, 4.0, 3.0]})
+    grafts, _ = spend(model, found, parse_budget(f"parameters=+{price:.0f}"), epochs=3)
+    assert [(g.site, g.kind, g.neurons) for g in grafts] == [("0", "full", (1, 3, 4))]
+
+
+def test_all_neurons_are_served_where_some_cost_more_than_all() -> None:
+    """As they do in bytes in a small network: one more operator spreads what some have over all."""
+    torch.manual_seed(0)
+    small = surgery.empty(
+        tracing.trace_module(nn.Sequential(nn.Linear(6, 12), nn.ReLU()), (torch.randn(2, 6),), name="n")
+    )
+    graft, size = Graft("0", "full"), COSTS.find("size")()
+    whole, some = size.added(small, [graft]), size.added(small, [replace(graft, neurons=tuple(range(8)))])
+    assert some > whole
+    worth = Worth(graft, torch.tensor([1.0] * 8 + [-1.0] * 4).double(), torch.full((12,), 0.1).double(), 0.1 * 12**0.5)
+    grafts, spent = spend(small, [worth], parse_budget(f"size=+{whole + 1:.0f}"), epochs=3)
+    assert grafts == (graft,) and spent.values[0].kept == tuple(range(12))
+
+
+def test_a_file_that_holds_more_than_the_budget_says_so(model: GraftedModel, tmp_path: Path) -> None:
+    """`full` for two neurons of six is written narrow, and what spreads it over all holds twelve numbers more."""
+    grafts, spent = spend(
+        model, worths(model, {1: [-0.2, 2.0, -0.1, 3.0, -0.1, -0.2]}), parse_budget("parameters=+22"), epochs=3
+    )
+    grown = api.graft(model.traced, GraftPlan(grafts))
+    with torch.no_grad():
+        for strength in grown.at("0").members()[0].strengths():
+            strength.fill_(0.5)
+    file = api.export(grown, tmp_path / "a.onnx")
+    held = numbers_in(read_onnx(file))
+    assert held > round(spent.given + spent.allowance) >= grown.parameter_count()
+    (line,) = augmenting._beyond(spent, file)
+    assert f"the file holds {held:,} numbers where the budget allows {round(spent.given) + 22:,} parameters" in line
+    assert not list(augmenting._beyond(replace(spent, cost="size"), file)) and not list(augmenting._beyond(None, file))
+    assert not list(augmenting._beyond(replace(spent, allowance=held - spent.given), file))
 
 
 def test_an_endless_error_pays_nothing(model: GraftedModel) -> None:
