@@ -26,16 +26,22 @@ def value_svg(spending: Spending, *, page: bool = False) -> str:
     low = max(max(-min(value.worth, default=0.0), 0.0) for value in found)
     scale = max(top, low, 1e-12)
     with figures.drawing():
-        figure = Figure(figsize=(12.4, 0.5 + 0.42 * len(found)), layout="constrained")
+        figure = Figure(figsize=(9.2, 0.7 + 0.52 * len(found)), layout="constrained")
         all_axes = figure.subplots(len(found), 1, squeeze=False)[:, 0]
         for axes, value in zip(all_axes, found, strict=True):
             _row(axes, value, scale)
             site, dendrite, worth, _, _, kept, _ = cells(spending, value)
             axes.set_ylabel(
                 f"{elide(site, _LETTERS)}\n{elide(dendrite, _LETTERS)}",
-                rotation=0, ha="right", va="center", fontsize=8, labelpad=8,
+                rotation=0, ha="right", va="center", fontsize=8.5, labelpad=8,
             )  # fmt: skip
-            axes.text(1.01, 0.5, f"{worth}  kept {kept}", transform=axes.transAxes, fontsize=8, va="center")
+            axes.text(1.01, 0.5, f"{worth}\nkept {kept}", transform=axes.transAxes, fontsize=8.5, va="center")
+        highest = max((value for one in found for value in one.worth), key=abs, default=0.0)
+        figure.supxlabel(
+            f"neurons, those that are kept first, by what they are worth; the longest bar is {1000 * highest:+.3g}"
+            " thousandths of the loss",
+            fontsize=8.5,
+        )
         return figures.svg(figure, name="worth of dendrites", page=page)
 
 
