@@ -45,6 +45,7 @@ def trial(
     worths = training.attribute(fitter.model, _batches(fitter.data.validation), fitter.criterion, first=first)
     fitter.put_back(fitter.given_plan, fitter.given)
     epochs = sum(phase.epochs for phase in arm.history)
+    fitter.observer.on_stage(f"pricing dendrites in {budget.cost.unit}")
     grafts, spending = ranks.told(lambda: spend(fitter.model, worths, budget, epochs=epochs))  # it may take times
     fitter.journal.end(key, {"plan": GraftPlan(grafts).to_json(), "spending": spending.to_json()})
     return arm, grafts, spending

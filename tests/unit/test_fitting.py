@@ -275,7 +275,7 @@ def test_a_budget_is_spent_on_what_the_trial_valued(model: GraftedModel) -> None
     result = fit(model, plan=CANDIDATES, budget="parameters=+25", epochs=16, batch_size=16, observer=observer)
     spending = result.spending
     assert spending is not None and spending.epochs == 4 and spending.allowance == 25
-    assert stages == ["valuing dendrites"]
+    assert stages == ["valuing dendrites", "pricing dendrites in parameters"]
     assert [(v.site, v.kind) for v in spending.values] == [(g.site, g.kind) for g in CANDIDATES.grafts]
     kept = {(v.site, v.kind): v.kept for v in spending.values if v.kept}
     assert kept and result.best_grafted is not None
