@@ -22,7 +22,7 @@ from graftkit.reopening import input_shape
 from graftkit.reporting import metrics, report_html
 from graftkit.request import Request, anchored, anchored_data, other_versions
 from graftkit.run_folder import INSPECTION, METRICS, PLAN, REPORT, REQUEST, SOURCE, VALUES, RunFolder
-from graftkit.shipping import ship
+from graftkit.shipping import build, ship
 from graftkit.training import DEFAULT_LOSS, seeded, usual_metric
 from graftkit.watching import watched
 
@@ -254,7 +254,7 @@ def _ship(
     shipped = ship(
         model, folder.model, rows, opset=request.opset, layout=request.layout, facts=own, metric=metric, on_stage=tell
     )
-    notes = (*shipped.notes, *_beyond(report.spending, folder.model))
+    notes = (*shipped.notes, *_beyond(report.spending, model, folder.model))
     for line in notes:
         observer.on_warning(line)
     return replace(
@@ -265,15 +265,15 @@ def _ship(
     )
 
 
-def _beyond(spending: Spending | None, file: Path) -> Iterator[str]:
+def _beyond(spending: Spending | None, model: GraftedModel, file: Path) -> Iterator[str]:
     """What a budget in parameters, which counts what is trained, does not say of the file."""
-    if spending is None or spending.cost != "parameters":
+    if spending is None or spending.cost != "parameters" or all(g.neurons is None for g in model.plan.grafts):
         return
-    held, most = numbers_in(read_onnx(file)), round(spending.given + spending.allowance)
-    if held > most:
+    held = numbers_in(read_onnx(file)) - numbers_in(build(model, dendrites=False).whole())
+    if held > spending.allowance:
         yield (
-            f"the file holds {held:,} numbers where the budget allows {most:,} parameters: dendrites of some neurons"
-            " are written with zeros for the others; --budget size= bounds the file"
+            f"the file holds {held:,} numbers for dendrites where the budget allows {spending.allowance:,.0f}: those of"
+            " some neurons are written with zeros for the others; --budget size= bounds the file"
         )
 
 

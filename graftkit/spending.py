@@ -45,14 +45,24 @@ class _Lot:
     prices: list[float]
 
     def offer(self) -> Offer:
-        """What may be bought: as many neurons as pay. Where some cost more than all do, as in bytes, all are served."""
+        """What may be bought: as many neurons as pay, or all, with what that is worth to those that it harms.
+
+        In bytes all can cost less than some.
+        """
         steps = [n for n in self.counts if n <= len(self.order)]
-        worth = (0.0, *(sum(self.sure[neuron] for neuron in self.order[:n]) for n in steps))
-        return Offer(worth, (0.0, *(min(price, self.prices[-1]) for price in self.prices[: len(steps)])))
+        worth = [0.0, *(sum(self.sure[neuron] for neuron in self.order[:n]) for n in steps)]
+        prices = [0.0, *self.prices[: len(steps)]]
+        if self._whole():
+            worth, prices = [*worth, sum(self.sure)], [*prices, self.prices[-1]]
+        return Offer(tuple(worth), tuple(prices))
+
+    def _whole(self) -> bool:
+        """Whether all may be bought though not all pay."""
+        return self.worth.graft.neurons is None and len(self.order) < len(self.sure)
 
     def neurons(self, step: int) -> tuple[int, ...]:
         """Those that are served with a step of the offer."""
-        if step and self.prices[step - 1] > self.prices[-1]:
+        if self._whole() and step > sum(n <= len(self.order) for n in self.counts):
             return tuple(range(len(self.sure)))
         return tuple(sorted(self.order[: (0, *self.counts)[step]]))
 
@@ -87,24 +97,23 @@ def spend(
     allowance = budget.allowance(given)
     lots = _lots(model, worths, budget, least=_LEAST * allowance)
     offers = [lot.offer() for lot in lots]
-    taken, spent, refused = choose(offers, allowance), 0.0, set[tuple[int, int]]()
+    taken, spent, refused = choose(offers, allowance), 0.0, set[tuple[int, ...]]()
     while grafts := tuple(lot.graft(step) for lot, step in zip(lots, taken, strict=True) if step):
         spent = budget.cost.added(model, grafts)
         if spent <= allowance:
             break
+        refused.add(tuple(taken))
         taken, spent = _with_less(offers, taken), 0.0
-    for _ in range(_TRIES):
-        more = _with_more(offers, taken, allowance - spent, refused)
-        if more is None:
+    for _ in range(_TRIES if budget.cost.exact else 0):
+        other = _with_more(offers, taken, allowance - spent, refused)
+        if other is None:
             break
-        number, step = more
-        other = [*taken[:number], step, *taken[number + 1 :]]
         wanted = tuple(lot.graft(step) for lot, step in zip(lots, other, strict=True) if step)
         cost = budget.cost.added(model, wanted)
         if cost <= allowance:
             grafts, taken, spent = wanted, other, cost
         else:
-            refused.add(more)
+            refused.add(tuple(other))
     steps = zip(lots, offers, taken, strict=True)
     values = tuple(lot.record(step, offer.price[step]) for lot, offer, step in steps)
     return grafts, Spending(budget.cost.name, budget.cost.unit, given, allowance, spent, epochs, values)
@@ -179,16 +188,17 @@ def _with_less(offers: Sequence[Offer], taken: Sequence[int]) -> list[int]:
 
 
 def _with_more(
-    offers: Sequence[Offer], taken: Sequence[int], left: float, refused: Set[tuple[int, int]]
-) -> tuple[int, int] | None:
-    """The offer and its further step that add most worth for their price and may fit; None where none does."""
-    found: list[tuple[float, int, int]] = []
+    offers: Sequence[Offer], taken: Sequence[int], left: float, refused: Set[tuple[int, ...]]
+) -> list[int] | None:
+    """The same with the further step that adds most worth for its price and may fit; None where none does."""
+    found: list[tuple[float, list[int]]] = []
     for number, (offer, now) in enumerate(zip(offers, taken, strict=True)):
         for step in range(now + 1, len(offer.worth)):
             worth, price = offer.worth[step] - offer.worth[now], offer.price[step] - offer.price[now]
-            if worth > 0 and price <= _ABOUT * left and (number, step) not in refused:
-                found.append((worth / max(price, _FREE), number, step))
-    return max(found)[1:] if found else None
+            other = [*taken[:number], step, *taken[number + 1 :]]
+            if worth > 0 and price <= _ABOUT * left and tuple(other) not in refused:
+                found.append((worth / max(price, _FREE), other))
+    return max(found)[1] if found else None
 
 
 def _counts(neurons: int) -> list[int]:

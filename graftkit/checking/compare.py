@@ -27,24 +27,33 @@ class Differences:
     of all columns: one that hardly speaks is not measured by its rounding errors.
 
     Attributes:
-        wrong: why the difference is infinite, empty where it is not.
+        wrong: what a runtime does where the difference is infinite, empty where it is not.
+        misshapen: whether that is for the number of outputs or a shape.
     """
 
     outputs: dict[int, _Floats | _Wholes] = field(default_factory=dict)
     wrong: str = ""
+    misshapen: bool = False
 
     def add(self, given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
         """Take in one batch's outputs."""
         if len(given) != len(expected):
-            self.wrong = self.wrong or f"{len(given)} outputs in place of {len(expected)}"
+            self._misshape(f"gives {len(given)} outputs in place of {len(expected)}")
         for index, (ours, theirs) in enumerate(zip(given, expected, strict=False)):
             if ours.shape != theirs.shape:
-                self.wrong = self.wrong or f"outputs of shape {list(ours.shape)} in place of {list(theirs.shape)}"
+                self._misshape(f"gives outputs of shape {list(ours.shape)} in place of {list(theirs.shape)}")
                 return
             output = self.outputs.setdefault(index, _Wholes() if theirs.dtype.kind in "biu" else _Floats())
             output.add(ours, theirs)
             if math.isinf(output.worst()):
-                self.wrong = self.wrong or "outputs that are infinite or no numbers in other places"
+                own = np.isnan(theirs).any()
+                self.wrong = self.wrong or (
+                    "cannot be compared: the trained model's own outputs are no numbers"
+                    if own else "gives outputs that are infinite or no numbers where the trained model's are not"
+                )  # fmt: skip
+
+    def _misshape(self, why: str) -> None:
+        self.wrong, self.misshapen = self.wrong or why, True
 
     def worst(self) -> float:
         """The largest difference relative to its scale; infinite where shapes differ or a value is not a number."""

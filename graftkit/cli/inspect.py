@@ -12,6 +12,8 @@ from graftkit.cli import options
 from graftkit.cli.example import example_of, shapes
 from graftkit.cli.paths import NewFile
 
+_ENDINGS = {"table": ("", ".txt", ".md"), "json": (".json",), "dot": (".dot", ".gv"), "svg": (".svg",)}
+
 
 @click.command()
 @click.argument("what", metavar="MODEL|RUN|ONNX|DENDRITES")
@@ -33,13 +35,14 @@ def inspect(what: str, form: str, out: Path | None, as_json: bool, value: bool, 
     that export --dendrites-only wrote.
     """
     from graftkit.core.atomic import write_text
+    from graftkit.run_folder import is_run
 
     options.started()
     form = "json" if as_json else form
     if value and form == "dot":
         raise click.UsageError("--value has no dot form; choose table, json or svg")
-    if out is not None and out.exists() and Path(what).exists() and out.samefile(what):
-        raise click.UsageError(f"--out would replace {what} itself")
+    if out is not None and out.exists() and (out.suffix.lower() not in _ENDINGS[form] or is_run(out.parent)):
+        raise click.UsageError(f"--out would replace {out}, which is something else")
     with options.stdout_kept():
         found = _values(Path(what)) if value else _dendrites(Path(what), form) or _found(what, **given)
     if form == "table" and out is None:

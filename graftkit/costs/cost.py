@@ -18,6 +18,7 @@ class Cost(Protocol):
 
     name: ClassVar[str]
     unit: ClassVar[str]  # what its numbers are in, as words say it
+    exact: ClassVar[bool]  # whether the same is found the next time
     units: ClassVar[Mapping[str, float]]  # endings of a number, and what each is worth in `unit`
 
     def given(self, model: GraftedModel) -> float:

@@ -26,6 +26,7 @@ class Latency(Measured):
 
     name: ClassVar[str] = "latency"
     unit: ClassVar[str] = "us"
+    exact: ClassVar[bool] = False
     units: ClassVar[Mapping[str, float]] = {"us": 1, "ms": 1e3, "s": 1e6}
 
     def given(self, model: GraftedModel) -> float:

@@ -18,6 +18,7 @@ class Macs(Counted):
 
     name: ClassVar[str] = "macs"
     unit: ClassVar[str] = "multiply-adds"
+    exact: ClassVar[bool] = True
     units: ClassVar[Mapping[str, float]] = COUNTS
 
     def given(self, model: GraftedModel) -> float:

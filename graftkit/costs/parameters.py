@@ -18,6 +18,7 @@ class Parameters(Counted):
 
     name: ClassVar[str] = "parameters"
     unit: ClassVar[str] = "parameters"
+    exact: ClassVar[bool] = True
     units: ClassVar[Mapping[str, float]] = COUNTS
 
     def given(self, model: GraftedModel) -> float:

@@ -18,6 +18,7 @@ class Size(Measured):
 
     name: ClassVar[str] = "size"
     unit: ClassVar[str] = "bytes"
+    exact: ClassVar[bool] = True
     units: ClassVar[Mapping[str, float]] = sizes.UNITS
 
     def given(self, model: GraftedModel) -> float:

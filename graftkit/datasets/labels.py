@@ -104,7 +104,7 @@ def _classes_in(targets: np.ndarray, where: str) -> np.ndarray:
 
 def _describe_values(train: np.ndarray, name: str) -> Labels:
     if len(train) > 1 and (train == train[:1]).all():
-        raise DataError(f"{name} holds the same values in all of {len(train)} rows; there is nothing to tell apart")
+        return Labels("values", None, (f"{name} holds the same values in all rows: R\N{SUPERSCRIPT TWO} says nothing",))
     whole = bool((train == np.round(train)).all()) and len(np.unique(train)) <= 100
     warning = f"{name} holds whole numbers stored as floats, taken as values; store integers if they are classes"
     return Labels("values", None, (warning,) if whole else ())

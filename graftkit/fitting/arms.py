@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -62,7 +61,7 @@ class Settings:
     def __post_init__(self) -> None:
         least = {"epochs": 1, "cycles": 1, "batch_size": 1, "seeds": 1, "margin": 0}
         for name, bound in least.items():
-            if not bound <= getattr(self, name) < math.inf:
+            if not getattr(self, name) >= bound:  # nor is it a NaN
                 raise TrainingError(f"{name} is {getattr(self, name)}; it has to be {bound} or more")
 
 

@@ -106,9 +106,16 @@ def numbers_in(model: onnx.ModelProto) -> int:
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose outputs all have a shape, for the checker, which asks for one."""
+    """A copy for the checker: its outputs all have a shape, and what lies beside the file is an input."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(tensor for tensor in proto.graph.initializer if not is_apart(tensor))
+    copy.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in proto.graph.initializer
+        if is_apart(tensor)
+    )
     for value in copy.graph.output:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
             value.type.tensor_type.shape.SetInParent()

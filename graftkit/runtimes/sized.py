@@ -29,6 +29,7 @@ class Sized:
     def __init__(self, file: Described, open_at: Callable[[Described], Session], free: str | None = None):
         self.file, self.open_at, self.free = file, open_at, free
         self.known: dict[tuple[tuple[str, int], ...], Session] = {}
+        self.failed: dict[tuple[tuple[str, int], ...], ExportError] = {}
 
     @classmethod
     def after(cls, error: ExportError, file: Described, open_at: Callable[[Described], Session]) -> Sized:
@@ -68,10 +69,16 @@ class Sized:
 
     def _session(self, sizes: Mapping[str, int]) -> Session:
         key = tuple(sorted(sizes.items()))
+        if key in self.failed:
+            raise self.failed[key]
         if key not in self.known:
             while len(self.known) >= _KEPT:
                 self.known.pop(next(iter(self.known))).close()
-            self.known[key] = self.open_at(self.file.at(sizes))
+            try:
+                self.known[key] = self.open_at(self.file.at(sizes))
+            except ExportError as error:
+                self.failed[key] = error
+                raise
         return self.known[key]
 
 

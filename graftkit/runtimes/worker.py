@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -77,7 +78,8 @@ class Worker:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         said = self.said.read_text(errors="replace")
         lines = (line.strip() for line in reversed(said.split("\n")))
-        last = why_of(said) or next((line for line in lines if line and "success" not in line.lower()), "")
+        telling = (line for line in lines if line and not re.search(r"\bsuccess", line, re.IGNORECASE))
+        last = why_of(said) or next(telling, "")
         return f"its process ended ({how}){': ' if last else ''}{last}"
 
 

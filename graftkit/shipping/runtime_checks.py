@@ -90,7 +90,7 @@ class _Check:
         except ExportError as error:
             return RuntimeCheck(name, version, loads=False, trouble=str(error))
         with closing(session):
-            return RuntimeCheck(name, version, True, **self._measured(session, asked))
+            return RuntimeCheck(name, version, **self._measured(session, asked))
 
     def _measured(self, session: Session, asked: Sequence[Probe]) -> dict[str, Any]:
         difference, wrong = _tried(lambda: self._compared().worst(asked, session))
@@ -99,7 +99,9 @@ class _Check:
         latency, slow = _tried(lambda: self._latency(session, asked))
         _, lost = _tried(lambda: self._judge(session, asked, metric))
         errors = [error for error in (wrong, failed, slow, lost) if error is not None]
+        unloaded = wrong is not None and isinstance(wrong.__cause__, ExportError)  # at the sizes that it is asked
         return {
+            "loads": not unloaded,
             "difference": wrong.found if isinstance(wrong, Differs) else difference,
             "metric": metric,
             "latency": latency,

@@ -175,16 +175,16 @@ class Comparison:
         found = differences.worst()
         if found <= self.tolerance:
             return found
-        if differences.wrong:
-            raise Differs(f"{self.runtime.name} gives {differences.wrong}", found)
+        if differences.misshapen:
+            raise Differs(f"{self.runtime.name} {differences.wrong}", found)
         wrong = (batch for batch in batches if not self._compared(run, [batch]).worst() <= self.tolerance)
         site = self._first_site(next(wrong, batches[-1]))
         where = f"; the outputs first part at site {site!r}" if site else ""
-        raise Differs(
-            f"{self.runtime.name} gives outputs that differ by {found:.2g} of their scale from the trained model"
-            f" (tolerance {self.tolerance:.2g}){where}",
-            found,
+        what = differences.wrong or (
+            f"gives outputs that differ by {found:.2g} of their scale from the trained model"
+            f" (tolerance {self.tolerance:.2g})"
         )
+        raise Differs(f"{self.runtime.name} {what}{where}", found)
 
     def _at(self, run: Run, size: str, batches: Sequence[Batch]) -> float:
         """The same at another size, at which a runtime may well fail altogether."""
@@ -195,8 +195,8 @@ class Comparison:
         found = differences.worst()
         if found <= self.tolerance:
             return found
-        what = differences.wrong or f"outputs that differ by {found:.2g} of their scale"
-        raise SizeMismatch(f"{self.runtime.name} gives {what} where {size} is another than the example's", size)
+        what = differences.wrong or f"gives outputs that differ by {found:.2g} of their scale"
+        raise SizeMismatch(f"{self.runtime.name} {what} where {size} is another than the example's", size)
 
     def _compared(self, run: Run, batches: Sequence[Batch]) -> checking.Differences:
         def forward(batch: Batch) -> tuple[Tensor, ...]:
@@ -268,12 +268,16 @@ def rounding_of(opened: OnnxFile, model: GraftedModel, asked: Sequence[Probe]) -
     """How much a file in smaller numbers may differ from the trained model in any runtime: so it does in onnxruntime.
 
     Its metric says whether that is too much. Others round elsewhere, so they may be some times as far; a runtime that
-    computes something else is farther. Any number, where onnxruntime does not run it.
+    computes something else is farther. Where onnxruntime does not load the file, any number; where it gives what is no
+    number, as little as at least.
     """
+    usual = [probe for probe in asked if probe.size is None]
     try:
-        own = Comparison(opened, model, RUNTIMES.find("onnxruntime"), sys.float_info.max).worst(asked)
-    except (ExportError, MismatchError):
+        own = Comparison(opened, model, RUNTIMES.find("onnxruntime"), sys.float_info.max).worst(usual)
+    except ExportError:
         return sys.float_info.max
+    except MismatchError:
+        return _LEAST
     return max(_TIMES * own, _LEAST)
 
 

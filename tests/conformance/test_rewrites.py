@@ -720,6 +720,9 @@ NEVER: dict[str, tuple[str, onnx.ModelProto]] = {
     "a resize whose factor rounds to another size": (
         "resizes", model_of(resized(), {"plane": np.array([13, 5])}, shape=("n", 3, 11, 5)),
     ),
+    "a resize whose factor rounds to another size in double precision": (
+        "resizes", model_of(resized(), {"plane": np.array([7, 5])}, shape=("n", 3, 3, 5)),
+    ),
     "a resize that keeps what is long": (
         "resizes", model_of(resized(keep_aspect_ratio_policy="not_larger"), PLANE),
     ),

@@ -22,6 +22,7 @@ from graftkit.cli.paths import NewFile
 from graftkit.cli.progress import Watcher
 from graftkit.contracts import SourceRequest
 from graftkit.core.records import EpochRecord, StepRecord
+from graftkit.run_folder import METRICS, SOURCE
 
 
 @pytest.mark.parametrize(
@@ -153,16 +154,22 @@ def test_a_file_to_write_has_a_name_and_is_no_folder(tmp_path: Path) -> None:
     ("words", "why"),
     [
         (("bench", "a.onnx", "--plot", "a.onnx"), "'a.onnx' does not end in .svg"),
-        (("inspect", "{model}", "--out", "{model}"), "would replace {model} itself"),
+        (
+            ("inspect", "a.onnx", "--format", "json", "--out", "{metrics}"),
+            "would replace {metrics}, which",
+        ),
+        (("inspect", "{model}", "--out", "{model}"), "would replace {model}, which is something else"),
         (("export", "run", "--tolerance", "0.1"), "--tolerance says how much --precision or --gate may cost"),
     ],
 )
 def test_nothing_is_lost_by_a_slip(words: tuple[str, ...], why: str, tmp_path: Path) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_text("mine")
-    result = CliRunner().invoke(cli, [word.format(model=model) for word in words])
-    assert result.exit_code == 2 and why.format(model=model) in result.output.replace("\n", " ")
-    assert model.read_text() == "mine"
+    names = {"model": tmp_path / "model.onnx", "metrics": tmp_path / "run" / METRICS}
+    names["metrics"].parent.mkdir()
+    for path in (*names.values(), names["metrics"].parent / SOURCE):
+        path.write_text("mine")
+    result = CliRunner().invoke(cli, [word.format(**names) for word in words])
+    assert result.exit_code == 2 and why.format(**names) in result.output.replace("\n", " ")
+    assert all(path.read_text() == "mine" for path in names.values())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

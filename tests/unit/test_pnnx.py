@@ -111,7 +111,14 @@ def heads(rows: int | str, *, gather: bool = False, third: int = 2) -> bytes:
     return made(nodes, ((rows, 5, 6), (rows, 5, 8)), constants)
 
 
-def mask(rows: int | str, *, low: float = float(np.finfo(np.float32).min), also: str = "") -> bytes:
+def mask(
+    rows: int | str,
+    *,
+    low: float = float(np.finfo(np.float32).min),
+    also: str = "",
+    less: int = 0,
+    name: str = "either",
+) -> bytes:
     """What is added to attention's scores where one token sees another: not itself, but what the mask leaves out."""
     constants = {"own": ~np.eye(5, dtype=bool)[None], "one": np.array([1]), "two": np.array([2]),
                  "bias": positive(1, 5, 5), "low": np.float32(low)}  # fmt: skip
@@ -121,9 +128,13 @@ def mask(rows: int | str, *, low: float = float(np.finfo(np.float32).min), also:
         helper.make_node("Unsqueeze", ["m", "two"], ["column"]),
         helper.make_node("Not", ["column"], ["out"]),
         helper.make_node("And", ["own", "row"], ["seen"]),
-        helper.make_node("Or", ["seen", "out"], ["either"]),
-        helper.make_node("Where", ["either", "bias", "low"], ["y"]),
+        helper.make_node("Or", ["seen", "out"], [name]),
+        helper.make_node("Where", [name, "bias", "low"], ["y"]),
     ]
+    if less:  # a number that is worked out may be below zero
+        constants["less"] = np.array(less)
+        nodes[0].input[0] = "d"
+        nodes.insert(0, helper.make_node("Sub", ["x", "less"], ["d"]))
     if also:
         nodes[-1].output[0] = "w"
         nodes.append(helper.make_node("Cast", [also], ["c"], to=TensorProto.FLOAT))
@@ -136,6 +147,7 @@ FORMS = {
     "embedding": (embedding, TOKENS),
     "norm": (norm, np.random.RandomState(4).randn(2, 3, 6).astype(np.float32)),
     "mask": (mask, TOKENS),
+    "mask whose names are taken": (partial(mask, name="y.one"), TOKENS),
     "heads": (heads, np.random.RandomState(5).randn(2, 5, 6).astype(np.float32)),
     "heads by Gather": (partial(heads, gather=True), np.random.RandomState(6).randn(2, 5, 6).astype(np.float32)),
 }
@@ -237,7 +249,15 @@ def test_five_axes_are_left_where_the_third_is_not_the_outermost() -> None:
 
 
 @pytest.mark.parametrize(
-    "left", [mask(1, low=-np.inf), mask(1, also="m"), mask(1, also="either"), mask(1, also="column"), mask("n")]
+    "left",
+    [
+        mask(1, low=-np.inf),
+        mask(1, also="m"),
+        mask(1, also="either"),
+        mask(1, also="column"),
+        mask("n"),
+        mask(1, less=5),
+    ],
 )
 def test_masks_are_left_that_something_else_reads_or_that_are_infinite(left: bytes) -> None:
     onnx.checker.check_model(onnx.load_model_from_string(left), full_check=True)

@@ -221,9 +221,17 @@ def test_all_neurons_are_served_where_some_cost_more_than_all() -> None:
     graft, size = Graft("0", "full"), COSTS.find("size")()
     whole, some = size.added(small, [graft]), size.added(small, [replace(graft, neurons=tuple(range(8)))])
     assert some > whole
-    worth = Worth(graft, torch.tensor([1.0] * 8 + [-1.0] * 4).double(), torch.full((12,), 0.1).double(), 0.1 * 12**0.5)
-    grafts, spent = spend(small, [worth], parse_budget(f"size=+{whole + 1:.0f}"), epochs=3)
+    budget = parse_budget(f"size=+{whole + 1:.0f}")
+
+    def bought(harm: float, error: float = 0.1, of: Graft = graft) -> tuple[tuple[Graft, ...], Spending]:
+        mean = torch.tensor([1.0] * 8 + [-harm] * 4).double()
+        errors = torch.tensor([0.1] * 8 + [error] * 4).double()
+        return spend(small, [Worth(of, mean, errors, 0.1 * 12**0.5)], budget, epochs=3)
+
+    grafts, spent = bought(harm=0.2)
     assert grafts == (graft,) and spent.values[0].kept == tuple(range(12))
+    assert bought(harm=50)[0] == ()  # what is harmed counts
+    assert bought(harm=0, error=0, of=replace(graft, neurons=tuple(range(8))))[0] == ()  # nor are others served
 
 
 def test_a_file_that_holds_more_than_the_budget_says_so(model: GraftedModel, tmp_path: Path) -> None:
@@ -238,10 +246,13 @@ def test_a_file_that_holds_more_than_the_budget_says_so(model: GraftedModel, tmp
     file = api.export(grown, tmp_path / "a.onnx")
     held = numbers_in(read_onnx(file))
     assert held > round(spent.given + spent.allowance) >= grown.parameter_count()
-    (line,) = augmenting._beyond(spent, file)
-    assert f"the file holds {held:,} numbers where the budget allows {round(spent.given) + 22:,} parameters" in line
-    assert not list(augmenting._beyond(replace(spent, cost="size"), file)) and not list(augmenting._beyond(None, file))
-    assert not list(augmenting._beyond(replace(spent, allowance=held - spent.given), file))
+    plain = numbers_in(read_onnx(api.export(api.graft(model.traced, GraftPlan()), tmp_path / "plain.onnx")))
+    (line,) = augmenting._beyond(spent, grown, file)
+    assert f"the file holds {held - plain:,} numbers for dendrites where the budget allows 22:" in line
+    assert not list(augmenting._beyond(replace(spent, cost="size"), grown, file))
+    assert not list(augmenting._beyond(None, grown, file))
+    assert not list(augmenting._beyond(replace(spent, allowance=held - plain), grown, file))
+    assert not list(augmenting._beyond(replace(spent, allowance=1), api.graft(model.traced, GraftPlan()), file))
 
 
 def test_an_endless_error_pays_nothing(model: GraftedModel) -> None:

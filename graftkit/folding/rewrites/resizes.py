@@ -15,7 +15,7 @@ def write_factors(graph: gs.Graph) -> int:
     """Resize(x, sizes computed of Shape(x)) becomes Resize(x, scales=[1, 1, 2, 2]), which tract can plan.
 
     ONNX has a factor be the new size through the old, and the new size the old times the factor, rounded down: where
-    that is the size again, in single precision, both say the same. A resize to a fixed size needs nothing.
+    that is the size again, in single precision and in double, as runtimes have it, both say the same.
     """
     written = 0
     for node in nodes_of(graph, "Resize"):
@@ -47,9 +47,10 @@ def _factors(node: gs.Node, sizes: Sequence[int | Dim] | None) -> list[float] | 
         if own == wanted:
             factors.append(1.0)
         elif isinstance(own, int) and isinstance(wanted, int) and own > 0:
-            factors.append(float(np.float32(wanted) / np.float32(own)))
-            if int(np.float32(own) * np.float32(factors[-1])) != wanted:
+            factor = np.float32(wanted) / np.float32(own)
+            if not int(np.float32(own) * factor) == int(own * float(factor)) == wanted:
                 return None
+            factors.append(float(factor))
         else:
             return None
     return factors

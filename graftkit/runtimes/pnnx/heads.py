@@ -31,18 +31,18 @@ def cut_first(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
     if part is None or heads is None:
         return []
     _, axis, index = part
-    third, result = heads.order[axis], node.output[0]
+    third, result, base = heads.order[axis], node.output[0], known.base(node)
     width = prod(heads.split[third + 1 :])
     if known.shapes[heads.source][-1] != width * heads.split[third]:
         return []
-    ends = [known.listed(f"{result}.{name}", [number]) for name, number in
+    ends = [known.listed(f"{base}.{name}", [number]) for name, number in
             (("start", index * width), ("end", (index + 1) * width), ("last", -1))]  # fmt: skip
-    sizes = known.listed(f"{result}.sizes", [size for place, size in enumerate(heads.split) if place != third])
+    sizes = known.listed(f"{base}.sizes", [size for place, size in enumerate(heads.split) if place != third])
     order = [place - (place > third) for place in heads.order if place != third]
     return [
-        helper.make_node("Slice", [heads.source, *ends], [f"{result}.cut"]),
-        helper.make_node("Reshape", [f"{result}.cut", sizes], [f"{result}.split"]),
-        helper.make_node("Transpose", [f"{result}.split"], [result], perm=order),
+        helper.make_node("Slice", [heads.source, *ends], [f"{base}.cut"]),
+        helper.make_node("Reshape", [f"{base}.cut", sizes], [f"{base}.split"]),
+        helper.make_node("Transpose", [f"{base}.split"], [result], perm=order),
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ class Known:
         constants: initializers, and what Constant nodes hold.
         makers: the node that makes a value.
         truths: truth values that can be numbers.
+        mark: what stands behind a value's name in the names of new ones, so that none is taken.
         lists: constants that new nodes read.
     """
 
@@ -32,6 +34,7 @@ class Known:
     constants: Mapping[str, onnx.TensorProto]
     makers: Mapping[str, onnx.NodeProto]
     truths: frozenset[str]
+    mark: str
     lists: list[onnx.TensorProto] = field(default_factory=list)
 
     @classmethod
@@ -47,7 +50,12 @@ class Known:
         makers = {name: node for node in graph.node for name in node.output}
         whole = {name: kind for name, kind in kinds.items() if shapes[name] and all(shapes[name])}
         truths = truths_of(graph, whole, constants)
-        return cls({name: shape for name, shape in shapes.items() if shape}, kinds, constants, makers, truths)
+        mark = _mark({*makers, *constants, *kinds}, set(makers))
+        return cls({name: shape for name, shape in shapes.items() if shape}, kinds, constants, makers, truths, mark)
+
+    def base(self, node: onnx.NodeProto) -> str:
+        """What the names of new values in a node's place begin with; a dot follows."""
+        return f"{node.output[0]}{self.mark}"
 
     def numbers(self, node: onnx.NodeProto, place: int) -> list[int] | None:
         """The whole numbers of a constant input, None where it is another."""
@@ -69,6 +77,18 @@ class Known:
         """The node that makes a value, where it is of that kind."""
         node = self.makers.get(name)
         return node if node is not None and node.op_type == operator else None
+
+
+def _mark(names: Set[str], made: Set[str]) -> str:
+    """So many underscores that no name begins with one that is made, these, and a dot."""
+    mark = ""
+    while any(_begins(name, made, f"{mark}.") for name in names):
+        mark += "_"
+    return mark
+
+
+def _begins(name: str, made: Set[str], mark: str) -> bool:
+    return any(name[: found.start()] in made for found in re.finditer(re.escape(mark), name))
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape:

@@ -17,15 +17,15 @@ _ROWS = 10  # of the table: pnnx tries an embedding with indices up to that; ncn
 
 def number_masks(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
     """For what makes a truth value, joins two, or chooses by one. A mask's numbers are taken to be none below zero."""
-    result = node.output[0]
+    result, base = node.output[0], known.base(node)
     if node.op_type == "Where" and node.input[0] in known.truths:
         mask, *choices = node.input
-        one = known.held(np.ones((), np.float32), f"{result}.one")
+        one = known.held(np.ones((), np.float32), f"{base}.one")
         return [
-            helper.make_node("Mul", [mask, choices[0]], [f"{result}.chosen"]),
-            helper.make_node("Sub", [one, mask], [f"{result}.not"]),
-            helper.make_node("Mul", [f"{result}.not", choices[1]], [f"{result}.other"]),
-            helper.make_node("Add", [f"{result}.chosen", f"{result}.other"], [result]),
+            helper.make_node("Mul", [mask, choices[0]], [f"{base}.chosen"]),
+            helper.make_node("Sub", [one, mask], [f"{base}.not"]),
+            helper.make_node("Mul", [f"{base}.not", choices[1]], [f"{base}.other"]),
+            helper.make_node("Add", [f"{base}.chosen", f"{base}.other"], [result]),
         ]
     if result not in known.truths:
         return []
@@ -33,21 +33,21 @@ def number_masks(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
         case "Cast":
             return _looked_up(node, known)
         case "Not":
-            one = known.held(np.ones((), np.float32), f"{result}.one")
+            one = known.held(np.ones((), np.float32), f"{base}.one")
             return [helper.make_node("Sub", [one, node.input[0]], [result])]
         case "And" | "Or":
-            names = [_number(name, f"{result}.{place}", known) for place, name in enumerate(node.input)]
+            names = [_number(name, f"{base}.{place}", known) for place, name in enumerate(node.input)]
             return [helper.make_node("Mul" if node.op_type == "And" else "Max", names, [result])]
     return []
 
 
 def _looked_up(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
-    result = node.output[0]
-    table = known.held(np.minimum(np.arange(_ROWS), 1).astype(np.float32)[:, None], f"{result}.table")
-    sizes = known.listed(f"{result}.sizes", known.shapes[node.input[0]])
+    result, base = node.output[0], known.base(node)
+    table = known.held(np.minimum(np.arange(_ROWS), 1).astype(np.float32)[:, None], f"{base}.table")
+    sizes = known.listed(f"{base}.sizes", known.shapes[node.input[0]])
     return [
-        helper.make_node("Gather", [table, node.input[0]], [f"{result}.found"]),
-        helper.make_node("Reshape", [f"{result}.found", sizes], [result]),
+        helper.make_node("Gather", [table, node.input[0]], [f"{base}.found"]),
+        helper.make_node("Reshape", [f"{base}.found", sizes], [result]),
     ]
 
 

@@ -29,17 +29,17 @@ def pool_maxima(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
     left = [1 if axis in gone else size for axis, size in enumerate(shape) if keepdims or axis in kept]
     places = [1, prod(shape[axis] for axis in kept), prod(shape[axis] for axis in gone), 1]
 
-    result = node.output[0]
-    steps = [("Reshape", [known.listed(f"{result}.places", places)]), ("GlobalMaxPool", []),
-             ("Reshape", [known.listed(f"{result}.left", left)])]  # fmt: skip
+    result, base = node.output[0], known.base(node)
+    steps = [("Reshape", [known.listed(f"{base}.places", places)]), ("GlobalMaxPool", []),
+             ("Reshape", [known.listed(f"{base}.left", left)])]  # fmt: skip
     if node.op_type == "ReduceMin":
         steps[1:2] = [("Neg", []), ("GlobalMaxPool", []), ("Neg", [])]
-    names = [node.input[0], *(f"{result}.{number}" for number in range(len(steps) - 1)), result]
+    names = [node.input[0], *(f"{base}.{number}" for number in range(len(steps) - 1)), result]
     made = [
         helper.make_node(operator, [name, *lists], [after])
         for (operator, lists), (name, after) in zip(steps, pairwise(names), strict=True)
     ]
     if kept + gone != list(range(len(shape))):
-        made.insert(0, helper.make_node("Transpose", [names[0]], [f"{result}.turned"], perm=kept + gone))
-        made[1].input[0] = f"{result}.turned"
+        made.insert(0, helper.make_node("Transpose", [names[0]], [f"{base}.turned"], perm=kept + gone))
+        made[1].input[0] = f"{base}.turned"
     return made

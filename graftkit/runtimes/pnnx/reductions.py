@@ -32,15 +32,15 @@ def reduce_two(node: onnx.NodeProto, known: Known) -> list[onnx.NodeProto]:
     pair = _pair(node, known) if node.op_type in _REDUCTIONS else None
     if pair is None:
         return []
-    name, result, nodes = node.input[0], node.output[0], []
+    name, result, base, nodes = node.input[0], node.output[0], known.base(node), []
     if pair.made:
-        name = f"{result}.wide"
-        nodes.append(helper.make_node("Unsqueeze", [node.input[0], known.listed(f"{result}.made", [0])], [name]))
-    reduced = f"{result}.reduced" if pair.gone else result
-    axes = known.listed(f"{result}.pair", [pair.other, pair.axis])
+        name = f"{base}.wide"
+        nodes.append(helper.make_node("Unsqueeze", [node.input[0], known.listed(f"{base}.made", [0])], [name]))
+    reduced = f"{base}.reduced" if pair.gone else result
+    axes = known.listed(f"{base}.pair", [pair.other, pair.axis])
     nodes.append(helper.make_node(node.op_type, [name, axes], [reduced], keepdims=1))
     if pair.gone:
-        nodes.append(helper.make_node("Squeeze", [reduced, known.listed(f"{result}.gone", pair.gone)], [result]))
+        nodes.append(helper.make_node("Squeeze", [reduced, known.listed(f"{base}.gone", pair.gone)], [result]))
     return nodes
 
 

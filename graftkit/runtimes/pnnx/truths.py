@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import onnx
@@ -17,19 +17,24 @@ LOGIC = ("And", "Or", "Not")
 def truths_of(
     graph: onnx.GraphProto, kinds: Mapping[str, int], constants: Mapping[str, onnx.TensorProto]
 ) -> frozenset[str]:
-    """Values that come of masks of whole numbers alone, and end in choices between finite constants.
+    """Values that come of masks alone, inputs of whole numbers, and end in choices between finite constants.
 
     Args:
         graph: whose nodes are in the order that they are run.
         kinds: of what numbers a value is, as in onnx.TensorProto.
         constants: initializers, and what Constant nodes hold.
     """
+    if any(option.type in (option.GRAPH, option.GRAPHS) for node in graph.node for option in node.attribute):
+        return frozenset()  # which may be read inside
     readers: Mapping[str, list[onnx.NodeProto]] = defaultdict(list)
     makers: dict[str, onnx.NodeProto] = {}
+    masks = {value.name for value in graph.input if kinds.get(value.name) in WHOLE} - set(constants)
     for node in graph.node:
         for name in node.input:
             readers[name].append(node)
-        if _makes(node, makers, kinds, constants):
+        if node.op_type in MOVES and node.input[0] in masks:
+            masks.add(node.output[0])
+        elif _makes(node, makers, masks, constants):
             makers[node.output[0]] = node
     kept, before = set(makers), -1
     kept -= {value.name for value in graph.output}
@@ -44,16 +49,11 @@ def truths_of(
     return frozenset(kept)
 
 
-def _makes(
-    node: onnx.NodeProto,
-    made: Mapping[str, object],
-    kinds: Mapping[str, int],
-    constants: Mapping[str, object],
-) -> bool:
-    """Whether a node makes a truth value of whole numbers, or of other truth values and constants."""
+def _makes(node: onnx.NodeProto, made: Mapping[str, object], masks: Set[str], constants: Mapping[str, object]) -> bool:
+    """Whether a node makes a truth value of a mask, or of other truth values and constants."""
     if node.op_type == "Cast":
         to = next(option.i for option in node.attribute if option.name == "to")
-        return to == TensorProto.BOOL and kinds.get(node.input[0]) in WHOLE and node.input[0] not in constants
+        return to == TensorProto.BOOL and node.input[0] in masks
     if node.op_type in LOGIC:
         return any(name in made for name in node.input) and all(
             name in made or name in constants for name in node.input
