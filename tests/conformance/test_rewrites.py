@@ -197,7 +197,7 @@ def looked_up(
     return model
 
 
-PLANE = {"plane": np.array([10, 7])}
+PLANE = {"plane": np.array([10, 15])}
 PLACES = {str(place): np.array([place]) for place in range(5)} | {"row": np.array([-1])}
 MEAN = {"axes": np.array([2, 3])}
 
