@@ -33,8 +33,6 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"learning_rate is {self.learning_rate}; it has to be above zero")
-        if not 0 < self.shrink <= 1:
-            raise TrainingError(f"shrink is {self.shrink}; it has to be above zero, and 1 at most")
 
     def rate(self, step: int, steps: int) -> float:
         """The share of the learning rate at a step of `steps`."""

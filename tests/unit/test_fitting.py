@@ -229,7 +229,7 @@ def test_divergence_gives_back_what_was_given(model: GraftedModel) -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("epochs", 0), ("cycles", 0), ("batch_size", 0), ("seeds", 0), ("margin", -1.0), ("margin", float("nan")),
-     ("learning_rate", -1.0), ("learning_rate", float("nan")), ("shrink", 1.5)],
+     ("learning_rate", -1.0), ("learning_rate", float("nan"))],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(model: GraftedModel, setting: str, value: float) -> None:
     with pytest.raises(TrainingError, match=f"^{setting} is {value}; it has to be "):
