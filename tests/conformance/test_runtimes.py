@@ -227,6 +227,21 @@ def test_it_resizes_any_number_of_rows(name: str) -> None:
         np.testing.assert_allclose(run({"x0": rows[:count]})[0], right[:count], rtol=1e-5, atol=1e-5)
 
 
+def test_other_sizes_may_be_free_too(name: str) -> None:
+    """A runtime that has to know them, as ncnn, opens the file for each it is asked for."""
+    nodes = [helper.make_node("Tanh", ["x0"], ["t"]), helper.make_node("MatMul", ["t", "w"], ["y"])]
+    shapes = {"x0": ("n", "length", 4), "y": ("n", "length", 3)}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "free", ends[:1], ends[1:], [numpy_helper.from_array(WEIGHT, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = RUNTIMES[name].open(model.SerializeToString(), threads=1)
+    for shape in ((2, 5, 4), (1, 3, 4), (3, 5, 4)):
+        rows = np.random.RandomState(0).randn(*shape).astype(np.float32)
+        np.testing.assert_allclose(session({"x0": rows})[0], np.tanh(rows) @ WEIGHT, rtol=1e-4, atol=1e-4)
+    assert len(session.seconds({"x0": rows}, 2)) == 2
+    session.close()
+
+
 def test_tract_plans_anew_what_fails_for_a_free_size_when_it_is_run() -> None:
     if why := missing("tract"):
         pytest.skip(why)

@@ -24,6 +24,8 @@ from graftkit.core.table import Table
 from graftkit.folding import open_onnx
 from graftkit.precisions import PRECISIONS
 from graftkit.runtimes import RUNTIMES
+from graftkit.runtimes.described import Described, described
+from graftkit.runtimes.sized import Sized
 from graftkit.shipping.promises import allowed
 from graftkit.shipping.smaller import feeds, ship_smaller
 from graftkit.training.criteria import negative_mse
@@ -185,6 +187,29 @@ def test_a_runtime_is_right_in_smaller_numbers_where_it_is_about_as_far_off_as_o
     assert (odd.metric is None) == math.isnan(factor)
     with pytest.raises(MismatchError, match=f"^{wrong}"):
         gk.verify(path, model, data(), runtimes=("onnxruntime", "odd"), metric=negative_mse, **how)
+
+
+@dataclass(frozen=True)
+class Late(Odd):
+    """It finds that it cannot load the file once it is asked something."""
+
+    def open(self, model: bytes | Path, *, threads: int | None = None) -> Session:
+        def refuse(file: Described) -> Session:
+            raise ExportError("late does not load the file")
+
+        return Sized(described(model, "late"), refuse)
+
+
+def test_a_runtime_that_finds_late_that_it_does_not_load_a_file(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = gk.export(model, tmp_path / "a.onnx")
+    monkeypatch.setattr(
+        "graftkit.shipping.runtime_checks.RUNTIMES", Table("runtime", {"odd": Late(1.0)}, RuntimeMissingError)
+    )
+    (found,) = shipping.check_runtimes(path, model, data(), negative_mse, ["odd"])
+    assert not found.loads and found.metric is None and found.latency is None
+    assert found.trouble is not None and found.trouble.endswith(": late does not load the file")
 
 
 class FourRows(nn.Module):
