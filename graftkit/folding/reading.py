@@ -83,14 +83,15 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """An ONNX file as a proto, checked, with large weights left beside it. Raises ExportError.
 
     Runtimes take two things that the standard forbids, and that tools write: nodes that stand before what they read,
-    which are put in order, and outputs of which no number of axes is told.
+    which are put in order, and outputs of which no number of axes is told. Both are read where all weights are inside.
     """
     try:
         proto = onnx.load(str(path), load_external_data=False)
         try:
             onnx.checker.check_model(str(path))
         except onnx.checker.ValidationError:
-            if not in_order(proto.graph):
+            apart = any(is_apart(tensor) for tensor in proto.graph.initializer)  # which is checked with the file alone
+            if apart or not in_order(proto.graph):
                 raise
             onnx.checker.check_model(_with_shapes(proto))
     except Exception as error:  # protobuf, onnx and the file system each have their own
@@ -106,16 +107,9 @@ def numbers_in(model: onnx.ModelProto) -> int:
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy for the checker: its outputs all have a shape, and what lies beside the file is an input."""
+    """A copy whose outputs all have a shape, for the checker, which asks for one."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(tensor for tensor in proto.graph.initializer if not is_apart(tensor))
-    copy.graph.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in proto.graph.initializer
-        if is_apart(tensor)
-    )
     for value in copy.graph.output:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
             value.type.tensor_type.shape.SetInParent()

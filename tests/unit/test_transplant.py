@@ -159,8 +159,8 @@ def test_a_file_whose_nodes_are_in_no_order_and_whose_output_has_no_shape(net: R
     path = tmp_path / "apart" / "deployed.onnx"
     path.parent.mkdir()
     onnx.save(made, str(path), save_as_external_data=True, location="weights", size_threshold=0)
-    apart = moved(net, path, path.parent)
-    np.testing.assert_allclose(said(apart.path, net.rows)[0], net.expected(net.rows), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ExportError, match=r"is not a readable ONNX file: .*(topologically sorted|Field 'shape')"):
+        moved(net, path, path.parent)  # what lies beside a file is checked with it alone
     made = legacy(net.module, first(net))
     made.graph.node[0].input[0] = made.graph.node[0].output[0]  # which waits for itself
     (tmp_path / "waits").mkdir()
