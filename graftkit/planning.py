@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graftkit.contracts import DendriteKind
-from graftkit.core.errors import PlanError
+from graftkit.core.errors import PlanError, did_you_mean
+from graftkit.core.signature import BATCH, Port
 from graftkit.core.sites import Site, is_named, select_sites
 from graftkit.dendrites import Adapter, Context, Full, Lowrank, options_of, parse_kind
 from graftkit.learning import Rule
@@ -60,12 +61,12 @@ def plan_cycle(
             every site where the network stands still.
         rule: the learning rule, which decides whether inputs are detached.
         join: where dendrites join, see `Graft`.
-        mask: the model input that says which positions count, see `Graft`.
+        mask: the model input that says which positions of a sequence count, [batch, length]; see `Graft`.
         every: one dendrite of each kind that fits, in the order given, for a trial to choose from.
 
     Raises:
-        PlanError: an unknown kind, a pattern that matches nothing, a kind that does not fit a site that was
-            named, or nothing left to graft.
+        PlanError: an unknown kind or mask, a pattern that matches nothing, a kind that does not fit a site that
+            was named, or nothing left to graft.
     """
     if not traced.sites:
         hidden = "; ".join(dict.fromkeys(call.reason for call in traced.skipped))
@@ -73,13 +74,17 @@ def plan_cycle(
             f"{traced.name} has no Linear or Conv call where a dendrite could be grafted"
             + (f" (of {len(traced.skipped)}: {hidden})" if hidden else "")
         )
+    names = traced.signature.input_names
+    if mask is not None and mask not in names:
+        raise PlanError(f"the model has no input {mask!r} to use as a mask.{did_you_mean(mask, names)}")
     tried = (TRIED_FROZEN if rule.freeze else TRIED) if every else ()
     offers = _offers(dendrites or tried, rule, every=every)
     grafts, left_out = [], []
     for site in select_sites(traced.sites, sites):
         offer = offers.get("linear" if site.is_linear else "conv", _Offer())
-        named = is_named(site, sites)
-        reasons = [_reason(site, kind, rule, named=named, asked=bool(dendrites)) for kind in offer.kinds]
+        counted = mask if len(site.output_shape) == 3 and site.is_sequence else None
+        told = {"named": is_named(site, sites), "asked": bool(dendrites), "masked": counted is not None}
+        reasons = [_reason(site, kind, rule, traced.signature.outputs, **told) for kind in offer.kinds]
         fitting = [kind for kind, reason in zip(offer.kinds, reasons, strict=True) if reason is None]
         if not fitting:
             why = reasons[-1] if reasons else "no kind was given for this sort of operator"
@@ -93,7 +98,7 @@ def plan_cycle(
                 raise PlanError(f"no {refused[0][0]} can be grafted at {site.key}: {refused[0][1]}")
             left_out += [f"{site.key}: no {name}: {why}" for name, why in refused]
         for kind in fitting if offer.all else fitting[:1]:
-            grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=mask))
+            grafts.append(Graft(site.key, kind.name, options_of(kind), join=join, detach=rule.detaches, mask=counted))
     if not grafts:
         raise PlanError(f"nothing to graft: {'; '.join(left_out[:3])}")
     return GraftPlan(tuple(grafts)), tuple(left_out)
@@ -122,21 +127,38 @@ def _offers(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, _Offe
     return offers
 
 
-def _reason(site: Site, kind: DendriteKind, rule: Rule, *, named: bool, asked: bool) -> str | None:
+def _reason(
+    site: Site, kind: DendriteKind, rule: Rule, outputs: Sequence[Port], *, named: bool, asked: bool, masked: bool
+) -> str | None:
     """Why a kind is not grafted at a site, None if it is.
 
-    `named`: whether the site was named; `asked`: whether the kind was.
+    `named`: whether the site was named; `asked`: whether the kind was; `masked`: whether positions that count are told.
     """
     if refusal := kind.refuses(site):
         return refusal
     if kind.name == Context.name and site.is_sequence and not (named and asked):
-        return (
-            "over a sequence context would show a causal model its future, and this one may be causal (name site and"
-            " kind, --sites and --dendrites, if it is not)"
-        )
+        if _about_positions(outputs, site):
+            return (
+                "over a sequence context would show a causal model its future, and this one may be causal (name site"
+                " and kind, --sites and --dendrites, if it is not)"
+            )
+        if not masked and -1 in [size for dim, size in enumerate(site.output_shape) if dim != site.batch_dim]:
+            return (
+                "context would count the padding of a sequence of any length (say with --mask which positions count, or"
+                " name site and kind)"
+            )
     if site.is_linear and site.feeds_output and not named and not rule.freeze:
         return "it gives the model's output (name it with --sites to graft it all the same)"
     return None
+
+
+def _about_positions(outputs: Sequence[Port], site: Site) -> bool:
+    """Whether an output may say something of single positions of the site; of whole rows says one like [batch, 10]."""
+    for port in outputs:
+        rows, *rest = port.shape or ("",)
+        if rows != BATCH or len(rest) > 1 or any(isinstance(n, str) or n % site.positions == 0 for n in rest):
+            return True
+    return False
 
 
 def parameter_limit(text: str | int | None, given: int) -> int | None:

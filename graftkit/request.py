@@ -49,6 +49,7 @@ class Request:
     max_parameters: str | None = None
     budget: str | None = None
     join: str = "activation"
+    mask: str | None = None
     opset: int = folding.DEFAULT_OPSET
     layout: str = "portable"
     settings: Settings = field(default_factory=Settings)
@@ -89,6 +90,7 @@ class Request:
             "label_smoothing": self.label_smoothing,
             "budget": self.budget,
             "join": self.join,
+            "mask": self.mask,
             "opset": self.opset,
             "layout": self.layout,
             "loggers": list(self.loggers),
@@ -103,6 +105,7 @@ class Request:
             sites=self.sites,
             rule=rule,
             join=self.join,
+            mask=self.mask,
             every=self.budget is not None,
         )
 

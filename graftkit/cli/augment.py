@@ -53,6 +53,9 @@ from graftkit.cli.stopping import stopping
 @options.seeds
 @click.option("--join", type=click.Choice(["activation", "call"]), default="activation", show_default=True,
               help="Join behind a batch norm, or at the call itself.")  # fmt: skip
+@click.option("--mask", metavar="INPUT",
+              help="The input that says which positions of a sequence count, as attention_mask: context reads over"
+              " those.")  # fmt: skip
 @options.device
 @click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed.")
 @click.option("--logger", "loggers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),
@@ -150,6 +153,7 @@ def request_from(given: dict[str, Any], out: Path) -> Any:
         max_parameters=given["max_parameters"],
         budget=given["budget"],
         join=given["join"],
+        mask=given["mask"],
         opset=given["opset"],
         layout=given["layout"],
         settings=settings,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+BATCH = "batch"  # the free size that counts rows
+
 
 @dataclass(frozen=True, slots=True)
 class Port:

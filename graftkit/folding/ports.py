@@ -12,9 +12,8 @@ from onnx_ir.passes import Sequential, common
 from torch import Tensor
 
 from graftkit.core.errors import ExportError
-from graftkit.core.signature import Signature
+from graftkit.core.signature import BATCH, Signature
 
-_BATCH = "batch"
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -84,7 +83,7 @@ def _give_what_a_node_makes(graph: ir.Graph) -> None:
 def _freedom(dim: int, size: int | str) -> object:
     if isinstance(size, int):
         return torch.export.Dim.STATIC
-    return torch.export.Dim.DYNAMIC if dim == 0 and size == _BATCH else torch.export.Dim.AUTO
+    return torch.export.Dim.DYNAMIC if dim == 0 and size == BATCH else torch.export.Dim.AUTO
 
 
 def _rename(value: onnx.ValueInfoProto, names: Mapping[str, str]) -> None:

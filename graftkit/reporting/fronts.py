@@ -17,6 +17,7 @@ _OF_DENDRITES = (
     "budget",
     "max-parameters",
     "join",
+    "mask",
     "rule",
     "freeze-base",
 )  # nothing to a control

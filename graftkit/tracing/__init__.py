@@ -11,14 +11,14 @@ from torch.export import ExportedProgram
 
 from graftkit.calling import Calling, OutputError, calling_of, choose_output
 from graftkit.core.errors import TraceError
-from graftkit.core.signature import Signature
+from graftkit.core.signature import BATCH, Signature
 from graftkit.model import TracedModel, copied
 from graftkit.tracing.capture import Captured, How, buffers_kept, capture, capture_as, depends_on_data
 from graftkit.tracing.checks import Traced, cannot_take, check_sizes, eager, run_graph
 from graftkit.tracing.core import outside, trace_core
 from graftkit.tracing.dataflow import ACTIVATIONS
 from graftkit.tracing.flip import flipped, holds_training
-from graftkit.tracing.free import BATCH, Free, Names, SizeError, resized
+from graftkit.tracing.free import Free, Names, SizeError, resized
 from graftkit.tracing.full_precision import taken_out
 from graftkit.tracing.lasting import lasting, still_norms
 from graftkit.tracing.outputs import same_output

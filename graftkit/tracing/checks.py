@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from graftkit.calling import Calling, calling_of
 from graftkit.core.errors import TraceError
-from graftkit.core.signature import Port
-from graftkit.tracing.free import BATCH, SizeError, resized
+from graftkit.core.signature import BATCH, Port
+from graftkit.tracing.free import SizeError, resized
 from graftkit.tracing.generators import seeded
 from graftkit.tracing.guards import Sizes, breaking
 from graftkit.tracing.quietly import quiet

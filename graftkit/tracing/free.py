@@ -11,10 +11,9 @@ from torch import Tensor, fx
 from torch.export import Dim
 
 from graftkit.core.errors import TraceError
-from graftkit.core.signature import Port
+from graftkit.core.signature import BATCH, Port
 
 Free = Literal["auto", "batch", "none"]  # batch and whatever else the model leaves open; batch alone; nothing
-BATCH = "batch"
 _BY_RANK: Mapping[int, tuple[str, ...]] = {
     2: ("length",),
     3: ("length", "length"),

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from graftkit.core.signature import BATCH
 from graftkit.core.sites import Geometry, Site
 from graftkit.tracing.dataflow import describe, followers
-from graftkit.tracing.free import BATCH, Names, fixed_size
+from graftkit.tracing.free import Names, fixed_size
 
 
 class Sizes:

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import sympy
 
-from graftkit.core.signature import Port, Signature
+from graftkit.core.signature import BATCH, Port, Signature
 from graftkit.model import TracedModel
-from graftkit.tracing.free import BATCH
 
 
 def named_as(traced: TracedModel, wanted: Signature) -> TracedModel:

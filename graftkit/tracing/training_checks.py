@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.core.errors import TraceError
+from graftkit.core.signature import BATCH
 from graftkit.tracing.capture import buffers_kept, prepared
 from graftkit.tracing.checks import Traced, agree, broken_at
-from graftkit.tracing.free import BATCH
 from graftkit.tracing.generators import seeded
 from graftkit.tracing.quietly import quiet
 from graftkit.tracing.reasons import reason

@@ -56,7 +56,7 @@ def test_kinds_joined_by_a_plus_are_all_grafted_where_they_fit(traced: TracedMod
     ]  # fmt: skip
     assert dict(plan.grafts[0].options)["units"] == 2
     _, left_out = plan_cycle(traced, dendrites=("context+full",), rule=Gradient())
-    assert [line for line in left_out if line.startswith("tokens: no context: ") and "future" in line]
+    assert [line for line in left_out if line.startswith("tokens: no context: ") and "padding" in line]
     plan, _ = plan_cycle(traced, dendrites=("full+full",), sites=("conv",), rule=Gradient())
     model = surgery.empty(traced)
     surgery.graft(model, plan.grafts, build_dendrite, seed=0)
@@ -103,12 +103,45 @@ def test_the_output_layer_is_grafted_when_named(traced: TracedModel) -> None:
     assert set(planned(traced, sites=("!conv",))[0]) == {"tokens", "hidden"}  # not excluded is not named
 
 
-def test_context_over_a_sequence_only_when_named(traced: TracedModel) -> None:
+def test_context_over_a_sequence_of_any_length_when_named_or_masked(traced: TracedModel) -> None:
     kinds, left_out = planned(traced, dendrites=("context",))
     assert set(kinds) == {"conv", "hidden"}
-    assert any(line.startswith("tokens: ") and "future" in line for line in left_out)
+    assert any(line.startswith("tokens: ") and "--mask" in line for line in left_out)
     assert planned(traced, dendrites=("context",), sites=("tokens",))[0] == {"tokens": "context"}
     assert planned(traced, sites=("tokens",))[0] == {"tokens": DEFAULT_KINDS["linear"][1].name}
+
+
+class Tokens(nn.Module):
+    """[N, 6, 4] to one value a class for each row, or for each of the six positions, kept apart or not."""
+
+    def __init__(self, said: str, classes: int = 5):
+        super().__init__()
+        self.said, self.tokens, self.head = said, nn.Linear(4, 8), nn.Linear(8, classes)
+        self.place = nn.Parameter(torch.randn(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.relu(self.tokens(x + self.place))
+        return self.head(seen.mean(1)) if self.said == "a row" else getattr(self.head(seen), self.said)(-2)
+
+
+@pytest.mark.parametrize(
+    ("said", "classes", "fits"),
+    [("a row", 5, True), ("a row", 12, False), ("softmax", 5, False), ("flatten", 5, False), ("select", 1, None)],
+)
+def test_context_over_a_sequence_where_no_output_is_about_a_position(
+    said: str, classes: int, fits: bool | None
+) -> None:
+    """Twelve numbers may be two for each of six positions, which is all that is known of them."""
+    module = Tokens(said, classes)
+    if fits is None:  # one number a position, without a dimension of its own
+        module.forward = lambda x: module.head(torch.relu(module.tokens(x + module.place))).squeeze(-1)  # type: ignore[method-assign]
+    traced = tracing.trace_module(module, (torch.randn(2, 6, 4),), name="tokens")
+    plan, left_out = plan_cycle(traced, dendrites=("full+context",), rule=Gradient())
+    kinds = [graft.kind for graft in plan.grafts if graft.site == "tokens"]
+    assert kinds == (["full", "context"] if fits else ["full"])
+    assert bool(fits) != any("future" in line for line in left_out)
+    tried, _ = plan_cycle(traced, rule=Gradient(), every=True)
+    assert bool(fits) == ("context" in {graft.kind for graft in tried.grafts if graft.site == "tokens"})
 
 
 @pytest.mark.parametrize(
@@ -130,11 +163,54 @@ def test_kinds_by_operator(traced: TracedModel, dendrites: tuple[str, ...], expe
 
 def test_options_reach_the_plan(traced: TracedModel) -> None:
     plan, _ = plan_cycle(
-        traced, dendrites=("conv=context:units=2,mode=add",), rule=RULES["gradient"](), join="call", mask="m"
+        traced, dendrites=("conv=context:units=2,mode=add",), rule=RULES["gradient"](), join="call"
     )
     (graft,) = plan.grafts
     assert graft.options == options_of(make_kind("context", {"units": 2, "mode": "add"}))
-    assert (graft.join, graft.mask) == ("call", "m")
+    assert graft.join == "call"
+
+
+class Masked(nn.Module):
+    """Tokens of any length, and which of them count, to three classes; `pair` reads one row of numbers."""
+
+    def __init__(self, extra: int = 0):
+        super().__init__()
+        self.embedding, self.extra = nn.Embedding(9, 4), extra
+        self.tokens, self.pair, self.head = nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
+        known = self.embedding(ids)
+        seen = torch.relu(self.tokens(torch.cat([known, known[:, : self.extra]], 1)))
+        heard = (seen[:, : counts.shape[1]] * counts.unsqueeze(-1)).sum(1) / counts.sum(1, keepdim=True)
+        return self.head(torch.relu(self.pair(heard)))
+
+
+def masked(extra: int = 0) -> TracedModel:
+    inputs = (torch.randint(9, (3, 6)), torch.ones(3, 6))
+    return tracing.trace_module(Masked(extra), inputs, name="masked")
+
+
+def test_a_mask_is_for_the_sequences() -> None:
+    traced = masked()
+    plan, _ = plan_cycle(traced, dendrites=("context",), rule=Gradient(), mask="counts")
+    assert {graft.site: graft.mask for graft in plan.grafts} == {"tokens": "counts", "pair": None}
+    model = surgery.empty(traced)
+    surgery.check_reached(model, plan.grafts, build_dendrite)
+    surgery.graft(model, plan.grafts, build_dendrite, seed=0)
+    with torch.no_grad():
+        for p in model.dendrites.parameters():
+            p.normal_()
+    ids = torch.randint(9, (2, 8))
+    counts = (torch.arange(8) < 5).float().repeat(2, 1)
+    expected = model.eval()(ids[:, :5], counts[:, :5])
+    torch.testing.assert_close(model(ids, counts), expected)  # padding says nothing
+
+
+def test_a_mask_of_other_positions_is_told() -> None:
+    traced = masked(extra=1)
+    plan, _ = plan_cycle(traced, dendrites=("context",), rule=Gradient(), mask="counts")
+    with pytest.raises(PlanError, match="one number of the mask 'counts' for each position at tokens"):
+        surgery.check_reached(surgery.empty(traced), plan.grafts, build_dendrite)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +218,7 @@ def test_options_reach_the_plan(traced: TracedModel) -> None:
     [
         ({"dendrites": ("pool=full",)}, "write KIND, conv=KIND or linear=KIND"),
         ({"dendrites": ("ful",)}, "unknown dendrite kind 'ful'"),
+        ({"mask": "xx"}, "the model has no input 'xx' to use as a mask. Did you mean x?"),
         (
             {"dendrites": ("pointwise",), "sites": ("head",)},
             "no dendrite can be grafted at head: a Linear call has no centre tap",
