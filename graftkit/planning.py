@@ -9,7 +9,7 @@ from graftkit.contracts import DendriteKind
 from graftkit.core.errors import PlanError, did_you_mean
 from graftkit.core.signature import BATCH, Port
 from graftkit.core.sites import Site, is_named, select_sites
-from graftkit.dendrites import Adapter, Context, Full, Lowrank, options_of, parse_kind
+from graftkit.dendrites import Adapter, Context, Full, Lowrank, Own, options_of, parse_kind
 from graftkit.learning import Rule
 from graftkit.model import TracedModel
 from graftkit.plan import Graft, GraftPlan
@@ -28,8 +28,10 @@ DEFAULT_KINDS_FROZEN: Mapping[str, tuple[DendriteKind, ...]] = {
     "linear": (Adapter(rank=2),),
 }
 
+_OVER_POSITIONS = (Context.name, Own.name)  # what they say at one is made of all
+
 # What a trial chooses from. A copy of the layer repeats what the layer sees, and may still pay for some neurons.
-TRIED = ("context:units=4,mode=add", "context:units=4,mode=gate", "lowrank:rank=1", "full")
+TRIED = ("context:units=4,mode=add", "context:units=4,mode=gate", "own", "around", "lowrank:rank=1", "full")
 TRIED_FROZEN = ("adapter:rank=2", "context:units=4,mode=gate", "lowrank:rank=1,activation=linear")
 
 
@@ -136,16 +138,16 @@ def _reason(
     """
     if refusal := kind.refuses(site):
         return refusal
-    if kind.name == Context.name and site.is_sequence and not (named and asked):
+    if kind.name in _OVER_POSITIONS and site.is_sequence and not (named and asked):
         if _about_positions(outputs, site):
             return (
-                "over a sequence context would show a causal model its future, and this one may be causal (name site"
-                " and kind, --sites and --dendrites, if it is not)"
+                f"over a sequence {kind.name} would show a causal model its future, and this one may be causal (name"
+                " site and kind, --sites and --dendrites, if it is not)"
             )
         if not masked and -1 in [size for dim, size in enumerate(site.output_shape) if dim != site.batch_dim]:
             return (
-                "context would count the padding of a sequence of any length (say with --mask which positions count, or"
-                " name site and kind)"
+                f"{kind.name} would count the padding of a sequence of any length (say with --mask which positions"
+                " count, or name site and kind)"
             )
     if site.is_linear and site.feeds_output and not named and not rule.freeze:
         return "it gives the model's output (name it with --sites to graft it all the same)"

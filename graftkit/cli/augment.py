@@ -20,7 +20,7 @@ from graftkit.cli.stopping import stopping
 @options.data
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--dendrites", multiple=True, metavar="KIND",
-              help="context, lowrank, full, pointwise, depthwise, adapter or pooled, options as"
+              help="context, own, around, lowrank, full, pointwise, depthwise, adapter or pooled, options as"
               " context:units=2,mode=add; conv=KIND or linear=KIND for one sort of call, KIND+KIND for one of each at"
               " a site. Repeatable.")  # fmt: skip
 @click.option("--sites", multiple=True, metavar="GLOB", help="Sites to graft, as 'layer1.*'; ! excludes. Repeatable.")

@@ -14,17 +14,19 @@ from graftkit.core.sites import Site
 from graftkit.core.table import Table
 from graftkit.dendrites.activations import ACTIVATIONS
 from graftkit.dendrites.adapter import Adapter
+from graftkit.dendrites.around import Around
 from graftkit.dendrites.context import Context
 from graftkit.dendrites.depthwise import Depthwise
 from graftkit.dendrites.full import Full
 from graftkit.dendrites.lowrank import Lowrank
+from graftkit.dendrites.own import Own
 from graftkit.dendrites.pointwise import Pointwise
 from graftkit.dendrites.pooled import Pooled
 from graftkit.plan import Graft
 
 DENDRITES: Table[type[DendriteKind]] = Table(
     "dendrite kind",
-    {kind.name: kind for kind in (Full, Pointwise, Lowrank, Depthwise, Context, Adapter, Pooled)},
+    {kind.name: kind for kind in (Full, Pointwise, Lowrank, Depthwise, Context, Own, Around, Adapter, Pooled)},
     PlanError,
 )
 
@@ -57,10 +59,12 @@ __all__ = [
     "ACTIVATIONS",
     "DENDRITES",
     "Adapter",
+    "Around",
     "Context",
     "Depthwise",
     "Full",
     "Lowrank",
+    "Own",
     "Pointwise",
     "Pooled",
     "build_dendrite",

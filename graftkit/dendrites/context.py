@@ -14,33 +14,21 @@ from graftkit.contracts import Dendrite
 from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site
 from graftkit.dendrites.activations import ACTIVATIONS, check_activation
-from graftkit.dendrites.branch import neuron_shape
-from graftkit.dendrites.serving import Spread, narrow, only
+from graftkit.dendrites.serving import narrow
+from graftkit.dendrites.telling import OverPositions, refuses_merged_rows
 
 
-class ContextDendrite(Dendrite):
-    """Reads mean over positions of relu(neuron), [batch, out_channels]; answers one value a neuron.
-
-    `answer` is zero at first, and is the dendrite's strength: there is no other.
-    """
-
-    local = False
+class ContextDendrite(OverPositions):
+    """Reads mean over positions of relu(neuron), [batch, out_channels]; answers one value a neuron."""
 
     def __init__(self, site: Site, index: int, units: int, activation: str, gates: bool):
-        super().__init__()
-        self.gates = gates
+        super().__init__(site, index, gates=gates)
         self.activation = ACTIVATIONS[activation]
         self.read = nn.Linear(site.out_channels, units)
         self.answer = nn.Linear(units, site.out_channels)
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
-        self.earlier = nn.ParameterList([nn.Parameter(torch.zeros(neuron_shape(site))) for _ in range(index)])
-        self.spread: Spread | None = None
-        dims = range(len(site.output_shape))
-        self.positions = tuple(d for d in dims if d not in (site.batch_dim, site.channel_dim))
-        self.channels_last = site.is_linear
-        gating = site.out_channels * site.positions if gates else 0
-        self.macs = (2 * units + index) * site.out_channels + gating
+        self.macs += 2 * units * site.out_channels
 
     def reads(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
         return self._mean(torch.relu(neuron), mask)
@@ -48,49 +36,21 @@ class ContextDendrite(Dendrite):
     def activity(self, read: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         hidden = self.activation(self.read(read))
         weight, bias = self._full(self.answer.weight), self._full(self.answer.bias)
-        answer = self._spread(functional.linear(hidden, weight, bias))
-        for weight, activity in zip(self.earlier, earlier, strict=True):
-            answer = answer + self._full(weight) * activity
-        return torch.tanh(answer) if self.gates else answer
-
-    def felt(self, neuron: Tensor, error: Tensor) -> Tensor:
-        return error * neuron if self.gates else error
+        return self._told(self._everywhere(functional.linear(hidden, weight, bias)), earlier)
 
     def wake(self) -> None:
         self.answer.reset_parameters()
-
-    def join(self, neuron: Tensor, activity: Tensor) -> Tensor:
-        return neuron * (1 + activity) if self.gates else neuron + activity
 
     def strengths(self) -> tuple[nn.Parameter, ...]:
         return (self.answer.weight, self.answer.bias, *self.earlier)
 
     def serve(self, neurons: Sequence[int]) -> None:
-        self.spread = Spread(neurons, self.answer.out_features).to(self.answer.bias)
+        self._serve(neurons, self.answer.out_features, self.answer.bias)
         narrow(self.answer, neurons)
-        self.earlier = nn.ParameterList([only(weight, neurons) for weight in self.earlier])
 
     def served(self) -> Tensor:
         numbers = torch.cat([self.answer.weight, self.answer.bias.unsqueeze(1)], dim=1).detach().abs().mean(1)
         return self._full(numbers)
-
-    def _full(self, rows: Tensor) -> Tensor:
-        return rows if self.spread is None else self.spread(rows)
-
-    def _mean(self, neuron: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return neuron.mean(self.positions) if self.positions else neuron
-        if not self.channels_last or len(self.positions) != 1:
-            raise PlanError("a mask is for Linear calls over one sequence dimension, [batch, length, features]")
-        counted = mask.to(neuron.dtype).unsqueeze(-1)
-        (length,) = self.positions
-        counted = counted if length == 1 else counted.transpose(0, 1)
-        return (neuron * counted).sum(length) / counted.sum(length).clamp(min=1)
-
-    def _spread(self, answer: Tensor) -> Tensor:
-        for position in self.positions:
-            answer = answer.unsqueeze(position)
-        return answer
 
 
 @dataclass(frozen=True)
@@ -121,9 +81,7 @@ class Context:
             raise PlanError(f"context: mode must be gate or add, not {self.mode!r}")
 
     def refuses(self, site: Site) -> str | None:
-        if site.batch_dim is None:
-            return "rows and positions are merged in one dimension, so there is no mean for each row"
-        return None
+        return refuses_merged_rows(site)
 
     def build(self, site: Site, index: int) -> Dendrite:
         return ContextDendrite(site, index, self.units, self.activation, self.mode == "gate")

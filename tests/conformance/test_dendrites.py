@@ -33,13 +33,15 @@ LINEAR = ("dense", "tokens", "head")
 CONVS = ("conv1", "plain", "strided", "dilated", "grouped", "same", "even", "valid", "conv3")
 TRANSPOSED = ("upward", "upward1")
 SITES = (*LINEAR, *CONVS, *TRANSPOSED)
-FITTING = {
-    kind: {"pointwise": CONVS, "depthwise": (*CONVS, *TRANSPOSED), "pooled": LINEAR}.get(kind, SITES) for kind in KINDS
-}
+FEWER = {"pointwise": CONVS, "depthwise": (*CONVS, *TRANSPOSED), "around": (*CONVS, *TRANSPOSED), "pooled": LINEAR}
+FITTING = {kind: FEWER.get(kind, SITES) for kind in KINDS}
+TELLING = ("context", "own", "around")  # what they answer with is silent at first
 
 
 def graft_at(kind: str, site: str, **options: object) -> Graft:
-    return Graft(site, kind, options_of(make_kind(kind, options)))
+    """Options that a kind does not have are left out: not every one has an activation to choose."""
+    own = {name: value for name, value in options.items() if hasattr(make_kind(kind, {}), name)}
+    return Graft(site, kind, options_of(make_kind(kind, own)))
 
 
 def fits(kind: str, traced: TracedModel, site: str) -> bool:
@@ -162,7 +164,7 @@ def test_one_that_is_local_says_at_one_position_what_it_says_there_among_all(pai
     point = point_of(site)
     whole = build_dendrite(graft_at(kind, site.key), site, 1)
     if point is None or not whole.local:
-        assert site.is_transposed or kind == "context" or site.positions == 1
+        assert site.is_transposed or kind in TELLING or site.positions == 1
         return
     with torch.no_grad():
         for parameter in whole.parameters():
@@ -210,6 +212,9 @@ def test_every_dendrite_parameter_gets_a_gradient(pair: tuple[str, Site], zoo: T
 
 def test_activations_differ(pair: tuple[str, Site], zoo: TracedModel) -> None:
     kind, site = pair
+    if not hasattr(make_kind(kind, {}), "activation"):
+        assert kind in ("own", "around")
+        return
     outputs = []
     for activation in ACTIVATIONS:
         model = awaken(grafted(zoo, [graft_at(kind, site.key, activation=activation)]))
@@ -250,6 +255,10 @@ def hand_count(kind: str, site: Site, index: int) -> int:
     read = prod(site.input_shape[1:])
     if kind == "context":  # 4 units: read, answer, cascade, and one product for each value that is gated
         return channels * 4 + 4 * channels + index * channels + values
+    if kind == "own":  # squares of what is apart from the mean, two products a neuron, cascade, gating
+        return (2 * channels + values if values > channels else channels) + index * channels + values
+    if kind == "around":
+        return values * 3 ** len(site.output_shape[2:]) + (1 + index) * values
     taps = prod(site.geometry.kernel) if site.geometry else 1
     per_output = taps * site.in_channels // (site.geometry.groups if site.geometry else 1)
     positions = values // channels
@@ -405,6 +414,53 @@ def test_context_is_the_formula(zoo: TracedModel, mode: str, masked: bool) -> No
     np.testing.assert_allclose(joined.numpy(), by_hand, rtol=1e-9, atol=1e-9)
 
 
+def test_own_is_the_formula(zoo: TracedModel) -> None:
+    site = zoo.site("plain")
+    dendrite = build_dendrite(graft_at("own", "plain"), site, 0).double()
+    weight, bias = torch.randn(site.out_channels, 2).double(), torch.randn(site.out_channels).double()
+    with torch.no_grad():
+        for parameter, value in zip(dendrite.strengths(), (weight, bias), strict=True):
+            parameter.copy_(value)
+        neuron = torch.randn(3, *site.output_shape[1:], dtype=torch.float64)
+        joined = dendrite.join(neuron, dendrite(torch.empty(0), neuron, []))
+    for row, channel in product(range(3), range(site.out_channels)):
+        there = neuron[row, channel].numpy()
+        told = float(weight[channel] @ torch.tensor([np.maximum(there, 0).mean(), there.std()]) + bias[channel])
+        np.testing.assert_allclose(joined[row, channel].numpy(), there * (1 + np.tanh(told)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("apart", [1, 3])
+def test_around_is_the_formula(zoo: TracedModel, apart: int) -> None:
+    """In loops over one map, whose surroundings are zeros."""
+    site = zoo.site("plain")
+    dendrite = build_dendrite(graft_at("around", "plain", dilation=apart), site, 0).double()
+    with torch.no_grad():
+        for parameter in dendrite.parameters():
+            parameter.normal_()
+        neuron = torch.randn(2, *site.output_shape[1:], dtype=torch.float64)
+        joined = dendrite.join(neuron, dendrite(torch.empty(0), neuron, []))
+    weight, bias = (p.detach().numpy() for p in dendrite.strengths())
+    height, width = site.output_shape[2:]
+    for channel, up, left in product(range(site.out_channels), range(height), range(width)):
+        told = bias[channel]
+        for i, j in product(range(3), repeat=2):
+            y, x = up + apart * (i - 1), left + apart * (j - 1)
+            if 0 <= y < height and 0 <= x < width:
+                told += weight[channel, 0, i, j] * max(0.0, float(neuron[1, channel, y, x]))
+        expected = float(neuron[1, channel, up, left]) * (1 + np.tanh(told))
+        assert float(joined[1, channel, up, left]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_own_learns_where_a_map_is_all_the_same(zoo: TracedModel) -> None:
+    """The slope of a spread of zero is finite: a neuron may say the same everywhere."""
+    site = zoo.site("plain")
+    dendrite = build_dendrite(graft_at("own", "plain"), site, 0)
+    dendrite.wake()
+    neuron = torch.ones(2, *site.output_shape[1:]).requires_grad_()
+    dendrite.join(neuron, dendrite(torch.empty(0), neuron, [])).sum().backward()
+    assert neuron.grad is not None and torch.isfinite(neuron.grad).all()
+
+
 class Tagger(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -476,7 +532,7 @@ def test_folded_equals_grafted_in_every_runtime(zoo: TracedModel, kind: str, cou
     ]
     model = awaken(grafted(zoo, grafts))
     for dendrite in (d for key in model.plan.sites() for d in model.at(key).members()):
-        if kind != "context":
+        if kind not in TELLING:
             with torch.no_grad():
                 dendrite.strengths()[0].abs_()  # what may fold behind a rectifier
     proto = api.to_onnx(model)
@@ -489,7 +545,7 @@ def test_a_cascade_of_all_kinds_at_both_joins(zoo: TracedModel) -> None:
     mixed = [
         graft_at(kind, site)
         for site in ("plain", "grouped", "even")
-        for kind in ("context", "full", "pointwise", "context", "lowrank", "depthwise")
+        for kind in ("context", "full", "own", "pointwise", "context", "lowrank", "around", "depthwise")
     ]
     call = [
         Graft(site, kind, (("activation", "sigmoid"),), join="call")
@@ -515,7 +571,7 @@ def test_grouped_transposed_convolutions_fold() -> None:
     """In onnxruntime alone: onnx's reference evaluator cannot compute them, with or without dendrites."""
     torch.manual_seed(4)
     traced = tracing.trace_module(Upward(), (torch.randn(2, 4, 3, 3),), name="upward")
-    kinds = ("full", "depthwise", "lowrank", "context")
+    kinds = ("full", "depthwise", "lowrank", "context", "own", "around")
     model = awaken(grafted(traced, [graft_at(kind, site) for site in ("grouped", "narrow") for kind in kinds])).eval()
     run_file = RUNTIMES["onnxruntime"].open(api.to_onnx(model).SerializeToString(), threads=1)
     batches = [(torch.randn(size, 4, 3, 3),) for size in (1, 2, 7)]
@@ -523,7 +579,9 @@ def test_grouped_transposed_convolutions_fold() -> None:
     assert checking.compare(run_file, lambda batch: model.outputs(*batch), names, batches) < 1e-5
 
 
-@pytest.mark.parametrize("text", ["full:activation=softmax", "lowrank:rank=0", "context:units=5", "context:mode=mul"])
+@pytest.mark.parametrize(
+    "text", ["full:activation=softmax", "lowrank:rank=0", "context:units=5", "context:mode=mul", "around:dilation=0"]
+)
 def test_options_out_of_range_are_refused(text: str) -> None:
     with pytest.raises(PlanError):
         parse_kind(text)

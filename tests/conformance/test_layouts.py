@@ -258,7 +258,8 @@ def grafted(kind: str, *, channels: int = 8, count: int = 1, serve: Sequence[int
     return model.eval()
 
 
-KINDS = ["full", "full:activation=relu", "pointwise", "depthwise", "lowrank", "context:mode=gate", "context:mode=add"]
+KINDS = ["full", "full:activation=relu", "pointwise", "depthwise", "lowrank", "context:mode=gate", "context:mode=add",
+         "own", "around"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

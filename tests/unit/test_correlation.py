@@ -305,14 +305,17 @@ KINDS = [("full", {}), ("lowrank", {"rank": 1}), ("pointwise", {}), ("depthwise"
 
 
 @pytest.mark.parametrize("batches", [3, 0, 1], ids=["memory", "disk", "both"])
-@pytest.mark.parametrize(("kind", "options"), [*KINDS, ("context", {"mode": "add"})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [*KINDS, ("context", {"mode": "add"}), ("own", {}), ("around", {"dilation": 1})]
+)
 def test_what_was_kept_teaches_what_the_network_would_have(
     pictures: GraftedModel, kind: str, options: dict[str, object], batches: int
 ) -> None:
     """The same rows in the same order, shown once and kept, or shown to the network in each of three epochs."""
     inputs, targets = images(96)
     parts = [(inputs[n : n + 32], targets[n : n + 32]) for n in (0, 32, 64)]
-    each = 32 * 4 * (5 + 5 if kind == "context" else (4 + 5) * 144)  # bytes of what is read and of the errors
+    numbers = {"context": 5 + 5, "own": 2 * 5 + 5, "around": (5 + 5) * 144}.get(kind, (4 + 5) * 144)
+    each = 32 * 4 * numbers  # bytes of what is read and of the errors
     whole = replace(STUDY, positions=144, memory=batches * each)
     uncached = pool_of(pictures, "conv", kind, whole, **options)
     order = [n for _ in range(3) for n in torch.randperm(3, generator=uncached._order).tolist()]

@@ -162,9 +162,7 @@ def test_kinds_by_operator(traced: TracedModel, dendrites: tuple[str, ...], expe
 
 
 def test_options_reach_the_plan(traced: TracedModel) -> None:
-    plan, _ = plan_cycle(
-        traced, dendrites=("conv=context:units=2,mode=add",), rule=RULES["gradient"](), join="call"
-    )
+    plan, _ = plan_cycle(traced, dendrites=("conv=context:units=2,mode=add",), rule=RULES["gradient"](), join="call")
     (graft,) = plan.grafts
     assert graft.options == options_of(make_kind("context", {"units": 2, "mode": "add"}))
     assert graft.join == "call"
@@ -190,9 +188,10 @@ def masked(extra: int = 0) -> TracedModel:
     return tracing.trace_module(Masked(extra), inputs, name="masked")
 
 
-def test_a_mask_is_for_the_sequences() -> None:
+@pytest.mark.parametrize("kind", ["context", "own"])
+def test_a_mask_is_for_the_sequences(kind: str) -> None:
     traced = masked()
-    plan, _ = plan_cycle(traced, dendrites=("context",), rule=Gradient(), mask="counts")
+    plan, _ = plan_cycle(traced, dendrites=(kind,), rule=Gradient(), mask="counts")
     assert {graft.site: graft.mask for graft in plan.grafts} == {"tokens": "counts", "pair": None}
     model = surgery.empty(traced)
     surgery.check_reached(model, plan.grafts, build_dendrite)
