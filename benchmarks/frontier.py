@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -202,7 +202,8 @@ def theirs(
 
 
 def work(
-    suite: str,
+    name: str,
+    kinds: Sequence[str] | None,
     path: Path | None,
     widths: Widths,
     seed: int,
@@ -212,14 +213,25 @@ def work(
 ) -> tuple[list[tuple[str, Arm]], str]:
     """All arms of one shape and seed, in a process of their own, and what went wrong, if anything did."""
     torch.set_num_threads(1)
+    suite = chosen(SUITES[name], kinds)
     found: list[tuple[str, Arm]] = []
     try:
-        for row, arm in arms(SUITES[suite], path, widths, seed, skip, torch.device(device)):
+        for row, arm in arms(suite, path, widths, seed, skip, torch.device(device)):
             found.append((row, arm))
-        found += theirs(interpreter, SUITES[suite], path, widths, seed, skip) if interpreter else []
+        found += theirs(interpreter, suite, path, widths, seed, skip) if interpreter else []
     except Exception as error:  # what was done before it stays
         return found, f"{type(error).__name__}: {error}"
     return found, ""
+
+
+def chosen(suite: Suite, kinds: Sequence[str] | None, shapes: Sequence[str] | None = None) -> Suite:
+    """The suite with other dendrites, or with some of its shapes alone."""
+    suite = replace(suite, kinds=tuple(kinds)) if kinds else suite
+    if shapes is None:
+        return suite
+    wanted = {tuple(map(int, shape.split("-"))) for shape in shapes}
+    plain, grafted = (tuple(widths for widths in part if widths in wanted) for part in (suite.plain, suite.grafted))
+    return replace(suite, plain=plain, grafted=grafted)
 
 
 def settings(suite: Suite, device: str = "cpu") -> str:
@@ -241,8 +253,10 @@ def main() -> None:
     made.add_argument("--raw", type=Path, required=True, help="JSON lines of all runs, read and added to")
     made.add_argument("--out", type=Path, help="Markdown file to write")
     made.add_argument("--plot", type=Path, help="SVG file to write")
+    made.add_argument("--kinds", nargs="+", help="other dendrites than the suite's, as own+around")
+    made.add_argument("--shapes", nargs="+", help="only these, as 12-20-28")
     options = made.parse_args()
-    suite = SUITES[options.suite]
+    suite = chosen(SUITES[options.suite], options.kinds, options.shapes)
     found = read(options.raw, settings(suite, options.device))
     begun = time.perf_counter()
     with ProcessPoolExecutor(options.workers) as pool, options.raw.open("a", encoding="utf-8") as raw:
@@ -254,6 +268,7 @@ def main() -> None:
                 task = pool.submit(
                     work,
                     options.suite,
+                    options.kinds,
                     options.path,
                     widths,
                     seed,

@@ -26,8 +26,8 @@ from _arms import (
 CONTROL, BASE = "control: as many epochs again", "plain, before that"
 CONTEXTS = tuple(f"context:units={units},mode={mode}" for mode in ("add", "gate") for units in (1, 2, 4))
 LOWRANKS = tuple(f"lowrank:rank={rank}" for rank in (1, 2, 4))
-CONV_KINDS = ("full", "pointwise", "depthwise", *LOWRANKS, *CONTEXTS)
-LINEAR_KINDS = ("full", *LOWRANKS, *CONTEXTS)
+CONV_KINDS = ("full", "pointwise", "depthwise", *LOWRANKS, *CONTEXTS, "own", "around", "own+around")
+LINEAR_KINDS = ("full", *LOWRANKS, *CONTEXTS, "own")
 TELLING = ("full", "lowrank:rank=2", "context:units=4,mode=add", "context:units=4,mode=gate")
 EVERYWHERE = ("*",)
 
@@ -65,9 +65,10 @@ def measure(name: str, net: Net, seed: int, options: argparse.Namespace, results
     after = (options.epochs, options.learning_rate)
     keep(BASE, trainee.scratch(options.base_epochs, options.base_learning_rate))
     keep(CONTROL, trainee.control(*after))
-    for graft in grafts(name, few=name in options.few):
+    wanted = [row for row in grafts(name, few=name in options.few) if not options.kinds or row.name in options.kinds]
+    for graft in wanted:
         keep(graft.name, trainee.graft(graft.kinds, *after, sites=graft.sites, join="activation"))
-    for widths in plains(name, net, results, few=name in options.few):
+    for widths in () if options.kinds else plains(name, net, results, few=name in options.few):
         plain = Trainee(net.fresh(widths, seed), data, seed)
         row = f"plain {'-'.join(map(str, widths))} from scratch, all epochs at once"
         keep(row, plain.scratch(options.base_epochs + options.epochs, options.base_learning_rate))
@@ -84,6 +85,7 @@ def main() -> None:
     """Run what was asked for and print a table for each net."""
     made = parser(__doc__)
     made.add_argument("--few", nargs="*", default=(), help="nets for which only the most telling kinds are measured")
+    made.add_argument("--kinds", nargs="*", default=(), help="only these rows, beside the control")
     options = made.parse_args()
     torch.set_num_threads(1)
     raw: dict[str, Results] = {}

@@ -89,7 +89,7 @@ def plan_cycle(
         reasons = [_reason(site, kind, rule, traced.signature.outputs, **told) for kind in offer.kinds]
         fitting = [kind for kind, reason in zip(offer.kinds, reasons, strict=True) if reason is None]
         if not fitting:
-            why = reasons[-1] if reasons else "no kind was given for this sort of operator"
+            why = _told(offer, reasons) if reasons else "no kind was given for this sort of operator"
             if site.key in sites or site.path in sites:  # named in so many words, not by a pattern
                 raise PlanError(f"no dendrite can be grafted at {site.key}: {why}")
             left_out.append(f"{site.key}: {why}")
@@ -152,6 +152,13 @@ def _reason(
     if site.is_linear and site.feeds_output and not named and not rule.freeze:
         return "it gives the model's output (name it with --sites to graft it all the same)"
     return None
+
+
+def _told(offer: _Offer, reasons: Sequence[str | None]) -> str:
+    """Why none of the kinds fits: of a choice, why not the last; of those wanted together, why not each."""
+    if not offer.all or len(set(reasons)) == 1:
+        return str(reasons[-1])
+    return "; ".join(f"no {kind.name}: {why}" for kind, why in zip(offer.kinds, reasons, strict=True))
 
 
 def _about_positions(outputs: Sequence[Port], site: Site) -> bool:

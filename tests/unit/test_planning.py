@@ -57,6 +57,9 @@ def test_kinds_joined_by_a_plus_are_all_grafted_where_they_fit(traced: TracedMod
     assert dict(plan.grafts[0].options)["units"] == 2
     _, left_out = plan_cycle(traced, dendrites=("context+full",), rule=Gradient())
     assert [line for line in left_out if line.startswith("tokens: no context: ") and "padding" in line]
+    _, left_out = plan_cycle(traced, dendrites=("own+around",), rule=Gradient())
+    assert [line for line in left_out if line.startswith("head: no own: it gives the model's output")]
+    assert [line for line in left_out if "; no around: a Linear's positions" in line]
     plan, _ = plan_cycle(traced, dendrites=("full+full",), sites=("conv",), rule=Gradient())
     model = surgery.empty(traced)
     surgery.graft(model, plan.grafts, build_dendrite, seed=0)

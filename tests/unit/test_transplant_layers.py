@@ -125,11 +125,21 @@ GATE = (("mode", "gate"),)
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], Sequence[Graft]]] = {
     "alike": (Alike, (6,), [*of("full", "middle.0", "middle.2"), *of("lowrank", "middle.3", "middle.0")]),
     "zeros": (Zeros, (6,), of("full", "body.2", "head", neurons=(0, 2))),
-    "grouped": (Grouped, (2, 6, 6), [*of("depthwise", "deep"), *of("full", "pairs", "up"), *of("context", "pairs")]),
+    "grouped": (
+        Grouped,
+        (2, 6, 6),
+        [
+            *of("depthwise", "deep"),
+            *of("full", "pairs", "up"),
+            *of("context", "pairs"),
+            *of("own", "deep"),
+            *of("around", "up"),
+        ],
+    ),
     "lines": (
         Lines,
         (2, 7),
-        [*of("full", "again:0"), *of("context", "again:1", options=GATE), *of("lowrank", "first")],
+        [*of("full", "again:0"), *of("context", "again:1", options=GATE), *of("lowrank", "first"), *of("own", "first")],
     ),
     "tokens": (
         Tokens,
