@@ -94,8 +94,8 @@ class Branch(Dendrite):
             narrow(last, neurons)
         if self.narrow:
             own = (self._drive_macs - self._shared) * count // site.out_channels
-            spread = count * (len(self.earlier) + site.out_channels)  # in a file the strength is part of it
-            self.macs = self._shared + own + spread * site.positions
+            inner, outer = count * (len(self.earlier) + site.out_channels), site.out_channels
+            self.macs = self._shared + own + (inner + outer) * site.positions
         elif slices(last):
             self.drive = replaced(self.drive, Spreading(last, self.spread))
 
