@@ -203,7 +203,7 @@ def theirs(
 
 def work(
     name: str,
-    kinds: Sequence[str] | None,
+    kinds: str | None,
     path: Path | None,
     widths: Widths,
     seed: int,
@@ -224,12 +224,14 @@ def work(
     return found, ""
 
 
-def chosen(suite: Suite, kinds: Sequence[str] | None, shapes: Sequence[str] | None = None) -> Suite:
+def chosen(suite: Suite, kinds: str | None, shapes: Sequence[str] | None = None) -> Suite:
     """The suite with other dendrites, or with some of its shapes alone."""
-    suite = replace(suite, kinds=tuple(kinds)) if kinds else suite
+    suite = replace(suite, kinds=(kinds,)) if kinds else suite
     if shapes is None:
         return suite
     wanted = {tuple(map(int, shape.split("-"))) for shape in shapes}
+    if wanted - {*suite.plain, *suite.grafted}:
+        raise SystemExit(f"there are the shapes {', '.join('-'.join(map(str, w)) for w in suite.plain)}")
     plain, grafted = (tuple(widths for widths in part if widths in wanted) for part in (suite.plain, suite.grafted))
     return replace(suite, plain=plain, grafted=grafted)
 
@@ -253,7 +255,7 @@ def main() -> None:
     made.add_argument("--raw", type=Path, required=True, help="JSON lines of all runs, read and added to")
     made.add_argument("--out", type=Path, help="Markdown file to write")
     made.add_argument("--plot", type=Path, help="SVG file to write")
-    made.add_argument("--kinds", nargs="+", help="other dendrites than the suite's, as own+around")
+    made.add_argument("--kinds", help="other dendrites than the suite's, as own+around")
     made.add_argument("--shapes", nargs="+", help="only these, as 12-20-28")
     options = made.parse_args()
     suite = chosen(SUITES[options.suite], options.kinds, options.shapes)

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-UNITS = {"speech": 2, "cifar": 4, "mnist": 4, "digits": 4}
+UNITS = {"speech": 2, "cifar": 4, "mnist": 4}
 Results = dict[str, dict[int, Arm]]
 
 
-def train(suite: str, path: Path | None, widths: Widths, names: str, late: bool, seed: int) -> Arm:
+def train(suite: str, path: Path, widths: Widths, names: str, late: bool, seed: int) -> Arm:
     """One net, scored after its last epoch; with dendrites after half of them if `late`, and a learning rate anew."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -101,7 +101,7 @@ def main() -> None:
     """Run what is missing, then print."""
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("suite", choices=UNITS)
-    made.add_argument("--path", type=Path, help="the data, but for digits")
+    made.add_argument("--path", type=Path, required=True, help="the data")
     made.add_argument("--shapes", nargs="+", default=(), help="such as 6-8: with each of the ideas")
     made.add_argument("--plain", nargs="*", default=(), help="other shapes, without dendrites")
     made.add_argument("--ideas", nargs="*", default=tuple(IDEAS), help="`+` between names that come together")

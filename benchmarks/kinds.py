@@ -87,6 +87,9 @@ def main() -> None:
     made.add_argument("--few", nargs="*", default=(), help="nets for which only the most telling kinds are measured")
     made.add_argument("--kinds", nargs="*", default=(), help="only these rows, beside the control")
     options = made.parse_args()
+    known = {row.name for name in nets(options) for row in grafts(name, few=name in options.few)}
+    if not known.issuperset(options.kinds):
+        made.error(f"--kinds: there are {', '.join(sorted(known))}")
     torch.set_num_threads(1)
     raw: dict[str, Results] = {}
     text, progress = [heading(options, options.seeds)], Progress()

@@ -61,6 +61,8 @@ class Request:
         """JSON-able form, with paths that hold from anywhere; whether a file is trusted is not in it."""
         source = self.source
         plain = {name: value for name, value in asdict(self).items() if name not in ("source", "out", "force")}
+        if self.mask is None:
+            plain.pop("mask")  # so that runs and sweeps that were begun before there were masks go on
         return {
             **plain,
             "data": anchored_data(self.data),

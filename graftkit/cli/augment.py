@@ -54,8 +54,8 @@ from graftkit.cli.stopping import stopping
 @click.option("--join", type=click.Choice(["activation", "call"]), default="activation", show_default=True,
               help="Join behind a batch norm, or at the call itself.")  # fmt: skip
 @click.option("--mask", metavar="INPUT",
-              help="The input that says which positions of a sequence count, as attention_mask: context reads over"
-              " those.")  # fmt: skip
+              help="The input that has a one for each position of a sequence that counts and a zero for padding, as"
+              " attention_mask: context and own look at those that count.")  # fmt: skip
 @options.device
 @click.option("--precision", default="32-true", show_default=True, help="32-true or bf16-mixed.")
 @click.option("--logger", "loggers", multiple=True, type=click.Choice(["tensorboard", "wandb"]),

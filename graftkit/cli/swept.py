@@ -69,7 +69,7 @@ SWEPT = {
     "augment": Swept(
         augment,
         (
-            "dendrites=context:units=2,mode=add|context:units=2,mode=gate|context:units=4,mode=gate|lowrank:rank=2|full",
+            "dendrites=context:units=2,mode=add|context:units=4,mode=gate|own|own+around|lowrank:rank=2|full",
             "learning-rate=1e-3..1e-2",
             "cycles=1..2",
         ),

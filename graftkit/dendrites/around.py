@@ -13,7 +13,7 @@ from graftkit.contracts import Dendrite
 from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site
 from graftkit.dendrites.serving import only
-from graftkit.dendrites.telling import Telling
+from graftkit.dendrites.telling import Telling, refuses_rows
 
 _TAPS = 3  # in each direction
 
@@ -75,7 +75,11 @@ class Around:
             raise PlanError(f"around: dilation must be 1 or more, not {self.dilation}")
 
     def refuses(self, site: Site) -> str | None:
-        return "a Linear's positions lie in no map; own and context fit" if site.is_linear else None
+        if site.is_linear:
+            return "a Linear's positions lie in no map; own and context fit"
+        if all(size == 1 for size in site.output_shape[2:]):
+            return "there is one position, and nothing around it; own and context fit"
+        return refuses_rows(site)
 
     def build(self, site: Site, index: int) -> Dendrite:
         return AroundDendrite(site, index, self.dilation)

@@ -15,7 +15,7 @@ from graftkit.core.errors import PlanError
 from graftkit.core.sites import Site
 from graftkit.dendrites.activations import ACTIVATIONS, check_activation
 from graftkit.dendrites.serving import narrow
-from graftkit.dendrites.telling import OverPositions, refuses_merged_rows
+from graftkit.dendrites.telling import OverPositions, refuses_rows
 
 
 class ContextDendrite(OverPositions):
@@ -81,7 +81,7 @@ class Context:
             raise PlanError(f"context: mode must be gate or add, not {self.mode!r}")
 
     def refuses(self, site: Site) -> str | None:
-        return refuses_merged_rows(site)
+        return refuses_rows(site)
 
     def build(self, site: Site, index: int) -> Dendrite:
         return ContextDendrite(site, index, self.units, self.activation, self.mode == "gate")

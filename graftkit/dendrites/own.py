@@ -12,33 +12,45 @@ from torch import Tensor, nn
 from graftkit.contracts import Dendrite
 from graftkit.core.sites import Site
 from graftkit.dendrites.serving import only
-from graftkit.dendrites.telling import OverPositions, refuses_merged_rows
-
-_LEAST = 1e-5  # beside a variance: the slope of a root at zero has no end
+from graftkit.dendrites.telling import OverPositions, refuses_rows
 
 
 class OwnDendrite(OverPositions):
-    """Reads the mean of relu(neuron) and the neuron's spread, over positions, which stay as dimensions of size 1.
+    """Reads the mean of relu(neuron) and the neuron's spread over all positions, side by side along the last of them.
 
-    The two come last, [batch, out_channels, 1, 1, 2] for instance; of a Linear without positions relu(neuron) alone.
+    So from a map [batch, out_channels, 8, 8] it reads [batch, out_channels, 1, 2], from tokens [batch, 9, features]
+    [batch, 2, features]; where there is but one position relu(neuron) alone.
     """
 
     def __init__(self, site: Site, index: int):
         super().__init__(site, index, gates=True)
-        heard = 2 if self.positions else 1
+        self.alone = all(site.output_shape[dim] == 1 for dim in self.positions)
+        heard = 1 if self.alone else 2
         self.weight = nn.Parameter(torch.zeros(site.out_channels, heard))
         self.bias = nn.Parameter(torch.zeros(site.out_channels))
         self.macs += heard * site.out_channels
-        self.macs += site.out_channels * site.positions if self.positions else 0  # squares, for the spread
-
-    def forward(self, input: Tensor, neuron: Tensor, earlier: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        return self._told(self._answer(self._heard(neuron, mask)), earlier)  # not put together and taken apart again
 
     def reads(self, input: Tensor, neuron: Tensor, mask: Tensor | None = None) -> Tensor:
-        return torch.stack(self._heard(neuron, mask), -1)
+        mean = self._mean(torch.relu(neuron), mask, kept=True)
+        if self.alone:
+            return mean
+        apart = (neuron - self._mean(neuron, mask, kept=True)).abs()
+        return torch.cat([mean, self._mean(apart, mask, kept=True)], self.positions[-1])
 
     def activity(self, read: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        return self._told(self._answer(read.unbind(-1)), earlier)
+        weight, bias = self._full(self.weight), self._full(self.bias)
+        if not self.channels_last:
+            # OpenVINO 2026.4 multiplies what it has reduced to [batch, channels, 1] by numbers of other channels
+            kernel = weight.reshape(len(weight), *(1 for _ in self.positions), weight.shape[1])
+            convolve = (torch.conv1d, torch.conv2d, torch.conv3d)[len(self.positions) - 1]
+            answer = convolve(read, kernel, bias, groups=len(weight))
+        elif self.alone:
+            answer = read * weight[:, 0] + bias
+        else:
+            length = self.positions[-1]
+            mean, spread = (read.narrow(length, place, 1) for place in (0, 1))
+            answer = mean * weight[:, 0] + spread * weight[:, 1] + bias
+        return self._told(answer, earlier)
 
     def wake(self) -> None:
         for weight in (self.weight, self.bias):
@@ -54,40 +66,21 @@ class OwnDendrite(OverPositions):
     def served(self) -> Tensor:
         return self._full(torch.cat([self.weight, self.bias.unsqueeze(1)], dim=1).detach().abs().mean(1))
 
-    def _heard(self, neuron: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        mean = self._mean(torch.relu(neuron), mask, kept=True)
-        if not self.positions:
-            return (mean,)
-        apart = neuron - self._mean(neuron, mask, kept=True)
-        return mean, (self._mean(apart * apart, mask, kept=True) + _LEAST).sqrt()
-
-    def _answer(self, heard: Sequence[Tensor]) -> Tensor:
-        """What each neuron is told at all positions.
-
-        A convolution where there is one: OpenVINO 2026.4 multiplies what it has reduced to [batch, channels, 1] by
-        numbers of other channels.
-        """
-        weight, bias = self._full(self.weight), self._full(self.bias)
-        if self.channels_last:
-            return sum((each * weight[:, place] for place, each in enumerate(heard)), bias)
-        convolve = (torch.conv1d, torch.conv2d, torch.conv3d)[len(self.positions) - 1]
-        kernel = weight.reshape(len(weight), *(1 for _ in self.positions), len(heard))
-        return convolve(torch.cat(tuple(heard), -1), kernel, bias, groups=len(weight))
-
 
 @dataclass(frozen=True)
 class Own:
-    """neuron * (1 + tanh(a m + b s + c)), three numbers a neuron, zero at first.
+    """neuron * (1 + tanh(a m + b s + c)), with numbers a, b and c of each neuron, zero at first.
 
-    m is the mean over all positions of relu(neuron), s the spread (standard deviation) of the neuron over them. The
-    statistics of Lee, Kim and Nam 2019 (SRM: A Style-based Recalibration Module), as a graft.
+    m is the mean over all positions of relu(neuron), s the mean of how far the neuron is from its own mean there. After
+    Lee, Kim and Nam 2019 (SRM: A Style-based Recalibration Module), whose spread is the standard deviation: squares
+    are more than half precision holds. Where there is one position, m is relu(neuron), and s and b are not there.
     """
 
     name: ClassVar[str] = "own"
     summary: ClassVar[str] = "each neuron gated by its own mean and spread over all positions"
 
     def refuses(self, site: Site) -> str | None:
-        return refuses_merged_rows(site)
+        return refuses_rows(site)
 
     def build(self, site: Site, index: int) -> Dendrite:
         return OwnDendrite(site, index)

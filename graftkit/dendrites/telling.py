@@ -58,8 +58,8 @@ class OverPositions(Telling):
         dims = range(len(site.output_shape))
         self.positions = tuple(d for d in dims if d not in (site.batch_dim, site.channel_dim))
         self.channels_last = site.is_linear
-        gating = site.out_channels * site.positions if gates else 0
-        self.macs = index * site.out_channels + gating  # without the answer
+        # without the answer; what earlier ones say may differ from position to position
+        self.macs = (index + gates) * site.out_channels * site.positions
 
     def _mean(self, neuron: Tensor, mask: Tensor | None, *, kept: bool = False) -> Tensor:
         """Over all positions that count, [batch, out_channels]; `kept`, with a 1 for each dimension of positions."""
@@ -79,8 +79,10 @@ class OverPositions(Telling):
         return answer
 
 
-def refuses_merged_rows(site: Site) -> str | None:
-    """Why a site has no mean for each row; None if it has."""
+def refuses_rows(site: Site) -> str | None:
+    """Why positions of a site cannot be told from rows; None if they can."""
     if site.batch_dim is None:
         return "rows and positions are merged in one dimension, so there is no mean for each row"
+    if not site.is_linear and site.batch_dim != 0:
+        return "its rows are not in the first dimension, so they lie among its positions"
     return None

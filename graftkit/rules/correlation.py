@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from graftkit import surgery
 from graftkit.contracts import Build, Criterion
 from graftkit.core.errors import PlanError
 from graftkit.core.sizes import byte_count
@@ -68,6 +69,12 @@ class Correlation:
     ) -> Candidates | None:
         if len({graft.site for graft in grafts}) < len(grafts):
             raise PlanError("correlation: candidates of one kind compete at a site; give one kind for each")
+        for graft, blank in zip(grafts, surgery.blank(model, grafts, build), strict=True):
+            if {id(p) for p in blank.parameters()} == {id(p) for p in blank.strengths()}:
+                raise PlanError(
+                    f"correlation: all numbers of {graft.kind} are strengths, zero where it is installed, so nothing"
+                    " that it learned would stay; the rule gradient fits"
+                )
         memory = byte_count(str(self.memory))
         study = Study(self.pool, self.rows, self.positions, self.batch, memory, self.false_positives)
         return CandidatePool(model, grafts, build, criterion, study, seed=seed)

@@ -83,10 +83,6 @@ def _gradients(
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         except RuntimeError as error:  # of the model's own operations
             reason = str(error).splitlines()[0]
-            masked = {graft.mask: graft.site for graft in model.plan.grafts if graft.mask}
-            if masked:
-                mask, site = next(iter(masked.items()))
-                reason += f" (is there one number of the mask {mask!r} for each position at {site}?)"
             raise PlanError(f"{model.traced.name} cannot be trained, it fails in training mode: {reason}") from error
     return {id(p): gradient for p, gradient in zip(parameters, found, strict=True)}
 

@@ -22,6 +22,7 @@ from graftkit.tracing.free import Free, Names, SizeError, resized
 from graftkit.tracing.full_precision import taken_out
 from graftkit.tracing.lasting import lasting, still_norms
 from graftkit.tracing.outputs import same_output
+from graftkit.tracing.positions import views
 from graftkit.tracing.precision import in_single_precision
 from graftkit.tracing.programs import plain_program
 from graftkit.tracing.reasons import reason
@@ -50,6 +51,7 @@ __all__ = [
     "retrace",
     "trace_module",
     "trace_program",
+    "views",
 ]
 
 

@@ -39,9 +39,10 @@ TELLING = ("context", "own", "around")  # what they answer with is silent at fir
 
 
 def graft_at(kind: str, site: str, **options: object) -> Graft:
-    """Options that a kind does not have are left out: not every one has an activation to choose."""
-    own = {name: value for name, value in options.items() if hasattr(make_kind(kind, {}), name)}
-    return Graft(site, kind, options_of(make_kind(kind, own)))
+    """Not every kind has an activation to choose."""
+    if not hasattr(make_kind(kind, {}), "activation"):
+        options.pop("activation", None)
+    return Graft(site, kind, options_of(make_kind(kind, options)))
 
 
 def fits(kind: str, traced: TracedModel, site: str) -> bool:
@@ -253,10 +254,10 @@ def hand_count(kind: str, site: Site, index: int) -> int:
     """Multiply-adds counted from the shapes, one loop at a time."""
     channels, values = site.out_channels, prod(site.output_shape[1:])
     read = prod(site.input_shape[1:])
-    if kind == "context":  # 4 units: read, answer, cascade, and one product for each value that is gated
-        return channels * 4 + 4 * channels + index * channels + values
-    if kind == "own":  # squares of what is apart from the mean, two products a neuron, cascade, gating
-        return (2 * channels + values if values > channels else channels) + index * channels + values
+    if kind == "context":  # 4 units: read, answer, and one product for each value that is gated or told of earlier ones
+        return channels * 4 + 4 * channels + (1 + index) * values
+    if kind == "own":  # two products a neuron, or one where there is one position
+        return (2 if values > channels else 1) * channels + (1 + index) * values
     if kind == "around":
         return values * 3 ** len(site.output_shape[2:]) + (1 + index) * values
     taps = prod(site.geometry.kernel) if site.geometry else 1
@@ -414,19 +415,32 @@ def test_context_is_the_formula(zoo: TracedModel, mode: str, masked: bool) -> No
     np.testing.assert_allclose(joined.numpy(), by_hand, rtol=1e-9, atol=1e-9)
 
 
-def test_own_is_the_formula(zoo: TracedModel) -> None:
-    site = zoo.site("plain")
-    dendrite = build_dendrite(graft_at("own", "plain"), site, 0).double()
+@pytest.mark.parametrize(
+    ("key", "masked"), [("plain", False), ("conv1", False), ("conv3", False), ("tokens", False), ("tokens", True)]
+)
+def test_own_is_the_formula(zoo: TracedModel, key: str, masked: bool) -> None:
+    site = zoo.site(key)
+    dendrite = build_dendrite(graft_at("own", key), site, 0).double()
     weight, bias = torch.randn(site.out_channels, 2).double(), torch.randn(site.out_channels).double()
     with torch.no_grad():
         for parameter, value in zip(dendrite.strengths(), (weight, bias), strict=True):
             parameter.copy_(value)
         neuron = torch.randn(3, *site.output_shape[1:], dtype=torch.float64)
-        joined = dendrite.join(neuron, dendrite(torch.empty(0), neuron, []))
+        mask = torch.arange(12) < torch.tensor([[12], [5], [1]]) if masked else None
+        joined = dendrite.join(neuron, dendrite(torch.empty(0), neuron, [], mask))
     for row, channel in product(range(3), range(site.out_channels)):
-        there = neuron[row, channel].numpy()
-        told = float(weight[channel] @ torch.tensor([np.maximum(there, 0).mean(), there.std()]) + bias[channel])
-        np.testing.assert_allclose(joined[row, channel].numpy(), there * (1 + np.tanh(told)), rtol=1e-4, atol=1e-6)
+        there, found = (tensor.movedim(site.channel_dim, 1)[row, channel].numpy() for tensor in (neuron, joined))
+        counted = there if mask is None else there[mask[row].numpy()]
+        heard = torch.tensor([np.maximum(counted, 0).mean(), np.abs(counted - counted.mean()).mean()])
+        told = float(weight[channel] @ heard + bias[channel])
+        np.testing.assert_allclose(found, there * (1 + np.tanh(told)), rtol=1e-9)
+
+
+def test_own_is_silent_in_half_precision_too(zoo: TracedModel) -> None:
+    site = zoo.site("plain")
+    dendrite = build_dendrite(graft_at("own", "plain"), site, 0).half()
+    neuron = 3000 * torch.randn(2, *site.output_shape[1:]).half()
+    assert torch.equal(dendrite.join(neuron, dendrite(torch.empty(0), neuron, [])), neuron)
 
 
 @pytest.mark.parametrize("apart", [1, 3])
@@ -449,6 +463,39 @@ def test_around_is_the_formula(zoo: TracedModel, apart: int) -> None:
                 told += weight[channel, 0, i, j] * max(0.0, float(neuron[1, channel, y, x]))
         expected = float(neuron[1, channel, up, left]) * (1 + np.tanh(told))
         assert float(joined[1, channel, up, left]) == pytest.approx(expected, abs=1e-9)
+
+
+class Sideways(nn.Module):
+    """Rows and moments changed places, in front of a convolution that sees one of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(4, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 5, 4]
+        told = torch.relu(self.conv(x.permute(2, 0, 1).unsqueeze(0)))  # [1, 8, N, 5]
+        return self.head(told.mean(3).squeeze(0).transpose(0, 1))
+
+
+@pytest.mark.parametrize("kind", TELLING)
+def test_rows_among_the_positions_are_refused(kind: str) -> None:
+    traced = tracing.trace_module(Sideways(), (torch.randn(3, 5, 4),), name="sideways")
+    reason = make_kind(kind, {}).refuses(traced.site("conv"))
+    assert reason is not None and "rows" in reason
+
+
+def test_one_position_has_no_surroundings_and_no_spread() -> None:
+    """A map that is always 1x1; of one that may be larger nobody knows."""
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 2))
+    site = tracing.trace_module(net, (torch.randn(2, 4, 5, 5),), name="squeezed").site("1")
+    assert "nothing around it" in str(make_kind("around", {}).refuses(site))
+    own = build_dendrite(graft_at("own", "1"), site, 0)
+    assert sum(p.numel() for p in own.parameters()) == 12
+    own.wake()
+    neuron = torch.randn(2, 6, 1, 1)
+    weight, bias = own.strengths()
+    told = torch.relu(neuron) * weight.reshape(6, 1, 1) + bias.reshape(6, 1, 1)
+    torch.testing.assert_close(own.join(neuron, own(torch.empty(0), neuron, [])), neuron * (1 + torch.tanh(told)))
 
 
 def test_own_learns_where_a_map_is_all_the_same(zoo: TracedModel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from graftkit.rules import RULES, Gradient
 class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.conv = nn.Conv1d(4, 6, 3, padding=1)
         self.tokens = nn.Linear(6, 5)
         self.hidden = nn.Linear(5, 4)
@@ -109,42 +112,87 @@ def test_the_output_layer_is_grafted_when_named(traced: TracedModel) -> None:
 def test_context_over_a_sequence_of_any_length_when_named_or_masked(traced: TracedModel) -> None:
     kinds, left_out = planned(traced, dendrites=("context",))
     assert set(kinds) == {"conv", "hidden"}
-    assert any(line.startswith("tokens: ") and "--mask" in line for line in left_out)
+    assert any(line.startswith("tokens: ") and "a mask can say" in line for line in left_out)
     assert planned(traced, dendrites=("context",), sites=("tokens",))[0] == {"tokens": "context"}
     assert planned(traced, sites=("tokens",))[0] == {"tokens": DEFAULT_KINDS["linear"][1].name}
 
 
 class Tokens(nn.Module):
-    """[N, 6, 4] to one value a class for each row, or for each of the six positions, kept apart or not."""
+    """[N, 6, 4] through a layer a position, a causal mean or none, and what a test makes of the six."""
 
-    def __init__(self, said: str, classes: int = 5):
+    def __init__(self, causal: bool, says: Callable[[Tensor], Tensor], classes: int = 5):
         super().__init__()
-        self.said, self.tokens, self.head = said, nn.Linear(4, 8), nn.Linear(8, classes)
+        torch.manual_seed(0)
+        self.causal, self.says = causal, says
+        self.tokens, self.head = nn.Linear(4, 8), nn.Linear(8, classes)
         self.place = nn.Parameter(torch.randn(6, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         seen = torch.relu(self.tokens(x + self.place))
-        return self.head(seen.mean(1)) if self.said == "a row" else getattr(self.head(seen), self.said)(-2)
+        weights = torch.ones(6, 6).tril() if self.causal else torch.ones(6, 6)
+        return self.says(self.head((weights / weights.sum(1, keepdim=True)) @ seen))
 
 
 @pytest.mark.parametrize(
-    ("said", "classes", "fits"),
-    [("a row", 5, True), ("a row", 12, False), ("softmax", 5, False), ("flatten", 5, False), ("select", 1, None)],
+    ("causal", "says", "classes", "fits"),
+    [
+        (False, lambda x: x.mean(1), 5, True),
+        (False, lambda x: x.mean(1), 12, True),
+        (False, lambda x: x, 5, True),  # a number for each position, of which each depends on all
+        (True, lambda x: x.mean(1), 5, True),
+        (True, lambda x: x[:, -1], 5, True),
+        (True, lambda x: x, 5, False),
+        (True, lambda x: x.flatten(1), 5, False),
+        (True, lambda x: x[..., 0], 5, False),
+        (True, lambda x: x[:, 1:, 0], 5, False),
+        (True, lambda x: x[:, :-1].flatten(1), 5, False),
+        (True, lambda x: x[:, 1::2, 0], 5, False),
+    ],
 )
-def test_context_over_a_sequence_where_no_output_is_about_a_position(
-    said: str, classes: int, fits: bool | None
+def test_context_over_a_sequence_where_a_model_is_not_causal(
+    causal: bool, says: Callable[[Tensor], Tensor], classes: int, fits: bool
 ) -> None:
-    """Twelve numbers may be two for each of six positions, which is all that is known of them."""
-    module = Tokens(said, classes)
-    if fits is None:  # one number a position, without a dimension of its own
-        module.forward = lambda x: module.head(torch.relu(module.tokens(x + module.place))).squeeze(-1)  # type: ignore[method-assign]
-    traced = tracing.trace_module(module, (torch.randn(2, 6, 4),), name="tokens")
-    plan, left_out = plan_cycle(traced, dendrites=("full+context",), rule=Gradient())
+    traced = tracing.trace_module(Tokens(causal, says, classes), (torch.randn(2, 6, 4),), name="tokens")
+    plan, left_out = plan_cycle(traced, dendrites=("full+context+own",), rule=Gradient())
     kinds = [graft.kind for graft in plan.grafts if graft.site == "tokens"]
-    assert kinds == (["full", "context"] if fits else ["full"])
-    assert bool(fits) != any("future" in line for line in left_out)
+    assert kinds == (["full", "context", "own"] if fits else ["full"])
+    assert fits != any("tokens: no own: over a sequence own would show" in line for line in left_out)
     tried, _ = plan_cycle(traced, rule=Gradient(), every=True)
-    assert bool(fits) == ("context" in {graft.kind for graft in tried.grafts if graft.site == "tokens"})
+    assert fits == ("context" in {graft.kind for graft in tried.grafts if graft.site == "tokens"})
+    if not fits:
+        plan, _ = plan_cycle(traced, dendrites=("context",), sites=("tokens",), rule=Gradient())
+        assert [graft.kind for graft in plan.grafts] == ["context"]
+
+
+class Moments(nn.Module):
+    """[N, 3, 9] to a number for each moment, from those before it alone or from those around it."""
+
+    def __init__(self, causal: bool, pooled: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.causal, self.pooled = causal, pooled
+        self.first, self.last = nn.Conv1d(3, 5, 3), nn.Conv1d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(nn.functional.pad(x, (2, 0) if self.causal else (1, 1))))
+        x = self.last(x)
+        return x.mean(2) if self.pooled else x
+
+
+@pytest.mark.parametrize(("causal", "pooled"), [(True, False), (False, False), (True, True)])
+def test_convolutions_over_time_see_no_future_by_default(causal: bool, pooled: bool) -> None:
+    """Of a network that sees some moments before and behind nothing says that it may not see all."""
+    traced = tracing.trace_module(Moments(causal, pooled), (torch.randn(2, 3, 9),), name="moments")
+    plan, left_out = plan_cycle(traced, dendrites=("full+context+own+around",), rule=Gradient())
+    assert ({"context", "own", "around"} <= {graft.kind for graft in plan.grafts}) == pooled
+    assert pooled != any("first: no around: over a sequence around would show" in line for line in left_out)
+
+
+def test_maps_are_no_sequences() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    traced = tracing.trace_module(net, (torch.randn(2, 3, 6, 6),), name="pixels")
+    plan, _ = plan_cycle(traced, dendrites=("context+own+around",), rule=Gradient())
+    assert [graft.kind for graft in plan.grafts] == ["context", "own", "around"] * 2
 
 
 @pytest.mark.parametrize(
@@ -176,6 +224,7 @@ class Masked(nn.Module):
 
     def __init__(self, extra: int = 0):
         super().__init__()
+        torch.manual_seed(0)
         self.embedding, self.extra = nn.Embedding(9, 4), extra
         self.tokens, self.pair, self.head = nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, 3)
 
@@ -208,11 +257,22 @@ def test_a_mask_is_for_the_sequences(kind: str) -> None:
     torch.testing.assert_close(model(ids, counts), expected)  # padding says nothing
 
 
-def test_a_mask_of_other_positions_is_told() -> None:
-    traced = masked(extra=1)
-    plan, _ = plan_cycle(traced, dendrites=("context",), rule=Gradient(), mask="counts")
-    with pytest.raises(PlanError, match="one number of the mask 'counts' for each position at tokens"):
-        surgery.check_reached(surgery.empty(traced), plan.grafts, build_dendrite)
+@pytest.mark.parametrize(
+    ("extra", "mask", "dendrites", "words"),
+    [
+        (1, "counts", ("context",), r"nothing would read the mask 'counts'.* \[3, 6\] in the example"),
+        (0, "counts", ("full",), "nothing would read the mask 'counts': context and own do"),
+        (0, "ids", ("context",), "the input 'ids' is not"),
+    ],
+)
+def test_a_mask_that_means_nothing_is_refused(extra: int, mask: str, dendrites: tuple[str, ...], words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        plan_cycle(masked(extra), dendrites=dendrites, rule=Gradient(), mask=mask)
+
+
+def test_a_mask_is_for_the_kinds_that_read_it() -> None:
+    plan, _ = plan_cycle(masked(), dendrites=("full", "linear=full+own"), rule=Gradient(), mask="counts")
+    assert {(graft.site, graft.mask) for graft in plan.grafts} == {("tokens", "counts"), ("pair", None)}
 
 
 @pytest.mark.parametrize(
