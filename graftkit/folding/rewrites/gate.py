@@ -16,7 +16,7 @@ _TO_ONE = ("Tanh", "Erf", "Softsign")  # from -1 to 1: with 1 added, never negat
 def share_gate(graph: gs.Graph) -> int:
     """relu(x * g) becomes relu(x) * g where g is never negative and relu(x) is there already.
 
-    Dendrites of the kinds `context`, `own` and `around` make their gates of relu(x). Runtimes then compute the rectifier
+    Dendrites of the kinds `context`, `own` and `around` make gates of relu(x). Runtimes then compute the rectifier
     within the convolution.
     """
     outputs, shared = held(graph), 0
