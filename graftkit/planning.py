@@ -84,7 +84,7 @@ def plan_cycle(
     seen = _views(traced, chosen, [kind for offer in offers.values() for kind in offer.kinds], mask)
     for site in chosen:
         offer = offers.get("linear" if site.is_linear else "conv", _Offer())
-        asked = _Asked(named=is_named(site, sites), kind=bool(dendrites), masked=site.key in seen.masked)
+        asked = _Asked(is_named(site, sites), bool(dendrites), every, mask is not None, site.key in seen.masked)
         reasons = [_reason(site, kind, rule, asked, alike=site.key in seen.alike) for kind in offer.kinds]
         fitting = [kind for kind, reason in zip(offer.kinds, reasons, strict=True) if reason is None]
         if not fitting:
@@ -138,10 +138,16 @@ def _offers(texts: Sequence[str], rule: Rule, *, every: bool) -> dict[str, _Offe
 
 @dataclass(frozen=True)
 class _Asked:
-    """Whether a site was named, whether the kind was, and whether a mask says which of its positions count."""
+    """Whether a site was named, whether the kind was or is one of all that are tried, and what there is of a mask.
+
+    Attributes:
+        masked: whether the mask that was given says which of the site's positions count.
+    """
 
     named: bool
     kind: bool
+    tried: bool
+    mask: bool
     masked: bool
 
 
@@ -157,9 +163,12 @@ def _reason(site: Site, kind: DendriteKind, rule: Rule, asked: _Asked, *, alike:
             )
         if site.is_linear and len(site.output_shape) == 3 and -1 in _positions(site) and not asked.masked:
             return (
-                f"{kind.name} would count the padding of a sequence of any length (a mask can say which positions"
-                " count; or name site and kind)"
+                f"{kind.name} would count the padding of a sequence of any length ("
+                + ("the mask is for other positions" if asked.mask else "a mask can say which positions count")
+                + "; or name site and kind)"
             )
+        if site.is_linear and not (asked.kind or asked.tried or asked.masked):
+            return f"{kind.name} over tokens is for those who ask for it: it has not been measured"
     if site.is_linear and site.feeds_output and not asked.named and not rule.freeze:
         return "it gives the model's output (name it with --sites to graft it all the same)"
     return None

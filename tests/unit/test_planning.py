@@ -159,6 +159,7 @@ def test_context_over_a_sequence_where_a_model_is_not_causal(
     assert fits != any("tokens: no own: over a sequence own would show" in line for line in left_out)
     tried, _ = plan_cycle(traced, rule=Gradient(), every=True)
     assert fits == ("context" in {graft.kind for graft in tried.grafts if graft.site == "tokens"})
+    assert planned(traced)[0]["tokens"] == DEFAULT_KINDS["linear"][1].name  # not by itself
     if not fits:
         plan, _ = plan_cycle(traced, dendrites=("context",), sites=("tokens",), rule=Gradient())
         assert [graft.kind for graft in plan.grafts] == ["context"]
@@ -271,6 +272,12 @@ def test_a_mask_that_means_nothing_is_refused(extra: int, mask: str, dendrites: 
 
 
 def test_a_mask_is_for_the_kinds_that_read_it() -> None:
+    plan, _ = plan_cycle(masked(), rule=Gradient(), mask="counts")
+    assert {(graft.site, graft.kind, graft.mask) for graft in plan.grafts} == {
+        ("tokens", "context", "counts"), ("pair", "context", None)
+    }  # fmt: skip
+    with pytest.raises(PlanError, match=r"tokens: context would count .*the mask is for other positions"):
+        plan_cycle(masked(1), dendrites=("context",), sites=("!pair",), rule=Gradient(), mask="counts")
     plan, _ = plan_cycle(masked(), dendrites=("full", "linear=full+own"), rule=Gradient(), mask="counts")
     assert {(graft.site, graft.mask) for graft in plan.grafts} == {("tokens", "counts"), ("pair", None)}
 
