@@ -186,6 +186,12 @@ def test_candidates_learn_while_the_network_stands_still(model: GraftedModel, na
 def test_candidates_of_every_kind_have_a_gradient(model: GraftedModel, name: str, kind: str) -> None:
     sites = [s for s in ("conv", "head") if make_kind(kind, {}).refuses(model.traced.site(s)) is None]
     plan = [Graft(site, kind, detach=True) for site in sites]
+    blank = surgery.blank(model, plan, build_dendrite)[0]
+    if len(blank.strengths()) == len(list(blank.parameters())):
+        assert kind in ("own", "around", "pooled")
+        with pytest.raises(PlanError, match=f"all numbers of {kind} are strengths"):
+            RULES[name]().grow(model, plan, build_dendrite, functional.cross_entropy, seed=0)
+        return
     candidates = RULES[name]().grow(model, plan, build_dendrite, functional.cross_entropy, seed=0)
     assert candidates is not None
     candidates.watch(rows(64)[:1], rows(64)[1])
