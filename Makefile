@@ -60,15 +60,24 @@ WORKERS ?= 2
 FRONTIER := $(BIN)/python -W ignore benchmarks/frontier.py
 ALIKE = --workers $(WORKERS) --perforated .venv-perforated/bin/python --raw runs/bench/$@.jsonl --out runs/bench/$@.md
 
-bench: speech voices cifar mnist digits compress adapt worse pruning front half floor robustness ## rerun the comparisons of docs/frontier.md and more (days)
+bench: speech voices cifar gates ideas mnist digits compress adapt worse pruning front half floor robustness ## rerun the comparisons of docs/frontier.md and more (days)
 
-.PHONY: speech voices cifar mnist digits compress adapt worse pruning front half floor robustness data
+.PHONY: speech voices cifar gates ideas mnist digits compress adapt worse pruning front half floor robustness data
 speech: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --plot docs/frontier-$@.svg
 voices: data
 	$(FRONTIER) $@ --path $(DATA)/fsdd.npz $(ALIKE) --seeds 12
 cifar: data
 	$(FRONTIER) $@ --path $(DATA)/cifar10_part.npz $(ALIKE) --plot docs/frontier-$@.svg
+gates: data
+	$(FRONTIER) cifar --path $(DATA)/cifar10_part.npz --kinds own+around --shapes 12-20-28 13-21-29 \
+		--ways plain 'from the start' continued grafted \
+		--workers $(WORKERS) --raw runs/bench/$@.jsonl --out runs/bench/$@.md
+ideas: data
+	$(BIN)/python -W ignore benchmarks/$@.py cifar --path $(DATA)/cifar10_part.npz --shapes 6-10-14 --plain 8-13-18 --seeds 3 \
+		--workers $(WORKERS) --raw runs/bench/$@.jsonl > runs/bench/$@-cifar.md
+	$(BIN)/python -W ignore benchmarks/$@.py speech --path $(DATA)/fsdd.npz --shapes 6-8 --plain 6-6 8-8 8-12 \
+		--workers $(WORKERS) --raw runs/bench/$@.jsonl > runs/bench/$@-speech.md
 mnist: data
 	$(FRONTIER) $@ --path $(DATA)/mnist.npz $(ALIKE) --plot docs/frontier-$@.svg
 digits: data
