@@ -40,9 +40,9 @@ def views(traced: TracedModel, sites: Sequence[Site]) -> Views:
             outputs = _Listening(traced.eval_graph, {site.key for site in sites}, said).run(*inputs)
             output = outputs[traced.output_at[1]] if isinstance(outputs, tuple) else outputs
             seen = _seen(_numbers(output, rows=len(inputs[0]) if inputs[0].ndim else 1), said, sites)
-    except RuntimeError:  # an operation without a slope: nothing is known
+    except (IndexError, RuntimeError, ValueError):  # an operation without a slope, or no number: nothing is known
         seen = {}
-    alike = frozenset(key for key, (first, *rest) in seen.items() if _same(first, rest))
+    alike = frozenset(key for key, each in seen.items() if _same(each))
     return Views(alike, {key: tuple(tensor.shape) for key, tensor in said.items()})
 
 
@@ -72,8 +72,8 @@ def _positions(truths: Tensor, site: Site) -> Tensor:
     return truths.movedim(positions, list(range(len(positions)))).flatten(len(positions)).any(-1)
 
 
-def _same(first: Tensor, rest: Sequence[Tensor]) -> bool:
-    return bool(first.any()) and all(torch.equal(one, first) for one in rest)
+def _same(each: Sequence[Tensor]) -> bool:
+    return bool(each) and bool(each[0].any()) and all(torch.equal(one, each[0]) for one in each)
 
 
 class _Listening(fx.Interpreter):
